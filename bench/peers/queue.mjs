@@ -1,0 +1,77 @@
+// The queue server, on loopback: fauxqs, filled from within so that sending costs nobody anything.
+//
+// stdout: {"port": <number>}, then one line of JSON for each line of stdin:
+//   {"op": "fill", "queue": <name>, "file": <a message a line>, "count": <number>}  a new queue
+//   {"op": "drop", "queue": <name>}
+//   {"op": "counts", "queue": <name>}  -> {"deleted", "left", "calls": {<action>: <number>}}
+// It ends with its stdin.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
+
+const dist = join(process.env.BENCH_MODULES, 'node_modules/fauxqs/dist');
+const { buildApp } = await import(pathToFileURL(join(dist, 'app.js')));
+const { SqsStore } = await import(pathToFileURL(join(dist, 'sqs/sqsStore.js')));
+
+const sqsStore = new SqsStore();
+const app = buildApp({ logger: false, stores: { sqsStore } });
+const queues = new Map();
+const corpora = new Map();
+
+app.addHook('preHandler', (request, _reply, done) => {
+  const name = request.body?.QueueUrl?.split('/').pop();
+  const queue = queues.get(name);
+  if (queue) {
+    const action = (request.headers['x-amz-target'] ?? '').replace('AmazonSQS.', '');
+    queue.calls[action] = (queue.calls[action] ?? 0) + 1;
+  }
+  done();
+});
+
+const operations = {
+  fill({ queue: name, file, count }) {
+    const queue = sqsStore.createQueue(name, `http://127.0.0.1/000000000000/${name}`, `arn:aws:sqs:us-east-1:000000000000:${name}`, {
+      VisibilityTimeout: '300',
+    });
+    const state = { queue, calls: {}, deleted: 0 };
+    const deleteMessage = queue.deleteMessage.bind(queue);
+    queue.deleteMessage = (handle) => {
+      const deleted = deleteMessage(handle);
+      state.deleted += deleted ? 1 : 0;
+      return deleted;
+    };
+    for (const body of count > 0 ? corpus(file).slice(0, count) : []) {
+      queue.enqueue(SqsStore.createMessage(body));
+    }
+    queues.set(name, state);
+    return {};
+  },
+  drop({ queue: name }) {
+    const { queue } = queues.get(name);
+    sqsStore.deleteQueue(queue.url);
+    queues.delete(name);
+    return {};
+  },
+  counts({ queue: name }) {
+    const { queue, calls, deleted } = queues.get(name);
+    return { deleted, left: queue.messages.length, calls };
+  },
+};
+
+function corpus(file) {
+  if (!corpora.has(file)) {
+    corpora.set(file, readFileSync(file, 'utf8').trimEnd().split('\n'));
+  }
+  return corpora.get(file);
+}
+
+await app.listen({ port: 0, host: '127.0.0.1' });
+console.log(JSON.stringify({ port: app.server.address().port }));
+createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    const request = JSON.parse(line);
+    console.log(JSON.stringify(operations[request.op](request)));
+  })
+  .on('close', () => process.exit());

@@ -1,0 +1,67 @@
+//! Parses and plans a fixed corpus, in batches of ten as the worker does: for callgrind.
+
+use std::process::ExitCode;
+
+use bench::mix::{Shape, messages};
+use entitlement_sync::keys::Keys;
+use entitlement_sync::message::{self, Attributes, StateChange};
+use entitlement_sync::plan::{self, Step};
+
+const OF_EACH_SHAPE: usize = 250;
+const SHAPES: [Shape; 4] = [
+    Shape::Payload,
+    Shape::Webhook,
+    Shape::Subscription,
+    Shape::Notification,
+];
+
+fn main() -> ExitCode {
+    let Some(times) = std::env::args()
+        .nth(1)
+        .and_then(|times| times.parse::<usize>().ok())
+    else {
+        eprintln!("usage: corpus TIMES\nParses and plans the corpus TIMES times.");
+        return ExitCode::from(2);
+    };
+    let corpus: Vec<String> = SHAPES
+        .into_iter()
+        .flat_map(|shape| messages(1, shape, OF_EACH_SHAPE))
+        .collect();
+    let keys = Keys::new("production");
+    let attributes = Attributes {
+        kind: None,
+        sent: Some(1_763_078_400_000),
+    };
+    let mut items = 0;
+    for _ in 0..times {
+        for batch in corpus.chunks(10) {
+            let mut steps: Vec<Step> = Vec::new();
+            for body in batch {
+                match planned(&keys, body, &attributes) {
+                    Ok(planned) => steps.extend(planned),
+                    Err(reason) => {
+                        eprintln!("the corpus holds an invalid message: {reason}");
+                        return ExitCode::FAILURE;
+                    }
+                }
+            }
+            let mut steps: Vec<&mut Step> = steps.iter_mut().collect();
+            plan::coalesce(&mut steps, false);
+            items += steps.iter().map(|step| step.items.len()).sum::<usize>();
+        }
+    }
+    println!("{} {items}", times * corpus.len());
+    ExitCode::SUCCESS
+}
+
+fn planned(
+    keys: &Keys,
+    body: &str,
+    attributes: &Attributes,
+) -> Result<Vec<Step>, message::Invalid> {
+    let opened = message::open(body, attributes)?;
+    Ok(match opened.change(attributes.sent)? {
+        StateChange::Nothing => Vec::new(),
+        change => plan::steps(keys, &change),
+    })
+}

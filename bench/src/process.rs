@@ -1,0 +1,158 @@
+//! Processes: started, measured, and stopped by their ids.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// All that run; whoever ends the bench early ends them too.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// A process of ours. It is killed when this is dropped.
+pub struct Process {
+    child: Child,
+    started: Instant,
+    lines: Receiver<(Instant, String)>,
+}
+
+impl Process {
+    /// With nothing of our environment but `PATH`. Its lines of stdout are read, stderr is shared.
+    pub fn start(command: &mut Command, environment: &[(&str, String)]) -> Result<Self> {
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        running(|running| running.push(child.id()));
+        let (sender, lines) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if sender.send((Instant::now(), line)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            child,
+            started,
+            lines,
+        })
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub fn stdin(&mut self) -> Result<&mut ChildStdin> {
+        self.child.stdin.as_mut().context("no stdin")
+    }
+
+    /// The next line of stdout, and when it came.
+    pub fn line(&self) -> Result<(Instant, String)> {
+        let line = self.lines.recv_timeout(Duration::from_secs(30));
+        line.context("a process has said nothing for 30 s, or has ended")
+    }
+
+    /// The lines of stdout so far.
+    pub fn lines(&self) -> impl Iterator<Item = (Instant, String)> + '_ {
+        self.lines.try_iter()
+    }
+
+    pub fn usage(&self) -> Result<Usage> {
+        usage(self.child.id())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already is no failure.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        running(|running| running.retain(|id| *id != self.child.id()));
+    }
+}
+
+fn running(change: impl FnOnce(&mut Vec<u32>)) {
+    change(
+        &mut RUNNING
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
+}
+
+/// Kills whatever still runs.
+pub fn kill_all() {
+    running(|running| {
+        for id in running.drain(..) {
+            let _ = Command::new("kill")
+                .args(["-KILL", &id.to_string()])
+                .status();
+        }
+    });
+}
+
+/// What a process has used so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// User and system.
+    pub cpu: Duration,
+    pub rss_kib: u64,
+    pub peak_rss_kib: u64,
+}
+
+impl Usage {
+    pub fn of_self() -> Result<Self> {
+        usage(std::process::id())
+    }
+}
+
+fn usage(id: u32) -> Result<Usage> {
+    /// `sysconf(_SC_CLK_TCK)` is 100 on every Linux that is in use.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields: Vec<&str> = match stat.rsplit_once(") ") {
+        Some((_, fields)) => fields.split(' ').collect(),
+        None => bail!("/proc/{id}/stat is not understood"),
+    };
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<u32>().ok())
+            .context("/proc/<id>/stat is too short")
+    };
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let kib = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix(name)?
+                    .split_whitespace()
+                    .nth(1)?
+                    .parse()
+                    .ok()
+            })
+            .with_context(|| format!("/proc/{id}/status has no {name}: the process has ended"))
+    };
+    Ok(Usage {
+        cpu: TICK * (ticks(11)? + ticks(12)?),
+        rss_kib: kib("VmRSS")?,
+        peak_rss_kib: kib("VmHWM")?,
+    })
+}
+
+/// A port that nobody listens on right now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

@@ -1,0 +1,106 @@
+//! What a message costs before it meets the network: `cargo bench`.
+//!
+//! Applying is measured where Redis is, by `script/bench`; here are the steps up to it.
+
+#[path = "../bench/src/mix.rs"]
+#[expect(dead_code, reason = "the bench's driver uses more of it")]
+mod mix;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use entitlement_sync::keys::Keys;
+use entitlement_sync::message::{Attributes, StateChange, open};
+use entitlement_sync::plan::{self, Step};
+use mix::{Shape, messages};
+
+const MESSAGES: usize = 1_000;
+const SHAPES: [Shape; 4] = [
+    Shape::Payload,
+    Shape::Webhook,
+    Shape::Subscription,
+    Shape::Notification,
+];
+
+fn main() {
+    divan::main();
+}
+
+fn corpus(shape: Shape) -> Vec<String> {
+    messages(1, shape, MESSAGES).collect()
+}
+
+fn attributes() -> Attributes {
+    Attributes {
+        kind: None,
+        sent: Some(1_763_078_400_000),
+    }
+}
+
+fn planned(keys: &Keys, corpus: &[String], attributes: &Attributes) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for body in corpus {
+        let opened = open(body, attributes).expect("the corpus is valid");
+        let change = opened.change(attributes.sent).expect("the corpus is valid");
+        steps.extend(plan::steps(keys, &change));
+    }
+    steps
+}
+
+/// Wrapping and kind.
+#[divan::bench(args = SHAPES)]
+fn unwrap(bencher: Bencher<'_, '_>, shape: Shape) {
+    let (corpus, attributes) = (corpus(shape), attributes());
+    bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
+        for body in &corpus {
+            drop(black_box(open(body, &attributes)));
+        }
+    });
+}
+
+/// All of the parsing.
+#[divan::bench(args = SHAPES)]
+fn parse(bencher: Bencher<'_, '_>, shape: Shape) {
+    let (corpus, attributes) = (corpus(shape), attributes());
+    bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
+        for body in &corpus {
+            let opened = open(body, &attributes).expect("the corpus is valid");
+            drop(black_box(opened.change(attributes.sent)));
+        }
+    });
+}
+
+/// Keys and values from what is parsed.
+#[divan::bench]
+fn plan_steps(bencher: Bencher<'_, '_>) {
+    let (corpus, attributes) = (corpus(Shape::Payload), attributes());
+    let opened: Vec<_> = corpus
+        .iter()
+        .map(|body| open(body, &attributes).expect("the corpus is valid"))
+        .collect();
+    let changes: Vec<StateChange<'_>> = opened
+        .iter()
+        .map(|opened| opened.change(attributes.sent).expect("the corpus is valid"))
+        .collect();
+    let keys = Keys::new("production");
+    bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
+        for change in &changes {
+            drop(black_box(plan::steps(&keys, change)));
+        }
+    });
+}
+
+/// Dropping what a neighbour supersedes, in batches.
+#[divan::bench(args = [2, 10])]
+fn coalesce(bencher: Bencher<'_, '_>, batch: usize) {
+    let keys = Keys::new("production");
+    let steps = planned(&keys, &corpus(Shape::Payload), &attributes());
+    bencher
+        .counter(ItemsCount::new(MESSAGES))
+        .with_inputs(|| steps.clone())
+        .bench_local_values(|mut steps| {
+            for batch in steps.chunks_mut(batch) {
+                plan::coalesce(&mut batch.iter_mut().collect::<Vec<_>>(), false);
+            }
+            steps
+        });
+}

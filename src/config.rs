@@ -1,0 +1,345 @@
+//! The environment, parsed once to meaning. The only module that reads it.
+//!
+//! `envy` reads it into [`Raw`], flat and as strings; one pass turns that into [`Config`] and
+//! collects every error on the way.
+
+mod aws;
+mod effective;
+mod read;
+mod unknown;
+mod variables;
+
+pub use variables::{Need, VARIABLES, Variable};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use read::Reader;
+use variables::Raw;
+
+/// Everything the process was told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub queue: QueueConfig,
+    pub redis: RedisConfig,
+    pub writes: WriteConfig,
+    pub edge: EdgeConfig,
+    pub sentry: SentryConfig,
+    pub log: LogConfig,
+    /// Where traces are sent by OTLP.
+    pub traces: Option<Url>,
+    pub port: u16,
+    pub shutdown_timeout: Duration,
+    /// Variables and their values in force; of a secret only that it is set.
+    pub effective: BTreeMap<&'static str, String>,
+    /// What may be a mistake, to be logged at start.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct QueueConfig {
+    pub url: Url,
+    pub region: String,
+    pub endpoint: Url,
+    /// `None`: the AWS default chain, else the Edge API.
+    pub credentials: Option<StaticCredentials>,
+    pub batch_size: usize,
+    pub consumers: usize,
+    /// Consumers that go on polling an empty queue.
+    pub min_pollers: usize,
+    pub max_receive_count: u32,
+    pub dead_letter_max_len: u64,
+    pub max_inflight_bytes: Option<usize>,
+}
+
+impl QueueConfig {
+    pub fn is_fifo(&self) -> bool {
+        self.url.path().ends_with(".fifo")
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct StaticCredentials {
+    pub access_key_id: SecretString,
+    pub secret_access_key: SecretString,
+    pub session_token: Option<SecretString>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    pub host: String,
+    pub port: u16,
+    pub db: u8,
+    pub username: Option<String>,
+    pub password: Option<SecretString>,
+    pub tls: bool,
+}
+
+/// How state is written.
+#[derive(Debug, Clone)]
+pub struct WriteConfig {
+    pub prefix: String,
+    /// `None`: keys do not expire.
+    pub ttl_secs: Option<u32>,
+    /// Entitlements of customers that are not cached are not written.
+    pub update_if_exists: bool,
+    pub lock_retries: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    pub url: Url,
+    pub api_key: SecretString,
+}
+
+#[derive(Debug, Clone)]
+pub enum SentryConfig {
+    Off,
+    Dsn(SecretString),
+    /// Ask the Edge API.
+    Remote,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// `None`: text on a terminal, JSON elsewhere.
+    pub json: Option<bool>,
+    pub filter: String,
+    /// Values that no log line may hold.
+    pub secrets: Vec<SecretString>,
+}
+
+/// Everything that is wrong with the environment; a secret's value is in none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        let noun = if count == 1 { "error" } else { "errors" };
+        write!(f, "{count} configuration {noun}:")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The variables of this process. Those that are not Unicode cannot be ours.
+pub fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The port alone, for a probe that need not know the rest.
+pub fn port(environment: Vec<(String, String)>) -> Result<u16, ConfigErrors> {
+    let mut read = Reader::default();
+    let value = environment.into_iter().find(|(name, _)| name == "PORT");
+    let port = read.number("PORT", value.map(|(_, value)| value), PORT, 1..=65_535);
+    read.finish(port)
+}
+
+const PORT: u16 = 4000;
+
+impl Config {
+    /// Turns variables into meaning, or says all that is wrong with them.
+    pub fn load(environment: Vec<(String, String)>) -> Result<Self, ConfigErrors> {
+        let mut warnings = unknown::warnings(&environment);
+        let (known, rest): (Vec<_>, Vec<_>) = environment
+            .into_iter()
+            .partition(|(name, _)| VARIABLES.iter().any(|variable| variable.name == name));
+        let effective = effective::effective(&known);
+        let raw: Raw = envy::from_iter(known).map_err(|error| {
+            ConfigErrors(vec![format!("the environment cannot be read: {error}")])
+        })?;
+        let mut read = Reader::default();
+
+        let region = read.required("AWS_REGION", raw.aws_region);
+        let queue_url = read.url("QUEUE_URL", raw.queue_url, None);
+        if let (Some(url), Some(region)) = (&queue_url, &region) {
+            aws::check_region(&mut read, url, region);
+        }
+        let endpoint = read
+            .optional_url("AWS_ENDPOINT_URL_SQS", raw.aws_endpoint_url_sqs)
+            .or_else(|| read.optional_url("AWS_ENDPOINT_URL", raw.aws_endpoint_url))
+            .or_else(|| queue_url.as_ref().map(origin));
+        let credentials = aws::credentials(
+            &mut read,
+            raw.aws_access_key_id,
+            raw.aws_secret_access_key,
+            raw.aws_session_token,
+        );
+        if let Some(warning) = credentials.as_ref().and_then(|_| aws::shadowed(&rest)) {
+            warnings.push(warning);
+        }
+        let consumers = read.number("CONSUMERS", raw.consumers, 10, 1..=1000);
+        let min_pollers = read.number("MIN_POLLERS", raw.min_pollers, 1, 1..=1000);
+        if min_pollers > consumers {
+            read.problem(
+                "MIN_POLLERS",
+                format!("is {min_pollers}, more than CONSUMERS ({consumers}): write at most that"),
+            );
+        }
+        let max_receive_count =
+            read.number("MAX_RECEIVE_COUNT", raw.max_receive_count, 5, 1..=1000);
+        let queue = QueueConfig {
+            endpoint: endpoint.unwrap_or_else(placeholder),
+            url: queue_url.unwrap_or_else(placeholder),
+            region: region.unwrap_or_default(),
+            credentials,
+            batch_size: read.number("BATCH_SIZE", raw.batch_size, 1, 1..=10),
+            consumers,
+            min_pollers,
+            max_receive_count,
+            dead_letter_max_len: read.number(
+                "DEAD_LETTER_MAX_LEN",
+                raw.dead_letter_max_len,
+                1000,
+                1..=1_000_000,
+            ),
+            max_inflight_bytes: read.optional_number(
+                "MAX_INFLIGHT_BYTES",
+                raw.max_inflight_bytes,
+                1 << 20..=1 << 40,
+            ),
+        };
+
+        let (host, port) = read.redis_address(raw.redis_host, raw.redis_port);
+        let username = read.either(
+            ("REDIS_USER", raw.redis_user),
+            ("REDIS_USERNAME", raw.redis_username),
+        );
+        let password = read.secret(raw.redis_password);
+        if username.is_some() && password.is_none() {
+            read.problem(
+                "REDIS_PASSWORD",
+                "is not set, but REDIS_USER is: set both, or neither",
+            );
+        }
+        let redis = RedisConfig {
+            host,
+            port,
+            db: read.number("REDIS_DB", raw.redis_db, 0, 0..=255),
+            username,
+            password,
+            tls: read.boolean("REDIS_TLS", raw.redis_tls, false),
+        };
+
+        let prefix = read
+            .either(
+                ("ENVIRONMENT_PREFIX", raw.environment_prefix),
+                ("REDIS_ENVIRONMENT_PREFIX", raw.redis_environment_prefix),
+            )
+            .unwrap_or_else(|| "production".into());
+        let ttl: i64 = read.number(
+            "KEYS_TTL_IN_SECS",
+            raw.keys_ttl_in_secs,
+            604_800,
+            i64::MIN..=2_147_483_647,
+        );
+        if ttl == 0 {
+            read.problem(
+                "KEYS_TTL_IN_SECS",
+                "is 0, so keys would not live at all: write seconds, or -1 for no expiry",
+            );
+        }
+        if ttl > 31_536_000 {
+            warnings.push(format!(
+                "KEYS_TTL_IN_SECS={ttl} is over a year; the unit is seconds, not milliseconds"
+            ));
+        }
+        let writes = WriteConfig {
+            prefix,
+            ttl_secs: u32::try_from(ttl).ok(),
+            update_if_exists: read.one_of(
+                "CACHE_UPDATE_POLICY",
+                raw.cache_update_policy,
+                &["UPSERT", "UPDATE_IF_EXISTS"],
+            ) == Some(1),
+            lock_retries: read.number(
+                "CACHE_LOCK_RETRY_COUNT",
+                raw.cache_lock_retry_count,
+                240,
+                0..=100_000,
+            ),
+        };
+
+        let edge = EdgeConfig {
+            url: read
+                .url(
+                    "EDGE_API_URL",
+                    raw.edge_api_url,
+                    Some("https://edge.api.stigg.io"),
+                )
+                .unwrap_or_else(placeholder),
+            api_key: read
+                .required("SERVER_API_KEY", raw.server_api_key)
+                .unwrap_or_default()
+                .into(),
+        };
+
+        let dsn = read.dsn("SENTRY_DSN", raw.sentry_dsn);
+        let sentry = match (
+            read.boolean("DISABLE_SENTRY", raw.disable_sentry, false),
+            dsn,
+        ) {
+            (true, _) => SentryConfig::Off,
+            (false, Some(dsn)) => SentryConfig::Dsn(dsn),
+            (false, None) => SentryConfig::Remote,
+        };
+
+        let log = LogConfig {
+            json: read
+                .one_of("LOG_FORMAT", raw.log_format, &["json", "text"])
+                .map(|format| format == 0),
+            filter: read.log_filter(raw.rust_log, raw.log_level),
+            secrets: read.secrets(),
+        };
+
+        let traces = read.optional_url(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            raw.otel_exporter_otlp_endpoint,
+        );
+        if traces.is_some() && !crate::telemetry::TRACES_BUILT_IN {
+            warnings.push("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this binary was built without the feature otlp".into());
+        }
+        let port = read.number("PORT", raw.port, PORT, 1..=65_535);
+        let shutdown_timeout = Duration::from_secs(read.number(
+            "SHUTDOWN_TIMEOUT_SECS",
+            raw.shutdown_timeout_secs,
+            8,
+            2..=300,
+        ));
+
+        read.finish(Self {
+            queue,
+            redis,
+            writes,
+            edge,
+            sentry,
+            log,
+            traces,
+            port,
+            shutdown_timeout,
+            effective,
+            warnings,
+        })
+    }
+}
+
+/// Stands in for a URL that was found wrong: what holds it is never returned.
+fn placeholder() -> Url {
+    Url::parse("http://invalid").expect("a constant")
+}
+
+/// The vendor's own SDK sends requests to the host of the queue's URL; the Rust one would not.
+fn origin(url: &Url) -> Url {
+    Url::parse(&url.origin().ascii_serialization()).unwrap_or_else(|_| url.clone())
+}
+
+#[cfg(test)]
+mod tests;

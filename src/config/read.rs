@@ -1,0 +1,244 @@
+//! Reading one variable after the other, collecting what is wrong.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::ConfigErrors;
+
+/// Parses values and remembers every problem, and every secret met on the way.
+#[derive(Default)]
+pub struct Reader {
+    problems: Vec<String>,
+    secrets: Vec<SecretString>,
+}
+
+impl Reader {
+    pub fn problem(&mut self, name: &str, what: impl Display) {
+        self.problems.push(format!("{name} {what}"));
+    }
+
+    pub fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
+        if self.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(self.problems))
+        }
+    }
+
+    /// The secrets read so far, for redaction.
+    pub fn secrets(&self) -> Vec<SecretString> {
+        self.secrets.clone()
+    }
+
+    pub fn required(&mut self, name: &'static str, value: Option<String>) -> Option<String> {
+        let value = text(value);
+        let secret = name == "SERVER_API_KEY";
+        match &value {
+            None => {
+                let example = super::VARIABLES
+                    .iter()
+                    .find(|variable| variable.name == name)
+                    .map_or("", |variable| variable.example);
+                self.problem(
+                    name,
+                    format!("is not set: set it, such as {name}={example}"),
+                );
+            }
+            Some(value) if secret => self.secrets.push(value.clone().into()),
+            Some(_) => {}
+        }
+        value
+    }
+
+    pub fn secret(&mut self, value: Option<String>) -> Option<SecretString> {
+        // Not trimmed: a password may begin or end with a space.
+        let secret: SecretString = value.filter(|value| !value.is_empty())?.into();
+        self.secrets.push(secret.clone());
+        Some(secret)
+    }
+
+    /// A variable and its other spelling: both may be set if they agree.
+    pub fn either(
+        &mut self,
+        (name, value): (&str, Option<String>),
+        (alias, other): (&str, Option<String>),
+    ) -> Option<String> {
+        let (value, other) = (text(value), text(other));
+        if let (Some(one), Some(two)) = (&value, &other)
+            && one != two
+        {
+            self.problem(
+                name,
+                format!(
+                    "is \"{one}\" but {alias} is \"{two}\": they mean the same, so set one of them"
+                ),
+            );
+        }
+        value.or(other)
+    }
+
+    pub fn number<T>(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> T
+    where
+        T: FromStr + PartialOrd + Display + Copy,
+    {
+        self.optional_number(name, value, range).unwrap_or(default)
+    }
+
+    pub fn optional_number<T>(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        range: RangeInclusive<T>,
+    ) -> Option<T>
+    where
+        T: FromStr + PartialOrd + Display + Copy,
+    {
+        let value = text(value)?;
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let (from, to) = range.into_inner();
+            self.problem(
+                name,
+                format!("is \"{value}\": write a whole number from {from} to {to}"),
+            );
+        }
+        number
+    }
+
+    pub fn boolean(&mut self, name: &str, value: Option<String>, default: bool) -> bool {
+        let Some(value) = text(value) else {
+            return default;
+        };
+        match value.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" => true,
+            "0" | "false" | "no" => false,
+            _ => {
+                self.problem(
+                    name,
+                    format!("is \"{value}\": write 0 or 1 (true, false, yes and no work too)"),
+                );
+                default
+            }
+        }
+    }
+
+    /// The place of the value among those allowed, compared without case.
+    pub fn one_of(&mut self, name: &str, value: Option<String>, allowed: &[&str]) -> Option<usize> {
+        let value = text(value)?;
+        let place = allowed
+            .iter()
+            .position(|it| it.eq_ignore_ascii_case(&value));
+        if place.is_none() {
+            self.problem(
+                name,
+                format!("is \"{value}\": write {}", allowed.join(" or ")),
+            );
+        }
+        place
+    }
+
+    pub fn url(
+        &mut self,
+        name: &'static str,
+        value: Option<String>,
+        default: Option<&str>,
+    ) -> Option<Url> {
+        let value = match text(value).or_else(|| default.map(str::to_owned)) {
+            Some(value) => value,
+            None => self.required(name, None)?,
+        };
+        let url = Url::parse(&value)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+        match url {
+            // Credentials in a URL would end up in logs.
+            Some(url) if !url.username().is_empty() || url.password().is_some() => {
+                self.problem(name, "holds a user or password: write the URL without them");
+                None
+            }
+            Some(url) => Some(url),
+            None => {
+                self.problem(
+                    name,
+                    "is no http or https URL: write it whole, such as https://host/path",
+                );
+                None
+            }
+        }
+    }
+
+    pub fn optional_url(&mut self, name: &'static str, value: Option<String>) -> Option<Url> {
+        let value = text(value)?;
+        self.url(name, Some(value), None)
+    }
+
+    /// A Sentry DSN; its public key counts as a secret.
+    pub fn dsn(&mut self, name: &str, value: Option<String>) -> Option<SecretString> {
+        let dsn = self.secret(text(value))?;
+        if !crate::telemetry::is_dsn(dsn.expose_secret()) {
+            self.problem(
+                name,
+                "is no Sentry DSN: write https://<key>@<host>/<project>",
+            );
+        }
+        Some(dsn)
+    }
+
+    /// Host and port. Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis.
+    pub fn redis_address(&mut self, host: Option<String>, port: Option<String>) -> (String, u16) {
+        let (host, port) = (text(host), text(port));
+        if let Some(host) = &host
+            && (host.contains("://") || host.contains('/') || host.contains(char::is_whitespace))
+        {
+            self.problem(
+                "REDIS_HOST",
+                format!("is \"{host}\": write the host alone, such as redis"),
+            );
+        }
+        let injected = port.as_deref().and_then(|port| port.strip_prefix("tcp://"));
+        let (linked, port) = match injected.and_then(|address| address.rsplit_once(':')) {
+            Some((linked, port)) => (Some(linked.to_owned()), Some(port.to_owned())),
+            None => (None, port),
+        };
+        let host = host.or(linked);
+        if host.is_none() {
+            self.required("REDIS_HOST", None);
+        }
+        let port = self.number("REDIS_PORT", port, 6379, 1..=65_535);
+        (host.unwrap_or_default(), port)
+    }
+
+    /// `RUST_LOG` as it is, or the level for our own lines and warnings of the libraries.
+    pub fn log_filter(&mut self, rust_log: Option<String>, level: Option<String>) -> String {
+        const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+        let level = LEVELS[self.one_of("LOG_LEVEL", level, &LEVELS).unwrap_or(2)];
+        if let Some(filter) = text(rust_log) {
+            if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
+                self.problem("RUST_LOG", format!("is no log filter: {error}"));
+            }
+            return filter;
+        }
+        match level {
+            "error" => "error".into(),
+            // fred warns of each failed command; what it means is said by us, once.
+            level => format!("warn,fred=error,entitlement_sync={level}"),
+        }
+    }
+}
+
+/// Trimmed; an empty string counts as unset.
+fn text(value: Option<String>) -> Option<String> {
+    let value = value?;
+    let trimmed = value.trim();
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
+}

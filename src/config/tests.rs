@@ -1,0 +1,437 @@
+use super::*;
+use secrecy::ExposeSecret;
+
+const MINIMAL: [(&str, &str); 4] = [
+    ("AWS_REGION", "eu-west-1"),
+    (
+        "QUEUE_URL",
+        "https://sqs.eu-west-1.amazonaws.com/123456789012/q",
+    ),
+    ("SERVER_API_KEY", "server-canary"),
+    ("REDIS_HOST", "redis.internal"),
+];
+
+fn load(more: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for (name, value) in MINIMAL.iter().chain(more) {
+        variables.retain(|(known, _)| known != name);
+        variables.push(((*name).to_owned(), (*value).to_owned()));
+    }
+    Config::load(variables)
+}
+
+fn errors(more: &[(&str, &str)]) -> Vec<String> {
+    load(more).err().map(|errors| errors.0).unwrap_or_default()
+}
+
+#[test]
+fn what_is_not_set_has_its_documented_default() {
+    let config = load(&[]).unwrap();
+    assert_eq!(
+        config.queue.endpoint.as_str(),
+        "https://sqs.eu-west-1.amazonaws.com/"
+    );
+    assert!(config.queue.credentials.is_none());
+    assert_eq!(
+        (
+            config.queue.batch_size,
+            config.queue.consumers,
+            config.queue.min_pollers
+        ),
+        (1, 10, 1)
+    );
+    assert_eq!(
+        (
+            config.queue.max_receive_count,
+            config.queue.dead_letter_max_len
+        ),
+        (5, 1000)
+    );
+    assert_eq!(config.queue.max_inflight_bytes, None);
+    assert!(!config.queue.is_fifo());
+    assert_eq!(
+        (
+            config.redis.host.as_str(),
+            config.redis.port,
+            config.redis.db
+        ),
+        ("redis.internal", 6379, 0)
+    );
+    assert!(
+        config.redis.username.is_none() && config.redis.password.is_none() && !config.redis.tls
+    );
+    assert_eq!(config.writes.prefix, "production");
+    assert_eq!(config.writes.ttl_secs, Some(604_800));
+    assert!(!config.writes.update_if_exists);
+    assert_eq!(config.writes.lock_retries, 240);
+    assert_eq!(config.edge.url.as_str(), "https://edge.api.stigg.io/");
+    assert!(matches!(config.sentry, SentryConfig::Remote));
+    assert_eq!(
+        (config.log.json, config.log.filter.as_str()),
+        (None, "warn,fred=error,entitlement_sync=info")
+    );
+    assert_eq!(
+        (config.port, config.shutdown_timeout),
+        (4000, Duration::from_secs(8))
+    );
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+/// The defaults in the table are those that are in force.
+#[test]
+fn the_tables_defaults_are_the_defaults() {
+    let defaults: Vec<(&str, &str)> = VARIABLES
+        .iter()
+        .filter_map(|variable| match variable.need {
+            Need::Default(default) => Some((variable.name, default)),
+            _ => None,
+        })
+        .collect();
+    let spelt_out = load(&defaults).unwrap();
+    assert_eq!(
+        format!("{:?}", load(&[]).unwrap()),
+        format!("{spelt_out:?}")
+    );
+    for variable in VARIABLES {
+        assert_eq!(
+            load(&[(variable.name, "")]).is_ok(),
+            variable.need != Need::Required,
+            "{}",
+            variable.name
+        );
+    }
+}
+
+#[test]
+fn every_variable_takes_a_good_value() {
+    let config = load(&[
+        ("AWS_ACCESS_KEY_ID", "AKIA"),
+        ("AWS_SECRET_ACCESS_KEY", " s3cret\n"),
+        ("AWS_SESSION_TOKEN", "token"),
+        ("AWS_ENDPOINT_URL", "http://all:1"),
+        ("AWS_ENDPOINT_URL_SQS", "http://sqs:2"),
+        ("QUEUE_URL", "http://localhost:9324/000000000000/q.fifo"),
+        ("REDIS_ENVIRONMENT_PREFIX", "staging"),
+        ("REDIS_PORT", " 6380 "),
+        ("REDIS_DB", "3"),
+        ("REDIS_USERNAME", "sync"),
+        ("REDIS_PASSWORD", " with a space "),
+        ("REDIS_TLS", "TRUE"),
+        ("BATCH_SIZE", "10"),
+        ("KEYS_TTL_IN_SECS", "-1"),
+        ("EDGE_API_URL", "https://edge.example.com/base"),
+        ("SENTRY_DSN", "https://key@sentry.example.com/1"),
+        ("CACHE_UPDATE_POLICY", "update_if_exists"),
+        ("CACHE_LOCK_RETRY_COUNT", "0"),
+        ("PORT", "8080"),
+        ("CONSUMERS", "40"),
+        ("MIN_POLLERS", "2"),
+        ("MAX_RECEIVE_COUNT", "3"),
+        ("DEAD_LETTER_MAX_LEN", "7"),
+        ("MAX_INFLIGHT_BYTES", "33554432"),
+        ("SHUTDOWN_TIMEOUT_SECS", "25"),
+        ("LOG_FORMAT", "text"),
+        ("LOG_LEVEL", "debug"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+    ])
+    .unwrap();
+    assert_eq!(
+        config.traces.as_ref().unwrap().as_str(),
+        "http://collector:4318/"
+    );
+    let credentials = config.queue.credentials.as_ref().unwrap();
+    assert_eq!(credentials.access_key_id.expose_secret(), "AKIA");
+    assert_eq!(credentials.secret_access_key.expose_secret(), "s3cret");
+    assert_eq!(
+        credentials.session_token.as_ref().unwrap().expose_secret(),
+        "token"
+    );
+    assert_eq!(config.queue.endpoint.as_str(), "http://sqs:2/");
+    assert!(config.queue.is_fifo());
+    assert_eq!(config.writes.prefix, "staging");
+    assert_eq!(
+        (config.redis.port, config.redis.db, config.redis.tls),
+        (6380, 3, true)
+    );
+    assert_eq!(config.redis.username.as_deref(), Some("sync"));
+    assert_eq!(
+        config.redis.password.as_ref().unwrap().expose_secret(),
+        " with a space "
+    );
+    assert_eq!(
+        (
+            config.queue.batch_size,
+            config.queue.consumers,
+            config.queue.min_pollers
+        ),
+        (10, 40, 2)
+    );
+    assert_eq!(config.writes.ttl_secs, None);
+    assert!(config.writes.update_if_exists);
+    assert_eq!(config.writes.lock_retries, 0);
+    assert_eq!(config.edge.url.as_str(), "https://edge.example.com/base");
+    assert!(
+        matches!(&config.sentry, SentryConfig::Dsn(dsn) if dsn.expose_secret().contains("sentry.example"))
+    );
+    assert_eq!(
+        (config.port, config.shutdown_timeout),
+        (8080, Duration::from_secs(25))
+    );
+    assert_eq!(
+        (
+            config.queue.max_receive_count,
+            config.queue.dead_letter_max_len
+        ),
+        (3, 7)
+    );
+    assert_eq!(config.queue.max_inflight_bytes, Some(32 << 20));
+    assert_eq!(
+        (config.log.json, config.log.filter.as_str()),
+        (Some(false), "warn,fred=error,entitlement_sync=debug")
+    );
+
+    assert_eq!(
+        load(&[("AWS_ENDPOINT_URL", "http://all:1")])
+            .unwrap()
+            .queue
+            .endpoint
+            .as_str(),
+        "http://all:1/"
+    );
+    assert_eq!(
+        load(&[("RUST_LOG", "fred=trace"), ("LOG_LEVEL", "error")])
+            .unwrap()
+            .log
+            .filter,
+        "fred=trace"
+    );
+    assert_eq!(
+        load(&[("REDIS_USER", "a"), ("REDIS_PASSWORD", "p")])
+            .unwrap()
+            .redis
+            .username
+            .as_deref(),
+        Some("a")
+    );
+    assert_eq!(
+        load(&[("ENVIRONMENT_PREFIX", "x")]).unwrap().writes.prefix,
+        "x"
+    );
+}
+
+#[test]
+fn booleans_take_every_usual_word() {
+    for (text, means) in [
+        ("0", false),
+        ("1", true),
+        ("true", true),
+        ("False", false),
+        ("YES", true),
+        ("no", false),
+        (" 1 ", true),
+        ("", false),
+    ] {
+        assert_eq!(
+            load(&[("REDIS_TLS", text)]).unwrap().redis.tls,
+            means,
+            "{text}"
+        );
+    }
+    assert!(matches!(
+        load(&[("DISABLE_SENTRY", "1"), ("SENTRY_DSN", "https://k@h/1")])
+            .unwrap()
+            .sentry,
+        SentryConfig::Off
+    ));
+}
+
+#[test]
+fn every_bad_value_is_named_with_what_to_write_instead() {
+    for (name, value, says) in [
+        ("QUEUE_URL", "my-queue", "https://host/path"),
+        ("QUEUE_URL", "https://user:pass@host/q", "without them"),
+        ("AWS_REGION", "us-east-1", "AWS_REGION=eu-west-1"),
+        (
+            "AWS_ENDPOINT_URL_SQS",
+            "localhost:9324",
+            "https://host/path",
+        ),
+        ("AWS_ENDPOINT_URL", "localhost", "https://host/path"),
+        ("REDIS_HOST", "redis://redis", "the host alone"),
+        ("REDIS_PORT", "0", "from 1 to 65535"),
+        ("REDIS_DB", "256", "from 0 to 255"),
+        ("REDIS_TLS", "on", "0 or 1"),
+        ("BATCH_SIZE", "11", "from 1 to 10"),
+        ("BATCH_SIZE", "0", "from 1 to 10"),
+        ("BATCH_SIZE", "ten", "from 1 to 10"),
+        ("KEYS_TTL_IN_SECS", "0", "-1 for no expiry"),
+        ("KEYS_TTL_IN_SECS", "7d", "whole number"),
+        (
+            "CACHE_UPDATE_POLICY",
+            "ALWAYS",
+            "UPSERT or UPDATE_IF_EXISTS",
+        ),
+        ("CACHE_LOCK_RETRY_COUNT", "-1", "from 0"),
+        ("CONSUMERS", "0", "from 1 to 1000"),
+        ("MIN_POLLERS", "0", "from 1 to 1000"),
+        ("MIN_POLLERS", "11", "more than CONSUMERS (10)"),
+        ("MAX_RECEIVE_COUNT", "0", "from 1"),
+        ("DEAD_LETTER_MAX_LEN", "0", "from 1"),
+        ("MAX_INFLIGHT_BYTES", "1", "from 1048576"),
+        ("PORT", "65536", "from 1 to 65535"),
+        ("SHUTDOWN_TIMEOUT_SECS", "1", "from 2 to 300"),
+        ("EDGE_API_URL", "edge", "https://host/path"),
+        ("SENTRY_DSN", "canary-dsn", "https://<key>@<host>/<project>"),
+        ("DISABLE_SENTRY", "2", "0 or 1"),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "collector:4318",
+            "http or https URL",
+        ),
+        ("LOG_FORMAT", "xml", "json or text"),
+        ("LOG_LEVEL", "loud", "error or warn or info"),
+        ("RUST_LOG", "a=b=c", "no log filter"),
+    ] {
+        let errors = errors(&[(name, value)]);
+        assert_eq!(errors.len(), 1, "{name}={value}: {errors:?}");
+        assert!(
+            errors[0].starts_with(name) && errors[0].contains(says),
+            "{}",
+            errors[0]
+        );
+    }
+}
+
+#[test]
+fn what_contradicts_or_lacks_its_other_half_is_named() {
+    for (more, says) in [
+        (
+            &[
+                ("ENVIRONMENT_PREFIX", "a"),
+                ("REDIS_ENVIRONMENT_PREFIX", "b"),
+            ][..],
+            "REDIS_ENVIRONMENT_PREFIX",
+        ),
+        (
+            &[
+                ("REDIS_USER", "a"),
+                ("REDIS_USERNAME", "b"),
+                ("REDIS_PASSWORD", "p"),
+            ],
+            "REDIS_USERNAME",
+        ),
+        (&[("REDIS_USER", "a")], "REDIS_PASSWORD"),
+        (&[("AWS_ACCESS_KEY_ID", "a")], "AWS_SECRET_ACCESS_KEY"),
+        (&[("AWS_SECRET_ACCESS_KEY", "a")], "AWS_ACCESS_KEY_ID"),
+        (&[("AWS_SESSION_TOKEN", "a")], "AWS_SESSION_TOKEN"),
+    ] {
+        let errors = errors(more);
+        assert!(errors.len() == 1 && errors[0].contains(says), "{errors:?}");
+    }
+    assert!(
+        errors(&[
+            ("ENVIRONMENT_PREFIX", "a"),
+            ("REDIS_ENVIRONMENT_PREFIX", "a")
+        ])
+        .is_empty()
+    );
+}
+
+#[test]
+fn all_errors_come_at_once_and_no_secret_is_in_them() {
+    let errors = Config::load(vec![
+        ("REDIS_PASSWORD".into(), "canary-password".into()),
+        ("AWS_SECRET_ACCESS_KEY".into(), "canary-secret".into()),
+        ("SENTRY_DSN".into(), "canary-dsn".into()),
+        ("BATCH_SIZE".into(), "99".into()),
+    ])
+    .unwrap_err();
+    for name in [
+        "AWS_REGION",
+        "QUEUE_URL",
+        "SERVER_API_KEY",
+        "REDIS_HOST",
+        "AWS_ACCESS_KEY_ID",
+        "SENTRY_DSN",
+        "BATCH_SIZE",
+    ] {
+        assert!(
+            errors.0.iter().any(|error| error.starts_with(name)),
+            "{name}: {errors}"
+        );
+    }
+    assert!(!errors.to_string().contains("canary"), "{errors}");
+}
+
+#[test]
+fn debug_output_holds_no_secret() {
+    let secrets: Vec<(&str, &str)> = VARIABLES
+        .iter()
+        .filter(|variable| variable.secret && variable.name != "SENTRY_DSN")
+        .map(|variable| (variable.name, "canary-value"))
+        .collect();
+    assert!(secrets.len() >= 4);
+    let dsn = ("SENTRY_DSN", "https://canary-value@sentry.example.com/1");
+    let more: Vec<_> = secrets
+        .into_iter()
+        .chain([dsn, ("LOG_LEVEL", "info")])
+        .collect();
+    let debug = format!("{:?}", load(&more).unwrap());
+    assert!(!debug.contains("canary"), "{debug}");
+}
+
+#[test]
+fn kubernetes_service_links_are_understood() {
+    let linked = load(&[
+        ("REDIS_HOST", ""),
+        ("REDIS_PORT", "tcp://10.0.0.7:6380"),
+        ("REDIS_SERVICE_HOST", "10.0.0.7"),
+        ("REDIS_PORT_6379_TCP_ADDR", "10.0.0.7"),
+    ])
+    .unwrap();
+    assert_eq!(
+        (linked.redis.host.as_str(), linked.redis.port),
+        ("10.0.0.7", 6380)
+    );
+    assert_eq!(linked.warnings, Vec::<String>::new());
+    let own = load(&[("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
+    assert_eq!(
+        (own.redis.host.as_str(), own.redis.port),
+        ("redis.internal", 6380)
+    );
+}
+
+#[test]
+fn typos_are_warned_about_with_the_nearest_name() {
+    let warnings = load(&[
+        ("REDIS_HOTS", "x"),
+        ("CONSUMER", "3"),
+        ("QUEUE_TIMEOUT", "3"),
+        ("AWS_PROFILE", "x"),
+        ("PATH", "/bin"),
+        ("HOSTNAME", "pod"),
+    ])
+    .unwrap()
+    .warnings;
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings[0].contains("did you mean CONSUMERS?"));
+    assert!(warnings[1].starts_with("QUEUE_TIMEOUT") && warnings[1].contains("no effect"));
+    assert!(warnings[2].contains("did you mean REDIS_HOST?"));
+}
+
+#[test]
+fn hazards_are_warned_about() {
+    let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let shadow = (
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "http://169.254.170.23/v1/credentials",
+    );
+    let warnings = load(&[keys[0], keys[1], shadow]).unwrap().warnings;
+    assert!(
+        warnings[0].contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        "{warnings:?}"
+    );
+    assert!(load(&[shadow]).unwrap().warnings.is_empty());
+    let warnings = load(&[("KEYS_TTL_IN_SECS", "604800000")]).unwrap().warnings;
+    assert!(warnings[0].contains("seconds"), "{warnings:?}");
+}

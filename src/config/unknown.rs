@@ -1,0 +1,59 @@
+//! Variables that look like ours and are not: most often a typo that would go unnoticed.
+
+use super::VARIABLES;
+
+/// What starts like this is meant for this process, or for nothing that runs beside it.
+const OURS: [&str; 9] = [
+    "REDIS_",
+    "QUEUE_",
+    "CACHE_",
+    "KEYS_",
+    "BATCH_",
+    "CONSUMER",
+    "EDGE_API_",
+    "SHUTDOWN_",
+    "ENVIRONMENT_",
+];
+
+pub fn warnings(environment: &[(String, String)]) -> Vec<String> {
+    let mut names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.into_iter().filter_map(warning).collect()
+}
+
+fn warning(name: &str) -> Option<String> {
+    if VARIABLES.iter().any(|variable| variable.name == name) || injected_by_kubernetes(name) {
+        return None;
+    }
+    let nearest = VARIABLES
+        .iter()
+        .map(|variable| {
+            (
+                strsim::damerau_levenshtein(name, variable.name),
+                variable.name,
+            )
+        })
+        .min()?;
+    let is_typo = nearest.0 <= 2 && name.len() > 5;
+    if is_typo {
+        return Some(format!(
+            "{name} is not a variable of this service: did you mean {}?",
+            nearest.1
+        ));
+    }
+    OURS.iter().any(|start| name.starts_with(start)).then(|| {
+        format!(
+            "{name} is not a variable of this service and has no effect; the nearest is {}",
+            nearest.1
+        )
+    })
+}
+
+/// Service links: `REDIS_SERVICE_HOST`, `REDIS_PORT_6379_TCP_ADDR` and the like.
+fn injected_by_kubernetes(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name
+            .split_once("_PORT_")
+            .is_some_and(|(_, rest)| rest.contains("_TCP") || rest.contains("_UDP"))
+}

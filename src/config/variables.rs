@@ -1,0 +1,119 @@
+//! Every variable, once: its name, default, example and meaning. The environment is read through
+//! this table, and `--help`, `.env.example` and the README's table are printed from it.
+
+use serde::Deserialize;
+
+/// What the README says of one variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    pub name: &'static str,
+    pub need: Need,
+    pub secret: bool,
+    pub example: &'static str,
+    pub about: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Required,
+    Default(&'static str),
+    Optional,
+    /// Another spelling of the variable named.
+    Alias(&'static str),
+}
+
+macro_rules! variables {
+    ($($field:ident $name:literal $need:ident$(($default:literal))? $secrecy:ident $example:literal $about:literal;)+) => {
+        /// The environment as it is: flat, every value a string, nothing checked.
+        #[derive(Default, Deserialize)]
+        pub struct Raw {
+            $(pub $field: Option<String>,)+
+        }
+
+        /// All variables, in the order in which people meet them.
+        pub const VARIABLES: &[Variable] = &[
+            $(Variable {
+                name: $name,
+                need: Need::$need$(($default))?,
+                secret: variables!(@$secrecy),
+                example: $example,
+                about: $about,
+            },)+
+        ];
+    };
+    (@secret) => { true };
+    (@plain) => { false };
+}
+
+variables! {
+    aws_region "AWS_REGION" Required plain "us-east-1"
+        "Region of the queue.";
+    queue_url "QUEUE_URL" Required plain "https://sqs.us-east-1.amazonaws.com/123456789012/entitlements"
+        "URL of the SQS queue, standard or FIFO.";
+    server_api_key "SERVER_API_KEY" Required secret "server-key"
+        "Full-access server API key, for the Edge API.";
+    aws_access_key_id "AWS_ACCESS_KEY_ID" Optional secret ""
+        "Static credentials. Without them: the AWS default chain, else the Edge API's queue credentials.";
+    aws_secret_access_key "AWS_SECRET_ACCESS_KEY" Optional secret ""
+        "Belongs to AWS_ACCESS_KEY_ID.";
+    aws_session_token "AWS_SESSION_TOKEN" Optional secret ""
+        "Belongs to temporary static credentials; they are not renewed.";
+    aws_endpoint_url_sqs "AWS_ENDPOINT_URL_SQS" Optional plain ""
+        "Where SQS requests go. Without it: AWS_ENDPOINT_URL, else the origin of QUEUE_URL.";
+    aws_endpoint_url "AWS_ENDPOINT_URL" Optional plain ""
+        "As above, for all AWS services.";
+    environment_prefix "ENVIRONMENT_PREFIX" Default("production") plain "production"
+        "First part of every Redis key; the SDK must use the same.";
+    redis_environment_prefix "REDIS_ENVIRONMENT_PREFIX" Alias("ENVIRONMENT_PREFIX") plain ""
+        "The same, as the vendor's chart spells it.";
+    redis_host "REDIS_HOST" Required plain "redis"
+        "Host of the Redis primary.";
+    redis_port "REDIS_PORT" Default("6379") plain "6379"
+        "Port of Redis; Kubernetes' injected `tcp://host:port` is understood.";
+    redis_db "REDIS_DB" Default("0") plain "0"
+        "Redis database number, 0 to 255.";
+    redis_user "REDIS_USER" Optional plain ""
+        "Redis ACL user.";
+    redis_username "REDIS_USERNAME" Alias("REDIS_USER") plain ""
+        "The same, as the vendor's chart spells it.";
+    redis_password "REDIS_PASSWORD" Optional secret ""
+        "Redis password.";
+    redis_tls "REDIS_TLS" Default("0") plain "0"
+        "1 to speak TLS to Redis; certificates are always verified, against the system's roots.";
+    keys_ttl_in_secs "KEYS_TTL_IN_SECS" Default("604800") plain "604800"
+        "Seconds that keys live after each write; negative: for ever.";
+    cache_update_policy "CACHE_UPDATE_POLICY" Default("UPSERT") plain "UPSERT"
+        "UPDATE_IF_EXISTS writes entitlements only of customers that are cached already.";
+    cache_lock_retry_count "CACHE_LOCK_RETRY_COUNT" Default("240") plain "240"
+        "How often a message whose customer is locked by an SDK is tried again before it goes back to the queue.";
+    batch_size "BATCH_SIZE" Default("1") plain "1"
+        "Messages a consumer asks for at once, 1 to 10.";
+    consumers "CONSUMERS" Default("10") plain "10"
+        "Consumers of this process, 1 to 1000.";
+    min_pollers "MIN_POLLERS" Default("1") plain "1"
+        "Consumers that go on polling while the queue is empty; the others sleep until there is more than these can carry.";
+    max_receive_count "MAX_RECEIVE_COUNT" Default("5") plain "5"
+        "Deliveries after which a message that cannot be applied is given up: left for the dead-letter queue, or kept in Redis where there is none.";
+    dead_letter_max_len "DEAD_LETTER_MAX_LEN" Default("1000") plain "1000"
+        "Most messages that the Redis stream `<prefix>:dead-letter` keeps, for queues without a redrive policy.";
+    max_inflight_bytes "MAX_INFLIGHT_BYTES" Optional plain ""
+        "Bytes of message bodies held at once. Without it: a quarter of the memory limit, 64 MiB at most.";
+    port "PORT" Default("4000") plain "4000"
+        "Port of /livez, /readyz and /metrics.";
+    shutdown_timeout_secs "SHUTDOWN_TIMEOUT_SECS" Default("8") plain "8"
+        "Seconds that a shutdown may take, 2 to 300; Docker kills after 10.";
+    edge_api_url "EDGE_API_URL" Default("https://edge.api.stigg.io") plain "https://edge.api.stigg.io"
+        "The Edge API.";
+    sentry_dsn "SENTRY_DSN" Optional secret ""
+        "Where errors are reported. Without it, it is fetched from the Edge API.";
+    disable_sentry "DISABLE_SENTRY" Default("0") plain "0"
+        "1 to report errors nowhere.";
+    log_format "LOG_FORMAT" Optional plain ""
+        "json or text. Without it: text on a terminal, json elsewhere.";
+    log_level "LOG_LEVEL" Default("info") plain "info"
+        "error, warn, info, debug or trace.";
+    rust_log "RUST_LOG" Optional plain ""
+        "Log filter by module; wins over LOG_LEVEL.";
+    otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT" Optional plain ""
+        "Where traces are sent by OTLP over HTTP, such as http://collector:4318. Without it: nowhere.";
+}

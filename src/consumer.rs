@@ -1,0 +1,243 @@
+//! One consumer: receive, apply, acknowledge, again.
+//!
+//! A message is acknowledged when Redis holds its state, or a newer one, or when it asks for
+//! nothing. It is never acknowledged before. Whatever else happens, it goes back to the queue.
+
+mod backoff;
+mod batch;
+pub mod budget;
+mod limit;
+mod parking;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::{ConsumerView, Health, Polling, State};
+use crate::keys::Keys;
+use crate::metrics::{Metrics, Operation};
+use crate::queue::{Acknowledger, Delivery, Queue, QueueError, Settings};
+use crate::store::Store;
+use crate::telemetry::Traces;
+use backoff::Backoff;
+use batch::Batch;
+use budget::Budget;
+pub use limit::{Limit, Unknown};
+pub use parking::Parking;
+
+/// How long a receive waits for messages.
+pub const LONG_POLL: Duration = Duration::from_secs(20);
+/// How long a receive under way may still take once the process is to end: a busy queue answers
+/// sooner, and of an idle one nothing is to be had.
+const LAST_POLL: Duration = Duration::from_secs(1);
+
+/// Work that takes longer, such as waiting for a locked customer, is no watching of the queue: a
+/// sleeper takes over meanwhile.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// What all consumers of a process share.
+pub struct Shared<Q> {
+    pub queue: Arc<Q>,
+    pub store: Store,
+    pub keys: Keys,
+    pub acknowledger: Acknowledger,
+    pub budget: Budget,
+    pub health: Arc<Health>,
+    pub metrics: Metrics,
+    pub settings: watch::Receiver<Settings>,
+    pub shutdown: CancellationToken,
+    /// When the drain is to be over; only looked at once `shutdown` is cancelled.
+    pub drain: Duration,
+    pub policy: Policy,
+    pub refusals: Limit,
+    pub unknown: Unknown,
+    pub traces: Traces,
+    pub parking: Arc<Parking>,
+}
+
+/// What the configuration says about the work.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    pub batch_size: usize,
+    pub fifo: bool,
+    pub update_if_exists: bool,
+    pub lock_retries: u32,
+    pub max_receive_count: u32,
+    pub dead_letter_max_len: u64,
+}
+
+/// Runs until the shutdown. What was received is finished; only waiting is ever cut short.
+pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
+    let mut backoff = Backoff::default();
+    // Held while the queue answers: what `/readyz` counts.
+    let mut polling: Option<Polling> = None;
+    loop {
+        let gate = shared.store.gate();
+        if !gate.is_open() {
+            polling = None;
+            view.is(State::WaitingForRedis);
+            tokio::select! {
+                biased;
+                () = shared.shutdown.cancelled() => return,
+                () = gate.opened() => {}
+                () = tokio::time::sleep(LONG_POLL) => continue,
+            }
+        }
+        view.is(State::WaitingForRoom);
+        let mut reserved = tokio::select! {
+            biased;
+            () = shared.shutdown.cancelled() => return,
+            reserved = shared.budget.reserve(shared.policy.batch_size) => reserved,
+            () = tokio::time::sleep(LONG_POLL) => continue,
+        };
+        // The first poll asks without waiting, so that readiness does not take 20 s to be known.
+        let wait = if polling.is_some() {
+            LONG_POLL
+        } else {
+            Duration::ZERO
+        };
+        view.is(State::Receiving);
+        let received = match receive(shared, wait).await {
+            Received::Messages(messages) => messages,
+            Received::Interrupted => continue,
+            Received::Failed(error) => {
+                polling = None;
+                shared.parking.wake_all();
+                view.failed(error.to_string());
+                view.is(State::BackingOff);
+                let pause = backoff.after(&error);
+                report(shared, &error, pause, &backoff);
+                tokio::select! {
+                    () = shared.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                continue;
+            }
+        };
+        if let Some(outage) = backoff.reset() {
+            shared.health.queue_up();
+            tracing::info!(after_secs = outage.as_secs(), "the queue answers again");
+        }
+        if polling.is_none() {
+            shared.health.queue_up();
+            polling = Some(Polling::start(&shared.health));
+        }
+        shared.budget.settle(
+            &mut reserved,
+            received.iter().map(|delivery| delivery.body.len()),
+        );
+        shared.metrics.polled(received.len());
+        if received.is_empty() {
+            drop(reserved);
+            if !wait.is_zero() {
+                sleep_while_idle(shared, view).await;
+            }
+            continue;
+        }
+        if received.len() >= shared.policy.batch_size {
+            // There is more: twice as many ask for it, until all do.
+            shared.parking.wake(2);
+        }
+        let redelivered = received
+            .iter()
+            .filter(|delivery| delivery.receive_count > 1)
+            .count();
+        shared.metrics.redelivered.inc_by(redelivered as u64);
+        let count = received.len();
+        let headers = received
+            .iter()
+            .filter_map(|delivery| delivery.trace_header.as_deref());
+        let _span = shared.traces.batch(count, headers);
+        let batch = Batch::new(shared, received);
+        if shared.shutdown.is_cancelled() {
+            // Received and not begun: someone else shall have it at once. But only after the other polls
+            // of this process have ended: they would get it again, and burn its receive count.
+            tokio::time::sleep(LAST_POLL).await;
+            batch.release_all().await;
+            return;
+        }
+        view.is(State::Working);
+        view.received(count);
+        let mut work = std::pin::pin!(batch.work(view));
+        if tokio::time::timeout(SLOW, &mut work).await.is_err() {
+            let _busy = shared.parking.busy();
+            work.await;
+        }
+    }
+}
+
+/// After an empty poll: sleeps until a neighbour finds more than it can carry, if enough go on
+/// polling meanwhile.
+async fn sleep_while_idle<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
+    let Some(parked) = shared.parking.park() else {
+        return;
+    };
+    view.is(State::Sleeping);
+    loop {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            () = shared.store.gate().closed() => return,
+            () = parked.woken() => return,
+            () = tokio::time::sleep(LONG_POLL) => view.progress(),
+        }
+    }
+}
+
+enum Received {
+    Messages(Vec<Delivery>),
+    Interrupted,
+    Failed(QueueError),
+}
+
+/// The only point at which work is cut short, and only while it waits. A receive that is dropped
+/// may strand messages until their visibility timeout: a delay, not a loss.
+async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration) -> Received {
+    let started = Instant::now();
+    let receive = shared.queue.receive(shared.policy.batch_size, wait);
+    let last_poll = async {
+        shared.shutdown.cancelled().await;
+        tokio::time::sleep(LAST_POLL).await;
+    };
+    let answer = tokio::select! {
+        answer = receive => answer,
+        () = last_poll => return Received::Interrupted,
+        () = shared.store.gate().closed() => return Received::Interrupted,
+    };
+    shared.metrics.called(Operation::Receive, started, &answer);
+    match answer {
+        Ok(messages) => Received::Messages(messages),
+        Err(error) => Received::Failed(error),
+    }
+}
+
+/// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only
+/// the first to notice says it at full voice.
+fn report<Q>(shared: &Shared<Q>, error: &QueueError, pause: Duration, backoff: &Backoff) {
+    let news = shared.health.queue_down(error.kind.to_string());
+    if !news && !backoff.failures().is_multiple_of(20) {
+        tracing::debug!(%error, "receiving failed again");
+        return;
+    }
+    let kind = error.kind.to_string();
+    let (detail, advice) = (&error.detail, error.kind.advice());
+    let pause_ms = pause.as_millis() as u64;
+    if error.kind.needs_a_person() {
+        tracing::error!(
+            kind,
+            detail,
+            advice,
+            pause_ms,
+            "cannot receive from the queue"
+        );
+    } else {
+        tracing::warn!(
+            kind,
+            detail,
+            advice,
+            pause_ms,
+            "receiving from the queue failed"
+        );
+    }
+}

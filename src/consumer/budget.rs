@@ -1,0 +1,190 @@
+//! How many bytes of bodies may be in flight, so that memory stays bounded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::metrics::Metrics;
+
+/// Bytes in flight, shared by all consumers. A receive reserves what its answer may weigh, judged by
+/// the largest body of late, and keeps what it did weigh until the messages are done with.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    room: Arc<Semaphore>,
+    total: u32,
+    /// The largest body of late, in KiB.
+    largest: Arc<AtomicUsize>,
+    metrics: Metrics,
+}
+
+/// Bytes that are in use until this is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    permit: OwnedSemaphorePermit,
+    /// Received beyond what was reserved and what was left.
+    metrics: Metrics,
+    bytes: i64,
+}
+
+/// No body is larger in SQS.
+const LARGEST_KIB: usize = 1024;
+/// Most bodies are smaller; also what a single one is taken for at first.
+const SMALLEST_KIB: usize = 16;
+
+impl Budget {
+    /// `bytes`, or a quarter of `memory_limit` and at most 64 MiB.
+    pub fn new(bytes: Option<usize>, memory_limit: Option<u64>, metrics: Metrics) -> Self {
+        const MOST: usize = 64 << 20;
+        let bytes = bytes.unwrap_or_else(|| {
+            let quarter = memory_limit.map_or(usize::MAX, |limit| {
+                usize::try_from(limit / 4).unwrap_or(usize::MAX)
+            });
+            quarter.min(MOST)
+        });
+        let total = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).max(1024);
+        metrics.inflight_bytes_limit.set(i64::from(total) << 10);
+        Self {
+            room: Arc::new(Semaphore::new(total as usize)),
+            total,
+            largest: Arc::new(AtomicUsize::new(SMALLEST_KIB)),
+            metrics,
+        }
+    }
+
+    /// Waits for room for `messages`. What is larger than all there is waits for all there is.
+    pub async fn reserve(&self, messages: usize) -> Reserved {
+        let kib = self.largest.load(Ordering::Relaxed) * messages;
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(self.total);
+        match self.room.clone().acquire_many_owned(kib).await {
+            Ok(permit) => Reserved::new(permit, self.metrics.clone()),
+            Err(_) => unreachable!("the semaphore is never closed"),
+        }
+    }
+
+    /// Brings a reservation to what was received: gives back the rest, or takes what more is there.
+    pub fn settle(&self, reserved: &mut Reserved, bodies: impl Iterator<Item = usize>) {
+        let (mut total, mut largest) = (0, 0);
+        for bytes in bodies {
+            let kib = bytes.div_ceil(1024).max(1);
+            total += kib;
+            largest = largest.max(kib);
+        }
+        self.learn(largest.min(LARGEST_KIB));
+        let held = reserved.permit.num_permits();
+        if total < held {
+            drop(reserved.permit.split(held - total));
+        } else {
+            // Already here, so not to be waited for; those who come next wait instead.
+            let more = (total - held).min(self.room.available_permits());
+            let more = u32::try_from(more).unwrap_or(u32::MAX);
+            if let Ok(more) = self.room.clone().try_acquire_many_owned(more) {
+                reserved.permit.merge(more);
+            }
+        }
+        reserved.measure();
+    }
+
+    /// Takes a larger body at its word at once, and forgets it slowly.
+    fn learn(&self, largest: usize) {
+        if largest == 0 {
+            return;
+        }
+        let before = self.largest.load(Ordering::Relaxed);
+        let now = if largest >= before {
+            largest
+        } else {
+            before - (before - largest).div_ceil(64)
+        };
+        self.largest.store(now.max(SMALLEST_KIB), Ordering::Relaxed);
+    }
+}
+
+impl Reserved {
+    fn new(permit: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+        let mut reserved = Self {
+            permit,
+            metrics,
+            bytes: 0,
+        };
+        reserved.measure();
+        reserved
+    }
+
+    fn measure(&mut self) {
+        let bytes = i64::try_from(self.permit.num_permits() << 10).unwrap_or(i64::MAX);
+        self.metrics.inflight_bytes.inc_by(bytes - self.bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.metrics.inflight_bytes.dec_by(self.bytes);
+    }
+}
+
+/// The memory limit of the cgroup that this process is in, if it has one.
+pub fn memory_limit() -> Option<u64> {
+    let limit = |path| {
+        std::fs::read_to_string(path)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    limit("/sys/fs/cgroup/memory.max")
+        .or_else(|| limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+        // Version 1 writes "none" as a number near the largest.
+        .filter(|limit| *limit < 1 << 50)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(bytes: usize) -> Budget {
+        Budget::new(Some(bytes), None, Metrics::new().0)
+    }
+
+    #[tokio::test]
+    async fn large_bodies_make_the_next_receives_wait() {
+        let budget = budget(4 << 20);
+        let mut first = budget.reserve(10).await;
+        budget.settle(&mut first, std::iter::repeat_n(1 << 20, 3));
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(20), budget.reserve(10));
+        assert!(waits.await.is_err(), "there is room for 1 MiB only");
+        drop(first);
+        let _second = budget.reserve(10).await;
+        assert_eq!(budget.metrics.inflight_bytes.get(), 4 << 20);
+    }
+
+    #[tokio::test]
+    async fn what_was_reserved_in_vain_is_given_back() {
+        let budget = budget(4 << 20);
+        let mut reserved = budget.reserve(10).await;
+        budget.settle(&mut reserved, std::iter::empty());
+        assert_eq!(budget.room.available_permits(), 4 << 10);
+        drop(reserved);
+        assert_eq!(budget.metrics.inflight_bytes.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_forgotten_slowly() {
+        let budget = budget(64 << 20);
+        budget.learn(1024);
+        for _ in 0..50 {
+            budget.learn(1);
+        }
+        let largest = budget.largest.load(Ordering::Relaxed);
+        assert!((200..800).contains(&largest), "{largest}");
+    }
+
+    #[test]
+    fn the_default_is_a_quarter_of_the_limit_and_64_mib_at_most() {
+        let total = |limit| Budget::new(None, limit, Metrics::new().0).total >> 10;
+        assert_eq!(total(Some(128 << 20)), 32);
+        assert_eq!(total(Some(4 << 30)), 64);
+        assert_eq!(total(None), 64);
+    }
+}

@@ -1,0 +1,200 @@
+//! Client of Stigg's Edge API: queue credentials, and where errors are reported.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use url::Url;
+
+use crate::config::EdgeConfig;
+
+/// Talks to the Edge API, retrying what may heal. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    config: EdgeConfig,
+    agent: ureq::Agent,
+}
+
+const TRIES: u32 = 3;
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+impl Edge {
+    pub fn new(config: &EdgeConfig) -> Self {
+        Self {
+            config: config.clone(),
+            agent: agent(),
+        }
+    }
+
+    /// The DSN that the vendor's own service would report to, if it has one.
+    pub async fn sentry_dsn(&self) -> anyhow::Result<Option<SecretString>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            data: Option<Data>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data {
+            sdk_configuration: Option<SdkConfiguration>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct SdkConfiguration {
+            sentry_dsn: Option<String>,
+        }
+        let answer: Answer = self
+            .get("v1/config/server-sdk-configuration.json", &[])
+            .await?;
+        let configuration = answer.data.and_then(|data| data.sdk_configuration);
+        let dsn = configuration.and_then(|configuration| configuration.sentry_dsn);
+        Ok(dsn.filter(|dsn| !dsn.is_empty()).map(SecretString::from))
+    }
+
+    /// Temporary credentials for one queue, good for an hour.
+    async fn queue_credentials(&self, queue: &Url) -> anyhow::Result<Credentials> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            access_key_id: String,
+            secret_access_key: String,
+            session_token: String,
+            expiration: String,
+        }
+        let query = [("queueUrl", queue.as_str()), ("durationSeconds", "3600")];
+        let answer: Answer = self.get("v1/credentials/event-queue.json", &query).await?;
+        let expiration = OffsetDateTime::parse(&answer.expiration, &Rfc3339)
+            .context("the expiration of the queue credentials is no ISO 8601 time")?;
+        Ok(Credentials::new(
+            answer.access_key_id,
+            answer.secret_access_key,
+            Some(answer.session_token),
+            Some(SystemTime::from(expiration)),
+            "EdgeApi",
+        ))
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<T> {
+        let mut url = self.config.url.clone();
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("EDGE_API_URL cannot be a base"))?
+            .pop_if_empty()
+            .extend(path.split('/'));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        for attempt in 1.. {
+            let (agent, url, key) = (self.agent.clone(), url.clone(), self.config.api_key.clone());
+            let answer = tokio::task::spawn_blocking(move || request(&agent, &url, &key)).await?;
+            let (error, wait) = match answer {
+                Ok(body) => {
+                    return parse(&body)
+                        .with_context(|| format!("bad answer of the Edge API to {path}"));
+                }
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(error, wait)) => (error, wait),
+            };
+            if attempt >= TRIES {
+                return Err(error);
+            }
+            let own = Duration::from_millis(u64::from(fastrand::u32(250..750)) << attempt);
+            tokio::time::sleep(wait.unwrap_or(own).min(LONGEST_RETRY_AFTER)).await;
+        }
+        bail!("unreachable")
+    }
+}
+
+/// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables.
+pub fn agent() -> ureq::Agent {
+    use ureq::tls::{RootCerts, TlsConfig};
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
+    ureq::Agent::config_builder()
+        .tls_config(tls.build())
+        .timeout_global(Some(Duration::from_secs(10)))
+        .http_status_as_error(false)
+        .build()
+        .into()
+}
+
+enum Failure {
+    Final(anyhow::Error),
+    /// May heal; with the pause that the server asked for.
+    Passing(anyhow::Error, Option<Duration>),
+}
+
+fn request(agent: &ureq::Agent, url: &Url, key: &SecretString) -> Result<String, Failure> {
+    let answer = agent
+        .get(url.as_str())
+        .header("X-API-KEY", key.expose_secret())
+        .header("X-API-VERSION", "1")
+        .call();
+    let mut answer = answer.map_err(|error| {
+        Failure::Passing(
+            anyhow::Error::new(error).context("the Edge API is not reachable"),
+            None,
+        )
+    })?;
+    let status = answer.status().as_u16();
+    if status >= 400 {
+        let error = anyhow::anyhow!("the Edge API answered {status} to {}", url.path());
+        let after = answer.headers().get("retry-after");
+        let after = after.and_then(|after| after.to_str().ok()?.trim().parse().ok());
+        return Err(match status {
+            429 | 500.. => Failure::Passing(error, after.map(Duration::from_secs)),
+            401 | 403 => Failure::Final(error.context("SERVER_API_KEY was refused")),
+            _ => Failure::Final(error),
+        });
+    }
+    answer
+        .body_mut()
+        .read_to_string()
+        .map_err(|error| Failure::Passing(error.into(), None))
+}
+
+/// A non-empty `errors` array in a 200 is a failure.
+fn parse<T: DeserializeOwned>(body: &str) -> anyhow::Result<T> {
+    #[derive(Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<serde::de::IgnoredAny>,
+    }
+    if serde_json::from_str::<Errors>(body).is_ok_and(|answer| !answer.errors.is_empty()) {
+        bail!("it holds errors");
+    }
+    Ok(serde_json::from_str(body)?)
+}
+
+/// Queue credentials for whoever has no AWS ones. The SDK asks again before they end.
+#[derive(Debug)]
+pub struct QueueCredentials {
+    pub edge: Edge,
+    pub queue: Arc<Url>,
+}
+
+impl ProvideCredentials for QueueCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let credentials = self.edge.queue_credentials(&self.queue).await;
+            credentials.map_err(|error| {
+                CredentialsError::provider_error(Box::<dyn std::error::Error + Send + Sync>::from(
+                    format!("{error:#}"),
+                ))
+            })
+        })
+    }
+}

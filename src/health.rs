@@ -1,0 +1,286 @@
+//! What the process knows of itself. Written by those who do the work, read by the probes; no I/O.
+
+mod consumers;
+
+pub use consumers::{ConsumerStatus, ConsumerView, State};
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// The answer of `/livez`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Liveness {
+    pub status: Status,
+}
+
+/// The answer of `/readyz`, its fields in the vendor's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    pub status: Status,
+    pub consumers: usize,
+    pub redis: Redis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    Up,
+    Down,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Redis {
+    Connected,
+    Disconnected,
+}
+
+/// The supervisor ticks each second; silence for this long is a process that cannot recover.
+const SUPERVISOR_SILENCE: Duration = Duration::from_secs(30);
+
+/// Shared by all parts of the process.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    draining: AtomicBool,
+    redis_connected: AtomicBool,
+    polling: AtomicUsize,
+    /// Milliseconds after `started`.
+    supervisor_tick: AtomicU64,
+    /// Why Redis or the queue cannot be worked with at the moment.
+    redis_reason: Mutex<String>,
+    queue_reason: Mutex<Option<String>>,
+    consumers: Mutex<Vec<Arc<ConsumerView>>>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            redis_connected: AtomicBool::new(false),
+            polling: AtomicUsize::new(0),
+            supervisor_tick: AtomicU64::new(0),
+            redis_reason: Mutex::new("not connected yet".into()),
+            queue_reason: Mutex::new(None),
+            consumers: Mutex::default(),
+        }
+    }
+}
+
+impl Health {
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn redis_up(&self) {
+        self.redis_connected.store(true, Ordering::Relaxed);
+    }
+
+    pub fn redis_down(&self, reason: &str) {
+        reason.clone_into(
+            &mut self
+                .redis_reason
+                .lock()
+                .unwrap_or_else(|lock| lock.into_inner()),
+        );
+        self.redis_connected.store(false, Ordering::Relaxed);
+    }
+
+    /// The queue answered.
+    pub fn queue_up(&self) {
+        *self
+            .queue_reason
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner()) = None;
+    }
+
+    /// The queue does not; returns whether that is news.
+    pub fn queue_down(&self, reason: String) -> bool {
+        let mut known = self
+            .queue_reason
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        known
+            .replace(reason.clone())
+            .is_none_or(|known| known != reason)
+    }
+
+    /// A new consumer in this place, in place of the one before.
+    pub fn consumer(&self, place: usize) -> Arc<ConsumerView> {
+        let view = Arc::new(ConsumerView::default());
+        let mut consumers = self
+            .consumers
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        match consumers.get_mut(place) {
+            Some(before) => before.clone_from(&view),
+            None => consumers.push(view.clone()),
+        }
+        view
+    }
+
+    pub fn consumers(&self) -> Vec<ConsumerStatus> {
+        let consumers = self
+            .consumers
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        consumers.iter().map(|view| view.status()).collect()
+    }
+
+    /// The supervisor of the consumers is alive.
+    pub fn tick(&self) {
+        let now = self.started.elapsed().as_millis();
+        self.supervisor_tick
+            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub fn liveness(&self) -> Liveness {
+        let tick = Duration::from_millis(self.supervisor_tick.load(Ordering::Relaxed));
+        let silent = self.started.elapsed().saturating_sub(tick);
+        Liveness {
+            status: if silent < SUPERVISOR_SILENCE {
+                Status::Up
+            } else {
+                Status::Down
+            },
+        }
+    }
+
+    /// While draining nothing of the process is to be used, its Redis connection included.
+    pub fn readiness(&self) -> Readiness {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let connected = !draining && self.redis_connected.load(Ordering::Relaxed);
+        let consumers = if connected {
+            self.polling.load(Ordering::Relaxed)
+        } else {
+            0
+        };
+        Readiness {
+            status: if consumers > 0 {
+                Status::Up
+            } else {
+                Status::Down
+            },
+            consumers,
+            redis: if connected {
+                Redis::Connected
+            } else {
+                Redis::Disconnected
+            },
+        }
+    }
+
+    /// Why the process is not ready, for a person; `None` when it is.
+    pub fn unready_reason(&self) -> Option<String> {
+        let readiness = self.readiness();
+        if readiness.status == Status::Up {
+            return None;
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            return Some("shutting down".into());
+        }
+        if readiness.redis == Redis::Disconnected {
+            let reason = self
+                .redis_reason
+                .lock()
+                .unwrap_or_else(|lock| lock.into_inner());
+            return Some(format!("redis: {reason}"));
+        }
+        let reason = self
+            .queue_reason
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        Some(match &*reason {
+            Some(reason) => format!("queue: {reason}"),
+            None => "queue: no answer yet".into(),
+        })
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Held by a consumer for as long as it polls: the count is right after a panic too.
+#[derive(Debug)]
+pub struct Polling(Arc<Health>);
+
+impl Polling {
+    pub fn start(health: &Arc<Health>) -> Self {
+        health.polling.fetch_add(1, Ordering::Relaxed);
+        Self(health.clone())
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.0.polling.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(readiness: Readiness) -> String {
+        serde_json::to_string(&readiness).unwrap()
+    }
+
+    const DOWN: &str = r#"{"status":"DOWN","consumers":0,"redis":"DISCONNECTED"}"#;
+
+    #[test]
+    fn ready_only_while_redis_answers_and_someone_polls() {
+        let health = Arc::new(Health::default());
+        assert_eq!(json(health.readiness()), DOWN);
+        let consumers: Vec<_> = (0..10).map(|_| Polling::start(&health)).collect();
+        assert_eq!(json(health.readiness()), DOWN);
+        health.redis_up();
+        assert_eq!(
+            json(health.readiness()),
+            r#"{"status":"UP","consumers":10,"redis":"CONNECTED"}"#
+        );
+        drop(consumers);
+        assert_eq!(
+            json(health.readiness()),
+            r#"{"status":"DOWN","consumers":0,"redis":"CONNECTED"}"#
+        );
+        let _one = Polling::start(&health);
+        health.drain();
+        assert_eq!(json(health.readiness()), DOWN);
+        assert_eq!(health.unready_reason().as_deref(), Some("shutting down"));
+    }
+
+    #[test]
+    fn a_panicking_consumer_is_not_counted() {
+        let health = Arc::new(Health::default());
+        let of_thread = health.clone();
+        let thread = std::thread::spawn(move || {
+            let _polling = Polling::start(&of_thread);
+            panic!("on purpose");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(health.polling.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_reason_names_what_is_down() {
+        let health = Health::default();
+        health.redis_down("WRONGPASS");
+        assert_eq!(health.unready_reason().as_deref(), Some("redis: WRONGPASS"));
+        health.redis_up();
+        health.queue_down("credentials have expired".into());
+        assert_eq!(
+            health.unready_reason().as_deref(),
+            Some("queue: credentials have expired")
+        );
+        health.queue_up();
+        assert_eq!(
+            health.unready_reason().as_deref(),
+            Some("queue: no answer yet")
+        );
+    }
+}

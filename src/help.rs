@@ -1,0 +1,57 @@
+//! What the process says of itself: `--help`, `--version`, and one line at start.
+
+use std::fmt::Write as _;
+
+use entitlement_sync::config::{Config, Need, SentryConfig, VARIABLES};
+
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (data layout sdk-3)");
+
+/// The variables, names and defaults only: never a value of this environment.
+pub fn after() -> String {
+    let mut help = String::from("Environment:\n");
+    let width = VARIABLES
+        .iter()
+        .map(|variable| variable.name.len())
+        .max()
+        .unwrap_or(0);
+    for variable in VARIABLES {
+        let need = match variable.need {
+            Need::Required => " [required]".to_owned(),
+            Need::Default(default) => format!(" [default: {default}]"),
+            Need::Optional | Need::Alias(_) => String::new(),
+        };
+        let _ = writeln!(help, "  {:width$}  {}{need}", variable.name, variable.about);
+    }
+    help.push_str(
+        "\nExit codes:\n  0   drained after SIGTERM or SIGINT\n  2   wrong arguments\n  70  failed, such as a port in use\n  75  the shutdown took longer than SHUTDOWN_TIMEOUT_SECS\n  78  wrong configuration\n  130, 143  ended by a second SIGINT or SIGTERM\n",
+    );
+    help
+}
+
+/// One line of what is in force, and a warning for whatever may be a mistake.
+pub fn log(config: &Config) {
+    tracing::info!(
+        version = VERSION,
+        queue = %config.queue.url,
+        region = config.queue.region,
+        endpoint = %config.queue.endpoint,
+        consumers = config.queue.consumers,
+        batch_size = config.queue.batch_size,
+        redis = format!("{}:{}/{}", config.redis.host, config.redis.port, config.redis.db),
+        redis_user = config.redis.username,
+        redis_tls = config.redis.tls,
+        prefix = config.writes.prefix,
+        keys_ttl_secs = config.writes.ttl_secs,
+        update_if_exists = config.writes.update_if_exists,
+        lock_retries = config.writes.lock_retries,
+        max_receive_count = config.queue.max_receive_count,
+        edge_api = %config.edge.url,
+        sentry = !matches!(config.sentry, SentryConfig::Off),
+        port = config.port,
+        shutdown_timeout_secs = config.shutdown_timeout.as_secs(),
+        "starting"
+    );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+}

@@ -1,0 +1,211 @@
+//! The only place that spells a Redis key.
+//!
+//! The layout is the one that Stigg's server SDK reads; see docs/compatibility.md for its source.
+//! Ids are used as they come, so an id that would spell another entity's key is refused.
+
+/// Spells the keys of one environment.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+}
+
+/// A customer, or one resource of that customer, as keys name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner<'a> {
+    pub customer: &'a str,
+    pub resource: Option<&'a str>,
+}
+
+impl Keys {
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+        }
+    }
+
+    /// The entitlements of a customer or of one of its resources.
+    pub fn entitlements(&self, owner: Owner<'_>) -> String {
+        self.owned(owner, "", "")
+    }
+
+    /// The usage of one metered feature.
+    pub fn feature_usage(&self, owner: Owner<'_>, feature: &str) -> String {
+        self.owned(owner, ":f_", feature)
+    }
+
+    /// The usage of one credit currency.
+    pub fn credit_usage(&self, owner: Owner<'_>, currency: &str) -> String {
+        self.owned(owner, ":credit_", currency)
+    }
+
+    /// Why the customer as a whole is denied, if it is.
+    pub fn metadata(&self, owner: Owner<'_>) -> String {
+        self.owned(owner, ":metadata", "")
+    }
+
+    /// Our tombstone: the time of the last purge. No SDK reads it.
+    pub fn tombstone(&self, owner: Owner<'_>) -> String {
+        self.owned(owner, "#purged", "")
+    }
+
+    /// The write lock that SDK processes hold around their own writes.
+    pub fn lock(&self, owner: Owner<'_>) -> String {
+        match owner.resource {
+            Some(resource) => format!("{}-{}:{resource}", self.prefix, owner.customer),
+            None => format!("{}-{}", self.prefix, owner.customer),
+        }
+    }
+
+    /// The stream of messages that could not be applied on a queue without a redrive policy.
+    pub fn dead_letters(&self) -> String {
+        format!("{}:dead-letter", self.prefix)
+    }
+
+    /// Our marker: while it keeps its value, Redis has not lost its data.
+    pub fn marker(&self) -> String {
+        format!("{}:entitlement-sync", self.prefix)
+    }
+
+    fn owned(&self, owner: Owner<'_>, infix: &str, id: &str) -> String {
+        let resource = owner.resource.map_or(0, |resource| resource.len() + 3);
+        let length =
+            self.prefix.len() + 3 + owner.customer.len() + resource + infix.len() + id.len();
+        let mut key = String::with_capacity(length);
+        key.push_str(&self.prefix);
+        key.push_str(":c_");
+        key.push_str(owner.customer);
+        if let Some(resource) = owner.resource {
+            key.push_str(":r_");
+            key.push_str(resource);
+        }
+        key.push_str(infix);
+        key.push_str(id);
+        key
+    }
+}
+
+/// The key beside `key` that holds when its value was true at the source.
+pub fn timestamp(key: &str) -> String {
+    let mut timestamp = String::with_capacity(key.len() + TIMESTAMP.len());
+    timestamp.push_str(key);
+    timestamp.push_str(TIMESTAMP);
+    timestamp
+}
+
+const TIMESTAMP: &str = "#timestamp";
+
+/// What in a customer or resource id would make its keys spell those of someone else: customer
+/// `a:f_x` would write its entitlements over the usage of feature `x` of customer `a`.
+pub fn collision_of_owner(id: &str) -> Option<&'static str> {
+    [":r_", ":f_", ":credit_"]
+        .into_iter()
+        .find(|infix| id.contains(infix))
+        .or_else(|| id.ends_with(":metadata").then_some(":metadata"))
+        .or_else(|| collision_of_suffix(id))
+}
+
+/// The same for a feature or currency id, which comes last in its key.
+pub fn collision_of_suffix(id: &str) -> Option<&'static str> {
+    [TIMESTAMP, "#purged"]
+        .into_iter()
+        .find(|suffix| id.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const ACME: Owner<'_> = Owner {
+        customer: "acme",
+        resource: None,
+    };
+    const SITE: Owner<'_> = Owner {
+        customer: "acme",
+        resource: Some("site-1"),
+    };
+
+    #[test]
+    fn spells_the_layout_of_the_sdk() {
+        let keys = Keys::new("production");
+        assert_eq!(keys.entitlements(ACME), "production:c_acme");
+        assert_eq!(keys.entitlements(SITE), "production:c_acme:r_site-1");
+        assert_eq!(
+            keys.feature_usage(ACME, "seats"),
+            "production:c_acme:f_seats"
+        );
+        assert_eq!(
+            keys.feature_usage(SITE, "seats"),
+            "production:c_acme:r_site-1:f_seats"
+        );
+        assert_eq!(
+            keys.credit_usage(ACME, "tokens"),
+            "production:c_acme:credit_tokens"
+        );
+        assert_eq!(keys.metadata(SITE), "production:c_acme:r_site-1:metadata");
+        assert_eq!(keys.tombstone(ACME), "production:c_acme#purged");
+        assert_eq!(keys.lock(ACME), "production-acme");
+        assert_eq!(keys.lock(SITE), "production-acme:site-1");
+        assert_eq!(
+            timestamp("production:c_acme"),
+            "production:c_acme#timestamp"
+        );
+    }
+
+    /// Every pair of differing (owner, kind of key) spells a differing key, or one of the two ids
+    /// is refused.
+    #[test]
+    fn ids_that_would_share_a_key_are_refused() {
+        let ids = [
+            "a",
+            "b",
+            "a:b",
+            "a:r_b",
+            "a:f_b",
+            "a:credit_b",
+            "a:metadata",
+            "a#timestamp",
+            "a#purged",
+            "b:f_a",
+            "r_b",
+            "f_b",
+            ":",
+            "#",
+            "{a}",
+            "a\0",
+            "a\r\n",
+            "a:f",
+            "a:r",
+        ];
+        let keys = Keys::new("p");
+        let mut seen: HashMap<String, String> = HashMap::new();
+        for customer in ids.iter().filter(|id| collision_of_owner(id).is_none()) {
+            for resource in std::iter::once(None).chain(ids.iter().map(Some)) {
+                if resource.is_some_and(|id| collision_of_owner(id).is_some()) {
+                    continue;
+                }
+                let owner = Owner {
+                    customer,
+                    resource: resource.copied(),
+                };
+                let mut spelt = vec![
+                    (format!("{owner:?} map"), keys.entitlements(owner)),
+                    (format!("{owner:?} metadata"), keys.metadata(owner)),
+                ];
+                for id in ids.iter().filter(|id| collision_of_suffix(id).is_none()) {
+                    spelt.push((format!("{owner:?} f {id}"), keys.feature_usage(owner, id)));
+                    spelt.push((format!("{owner:?} c {id}"), keys.credit_usage(owner, id)));
+                }
+                spelt.push((format!("{owner:?} tombstone"), keys.tombstone(owner)));
+                for (name, key) in spelt {
+                    let stamp = timestamp(&key);
+                    for (name, key) in [(name.clone(), key), (name + " at", stamp)] {
+                        if let Some(other) = seen.insert(key.clone(), name.clone()) {
+                            panic!("{name} and {other} are both spelt {key}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

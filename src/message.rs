@@ -1,0 +1,144 @@
+//! What a message says: wire shapes to [`StateChange`]. No I/O.
+//!
+//! The vendor does not publish its SQS bodies; what is accepted are the public shapes of the same
+//! events, in every usual wrapping. docs/compatibility.md lists them with their sources.
+
+mod change;
+mod entitlement;
+mod envelope;
+mod terms;
+mod time;
+mod wire;
+
+pub use envelope::{Attributes, Kind, Opened, open};
+pub use terms::{FeatureType, MeterType, Number};
+
+use std::borrow::Cow;
+
+use crate::keys::Owner;
+
+/// Milliseconds since the epoch, at the source of the state.
+pub type Millis = u64;
+
+/// What one message asks of Redis.
+#[derive(Debug, PartialEq)]
+pub enum StateChange<'a> {
+    /// The whole entitlements of one owner, replacing what was there.
+    SetCustomer {
+        owner: Entity<'a>,
+        entitlements: Vec<Entitlement<'a>>,
+        access_denied_reason: Option<Cow<'a, str>>,
+        at: Millis,
+    },
+    /// The usage of one feature or currency of an owner.
+    UpdateUsage {
+        owner: Entity<'a>,
+        of: Metered<'a>,
+        usage: Usage<'a>,
+        at: Millis,
+    },
+    /// Every owner named is to be forgotten, and loaded afresh by whoever asks next.
+    Purge { owners: Vec<Entity<'a>>, at: Millis },
+    /// A known event that changes nothing in Redis.
+    Nothing,
+}
+
+/// A customer, or one resource of a customer; neither id is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Entity<'a> {
+    pub customer: Cow<'a, str>,
+    pub resource: Option<Cow<'a, str>>,
+}
+
+impl Entity<'_> {
+    pub fn as_owner(&self) -> Owner<'_> {
+        Owner {
+            customer: &self.customer,
+            resource: self.resource.as_deref(),
+        }
+    }
+}
+
+/// What a usage counts.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Metered<'a> {
+    Feature(Cow<'a, str>),
+    Credit(Cow<'a, str>),
+}
+
+/// Usage within a period; periods in epoch milliseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Usage<'a> {
+    pub current: Number<'a>,
+    pub period_start: Option<Number<'a>>,
+    pub period_end: Option<Number<'a>>,
+}
+
+/// One entitlement, levelled to what the SDK stores.
+#[derive(Debug, PartialEq)]
+pub struct Entitlement<'a> {
+    pub feature: Option<Feature<'a>>,
+    pub resource: Option<Cow<'a, str>>,
+    pub usage_limit: Option<Number<'a>>,
+    pub unlimited: bool,
+    pub soft_limit: bool,
+    pub access_denied_reason: Option<Cow<'a, str>>,
+    pub enum_values: Vec<Cow<'a, str>>,
+    pub valid_until: Option<Number<'a>>,
+    pub credit_rate: Option<CreditRate<'a>>,
+    pub reset_period: Option<Cow<'a, str>>,
+    pub reset_configuration: Option<ResetConfiguration<'a>>,
+    pub usage: Usage<'a>,
+    pub period_anchor: Option<Number<'a>>,
+    /// When the usage was true, where the message says so.
+    pub usage_at: Option<Millis>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Feature<'a> {
+    pub id: Cow<'a, str>,
+    pub feature_type: FeatureType,
+    pub meter_type: Option<MeterType>,
+    pub units: Cow<'a, str>,
+    pub units_plural: Cow<'a, str>,
+}
+
+impl Feature<'_> {
+    /// Readers keep the usage of a metered feature in a key of its own, and miss without it.
+    pub fn is_metered(&self) -> bool {
+        self.feature_type == FeatureType::Number
+            && matches!(
+                self.meter_type,
+                Some(MeterType::Incremental | MeterType::Fluctuating)
+            )
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub struct CreditRate<'a> {
+    pub amount: Number<'a>,
+    pub currency: Cow<'a, str>,
+}
+
+/// How a usage period is counted; `according_to` names its field as GraphQL does.
+#[derive(Debug, PartialEq)]
+pub struct ResetConfiguration<'a> {
+    pub type_name: Cow<'a, str>,
+    pub according_to: Option<(&'static str, Cow<'a, str>)>,
+}
+
+/// Why a message cannot be applied, now or ever: for the log and the dead-letter queue.
+///
+/// The text names fields and what is wrong with them, never values: a body is not logged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+impl Invalid {
+    fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

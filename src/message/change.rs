@@ -1,0 +1,267 @@
+//! From an event to the [`StateChange`] it asks for.
+
+use std::borrow::Cow;
+
+use super::entitlement::{entitlement_of, newest, resource_of_entitlements, usage};
+use super::envelope::{Kind, Opened};
+use super::wire::{Event, Named, Party, Text};
+use super::{Entity, Invalid, Metered, Millis, StateChange, Usage};
+use crate::keys;
+
+impl Opened<'_> {
+    /// What this message asks for. `sent` is when it was sent, for events without a time.
+    pub fn change(&self, sent: Option<Millis>) -> Result<StateChange<'_>, Invalid> {
+        if matches!(self.kind, Kind::PackagePublished | Kind::Other) {
+            return Ok(StateChange::Nothing);
+        }
+        let event = match self.event.take() {
+            Some(event) => *event,
+            None => serde_json::from_str(&self.text).map_err(|_| self.explain())?,
+        };
+        let event_time = || match &self.timestamp {
+            Some(timestamp) => timestamp.clone(),
+            // 0 is "unknown" to the write rule; SQS always tells when a message was sent.
+            None => Ok(sent.unwrap_or(0)),
+        };
+        match self.kind {
+            Kind::EntitlementsUpdated => set_customer(event, event_time),
+            Kind::UsageUpdated => update_usage(event, event_time),
+            Kind::CreditBalanceUpdated => update_credit(event, event_time),
+            Kind::Purge => purge(event, event_time),
+            Kind::PackagePublished | Kind::Other => Ok(StateChange::Nothing),
+        }
+    }
+
+    /// Parses once more, to say where it went wrong. Never quotes a value.
+    fn explain(&self) -> Invalid {
+        let mut json = serde_json::Deserializer::from_str(&self.text);
+        let Err(error) = serde_path_to_error::deserialize::<_, Event<'_>>(&mut json) else {
+            return Invalid::new("an event is followed by something else");
+        };
+        let path = error.path().to_string();
+        let mut reason = error.into_inner().to_string();
+        if reason.starts_with("invalid ") {
+            // serde quotes the offending value: `invalid type: string "x", expected a number`.
+            let what = reason
+                .split(['"', '`'])
+                .next()
+                .unwrap_or_default()
+                .trim_end();
+            let rest = reason.rfind(", expected").map_or("", |at| &reason[at..]);
+            reason = format!("{}{rest}", what.trim_end_matches(','));
+        }
+        Invalid::new(format!("{path}: {reason}"))
+    }
+}
+
+fn set_customer<'a>(
+    event: Event<'a>,
+    event_time: impl Fn() -> Result<Millis, Invalid>,
+) -> Result<StateChange<'a>, Invalid> {
+    let wire = event
+        .entitlements
+        .ok_or_else(|| Invalid::new("entitlements are missing"))?;
+    let event_resource = first_present(event.resource_id, event.resource.map(flatten_id));
+    let resource = match event_resource {
+        Some(resource) => resource,
+        None => resource_of_entitlements(&wire)?,
+    };
+    let owner = entity(event.customer_id, event.customer, resource)?;
+    let at = match &event.entitlements_updated_at {
+        Some(time) => time.required("entitlementsUpdatedAt")?,
+        None => match newest(&wire) {
+            Some(at) => at,
+            None => event_time()?,
+        },
+    };
+    let entitlements = wire
+        .into_iter()
+        .enumerate()
+        .map(|(index, entitlement)| {
+            entitlement_of(entitlement)
+                .map_err(|reason| Invalid::new(format!("entitlements[{index}]: {reason}")))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(StateChange::SetCustomer {
+        owner,
+        entitlements,
+        access_denied_reason: filled(event.access_denied_reason),
+        at,
+    })
+}
+
+fn update_usage<'a>(
+    event: Event<'a>,
+    event_time: impl Fn() -> Result<Millis, Invalid>,
+) -> Result<StateChange<'a>, Invalid> {
+    let nested = event.usage.unwrap_or_default();
+    let resource = first_present(event.resource_id, event.resource.map(flatten_id))
+        .or(nested.resource_id)
+        .flatten();
+    let owner = entity(
+        event.customer_id.or(nested.customer_id),
+        event.customer,
+        resource,
+    )?;
+    let of = match event.entitlement_reference {
+        Some(reference) => {
+            let id = last_id(reference.id, "entitlementReference.id")?;
+            match reference.kind {
+                Some(Text(kind)) if kind.eq_ignore_ascii_case("CREDIT") => Metered::Credit(id),
+                Some(Text(kind)) if !kind.eq_ignore_ascii_case("FEATURE") => {
+                    return Err(Invalid::new(
+                        "entitlementReference.type is neither FEATURE nor CREDIT",
+                    ));
+                }
+                _ => Metered::Feature(id),
+            }
+        }
+        None => {
+            let id = event.feature_id.or(nested.feature_id);
+            Metered::Feature(last_id(
+                id.or_else(|| event.feature.and_then(Named::id)),
+                "feature id",
+            )?)
+        }
+    };
+    let updated = event
+        .usage_updated_at
+        .or(nested.usage_updated_at)
+        .or_else(|| {
+            event
+                .entitlement
+                .and_then(|entitlement| entitlement.usage_updated_at)
+        });
+    let current = event.current_usage.or(nested.current_usage);
+    let usage = usage(
+        current.ok_or_else(|| Invalid::new("currentUsage is missing"))?,
+        event.usage_period_start.or(nested.usage_period_start),
+        event.usage_period_end.or(nested.usage_period_end),
+        event.next_reset_date.or(nested.next_reset_date),
+    )?;
+    Ok(StateChange::UpdateUsage {
+        owner,
+        of,
+        usage,
+        at: match updated {
+            Some(time) => time.required("usageUpdatedAt")?,
+            None => event_time()?,
+        },
+    })
+}
+
+fn update_credit<'a>(
+    event: Event<'a>,
+    event_time: impl Fn() -> Result<Millis, Invalid>,
+) -> Result<StateChange<'a>, Invalid> {
+    let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
+    let consumed = event
+        .total_consumed
+        .ok_or_else(|| Invalid::new("totalConsumed is missing"))?;
+    Ok(StateChange::UpdateUsage {
+        owner: entity(event.customer_id, event.customer, resource)?,
+        of: Metered::Credit(last_id(event.currency_id, "currencyId")?),
+        usage: Usage {
+            current: consumed,
+            period_start: None,
+            period_end: None,
+        },
+        at: match event.usage_updated_at {
+            Some(time) => time.required("usageUpdatedAt")?,
+            None => event_time()?,
+        },
+    })
+}
+
+fn purge<'a>(
+    event: Event<'a>,
+    event_time: impl Fn() -> Result<Millis, Invalid>,
+) -> Result<StateChange<'a>, Invalid> {
+    let mut owners = Vec::new();
+    if event.customer_id.is_some() || event.customer.is_some() {
+        let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
+        owners.push(entity(event.customer_id, event.customer, resource)?);
+    }
+    let lists = [
+        ("customers", event.customers),
+        ("customerIds", event.customer_ids),
+    ];
+    for (field, list) in lists {
+        for (index, party) in list.into_iter().flatten().enumerate() {
+            let owner = match party {
+                Party::Id(id) => entity(Some(Text(id)), None, None),
+                Party::Object(party) => {
+                    let resource = party
+                        .resource_id
+                        .or_else(|| party.resource.and_then(Named::id));
+                    entity(party.customer_id.or(party.id), None, resource)
+                }
+            };
+            let named = |reason| Invalid::new(format!("{field}[{index}]: {reason}"));
+            owners.push(owner.map_err(named)?);
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    owners.retain(|owner| seen.insert(owner.clone()));
+    if owners.is_empty() {
+        return Err(Invalid::new(
+            "no customer is named: expected customerId, customer.id, customers or customerIds",
+        ));
+    }
+    Ok(StateChange::Purge {
+        owners,
+        at: event_time()?,
+    })
+}
+
+fn entity<'a>(
+    customer_id: Option<Text<'a>>,
+    customer: Option<Named<'a>>,
+    resource: Option<Text<'a>>,
+) -> Result<Entity<'a>, Invalid> {
+    let customer = filled(customer_id)
+        .or_else(|| filled(customer.and_then(Named::id)))
+        .ok_or_else(|| Invalid::new("customer id is missing or empty"))?;
+    let resource = filled(resource);
+    for (what, id) in [
+        ("customer", Some(&customer)),
+        ("resource", resource.as_ref()),
+    ] {
+        if let Some(part) = id.and_then(|id| keys::collision_of_owner(id)) {
+            return Err(Invalid::new(format!(
+                "{what} id holds \"{part}\", so its keys would be those of another"
+            )));
+        }
+    }
+    Ok(Entity { customer, resource })
+}
+
+/// An id that comes last in its key.
+pub fn last_id<'a>(id: Option<Text<'a>>, what: &str) -> Result<Cow<'a, str>, Invalid> {
+    let id = filled(id).ok_or_else(|| Invalid::new(format!("{what} is missing or empty")))?;
+    match keys::collision_of_suffix(&id) {
+        Some(part) => Err(Invalid::new(format!(
+            "{what} ends in \"{part}\", so its key would be that of another"
+        ))),
+        None => Ok(id),
+    }
+}
+
+/// An empty string counts as none.
+pub fn filled(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
+    text.map(|Text(text)| text).filter(|text| !text.is_empty())
+}
+
+fn flatten_id<'a>(named: Option<Named<'a>>) -> Option<Text<'a>> {
+    named.and_then(Named::id)
+}
+
+fn first_present<'a>(
+    id: Option<Option<Text<'a>>>,
+    object: Option<Option<Text<'a>>>,
+) -> Option<Option<Text<'a>>> {
+    match (id, object) {
+        (Some(Some(id)), _) => Some(Some(id)),
+        (id, object) => object.or(id),
+    }
+}

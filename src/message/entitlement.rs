@@ -1,0 +1,169 @@
+//! Entitlements as messages spell them, levelled to what the SDK stores.
+
+use std::borrow::Cow;
+
+use super::change::{filled, last_id};
+use super::terms::Number;
+use super::time::Time;
+use super::wire::{Text, WireEntitlement, WireFeature, WireResetConfiguration};
+use super::{CreditRate, Entitlement, Feature, Invalid, Millis, ResetConfiguration, Usage};
+
+/// The newest valid time of the list.
+pub fn newest(entitlements: &[WireEntitlement<'_>]) -> Option<Millis> {
+    entitlements
+        .iter()
+        .filter_map(|entitlement| entitlement.entitlement_updated_at.as_ref()?.millis())
+        .max()
+}
+
+/// Old webhooks name the resource inside each entitlement and nowhere else.
+pub fn resource_of_entitlements<'a>(
+    entitlements: &[WireEntitlement<'a>],
+) -> Result<Option<Text<'a>>, Invalid> {
+    let mut found: Option<&Text<'a>> = None;
+    for resource in entitlements
+        .iter()
+        .filter_map(|entitlement| entitlement.resource_id.as_ref())
+    {
+        if resource.0.is_empty() {
+            continue;
+        }
+        if found.is_some_and(|found| found.0 != resource.0) {
+            return Err(Invalid::new("entitlements name more than one resourceId"));
+        }
+        found = Some(resource);
+    }
+    Ok(found.cloned())
+}
+
+pub fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid> {
+    let reset_period = filled(wire.reset_period);
+    let reset_configuration = wire
+        .reset_period_configuration
+        .and_then(|configuration| reset_configuration(configuration, reset_period.as_deref()));
+    let usage = usage(
+        wire.current_usage.unwrap_or(Number::ZERO),
+        wire.usage_period_start,
+        wire.usage_period_end,
+        wire.next_reset_date,
+    )?;
+    Ok(Entitlement {
+        feature: wire.feature.map(feature_of).transpose()?,
+        resource: filled(wire.resource_id),
+        usage_limit: wire.usage_limit,
+        unlimited: wire.has_unlimited_usage.unwrap_or(false),
+        soft_limit: wire.has_soft_limit.unwrap_or(false),
+        access_denied_reason: filled(wire.access_denied_reason),
+        enum_values: wire
+            .enum_values
+            .into_iter()
+            .flatten()
+            .map(|Text(text)| text)
+            .collect(),
+        valid_until: match wire.valid_until {
+            Some(Time::Millis(number)) => (!number.is_zero()).then_some(number),
+            time => Time::number(time.as_ref(), "validUntil")?,
+        },
+        credit_rate: wire.credit_rate.map(|rate| CreditRate {
+            amount: rate.amount,
+            currency: rate.currency_id.0,
+        }),
+        reset_period,
+        reset_configuration,
+        usage,
+        period_anchor: Time::number(wire.usage_period_anchor.as_ref(), "usagePeriodAnchor")?,
+        usage_at: match &wire.usage_updated_at {
+            Some(time) => Some(time.required("usageUpdatedAt")?),
+            None => None,
+        },
+    })
+}
+
+fn feature_of(wire: WireFeature<'_>) -> Result<Feature<'_>, Invalid> {
+    // `units` is the plural in webhooks, which also have `unit`, and the singular elsewhere.
+    let (singular, plural) = match wire.unit {
+        Some(unit) => (Some(unit), wire.units),
+        None if wire.units_plural.is_some() => (wire.units, wire.units_plural),
+        None => (wire.feature_units, wire.feature_units_plural.or(wire.units)),
+    };
+    Ok(Feature {
+        id: last_id(wire.ref_id.or(wire.id), "feature id")?,
+        feature_type: wire.feature_type,
+        meter_type: wire.meter_type,
+        units: singular.map_or(Cow::Borrowed(""), |Text(text)| text),
+        units_plural: plural.map_or(Cow::Borrowed(""), |Text(text)| text),
+    })
+}
+
+/// Webhooks write `accordingTo`, GraphQL and the cache the field of the period's type.
+fn reset_configuration<'a>(
+    wire: WireResetConfiguration<'a>,
+    period: Option<&str>,
+) -> Option<ResetConfiguration<'a>> {
+    let spelt = [
+        ("monthlyAccordingTo", wire.monthly_according_to),
+        ("weeklyAccordingTo", wire.weekly_according_to),
+        ("yearlyAccordingTo", wire.yearly_according_to),
+    ];
+    let (field, value) = match spelt
+        .into_iter()
+        .find_map(|(field, value)| Some((field, value?)))
+    {
+        Some(spelt) => spelt,
+        None => {
+            let field = match period.map(str::to_ascii_uppercase).as_deref() {
+                Some("MONTH") => "monthlyAccordingTo",
+                Some("WEEK") => "weeklyAccordingTo",
+                Some("YEAR") => "yearlyAccordingTo",
+                _ => "",
+            };
+            match (wire.according_to, wire.type_name) {
+                (Some(value), _) if !field.is_empty() => {
+                    return Some(named_configuration(field, value, None));
+                }
+                (_, Some(Text(type_name))) => {
+                    return Some(ResetConfiguration {
+                        type_name,
+                        according_to: None,
+                    });
+                }
+                _ => return None,
+            }
+        }
+    };
+    Some(named_configuration(field, value, wire.type_name))
+}
+
+fn named_configuration<'a>(
+    field: &'static str,
+    Text(value): Text<'a>,
+    type_name: Option<Text<'a>>,
+) -> ResetConfiguration<'a> {
+    ResetConfiguration {
+        type_name: match (type_name, field) {
+            (Some(Text(name)), _) => name,
+            (None, "weeklyAccordingTo") => "WeeklyResetPeriodConfig".into(),
+            (None, "yearlyAccordingTo") => "YearlyResetPeriodConfig".into(),
+            (None, _) => "MonthlyResetPeriodConfig".into(),
+        },
+        according_to: Some((field, value)),
+    }
+}
+
+/// The reset date of 2022's webhooks is the end of the period for every reader.
+pub fn usage<'a>(
+    current: Number<'a>,
+    start: Option<Time<'a>>,
+    end: Option<Time<'a>>,
+    reset: Option<Time<'a>>,
+) -> Result<Usage<'a>, Invalid> {
+    let period_end = match Time::number(end.as_ref(), "usagePeriodEnd")? {
+        Some(end) => Some(end),
+        None => Time::number(reset.as_ref(), "nextResetDate")?,
+    };
+    Ok(Usage {
+        current,
+        period_start: Time::number(start.as_ref(), "usagePeriodStart")?,
+        period_end,
+    })
+}

@@ -1,0 +1,97 @@
+//! The values that stand for themselves: numbers as they came, and the two closed lists of words.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::wire::Text;
+
+/// A JSON number, its text as it came: fractions and more than 64 bits survive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Number<'a>(Cow<'a, str>);
+
+impl Number<'_> {
+    pub const ZERO: Number<'static> = Number(Cow::Borrowed("0"));
+
+    pub fn is_zero(&self) -> bool {
+        self.0.parse() == Ok(0.0)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<u64> for Number<'static> {
+    fn from(number: u64) -> Self {
+        Self(number.to_string().into())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Number<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&'de RawValue>::deserialize(deserializer)?.get();
+        // A reader would take 1e999 for infinity, and an infinite limit for a generous one.
+        match text.as_bytes().first() {
+            // So many digits alone are finite, whatever they are.
+            Some(b'0'..=b'9') if text.len() < 16 && !text.contains(['e', 'E']) => {
+                Ok(Self(Cow::Borrowed(text)))
+            }
+            Some(b'0'..=b'9' | b'-') if text.parse().is_ok_and(f64::is_finite) => {
+                Ok(Self(Cow::Borrowed(text)))
+            }
+            _ => Err(serde::de::Error::custom("expected a finite number")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeatureType {
+    Boolean,
+    Number,
+    Enum,
+}
+
+impl FeatureType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Boolean => "BOOLEAN",
+            Self::Number => "NUMBER",
+            Self::Enum => "ENUM",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeterType {
+    None,
+    Fluctuating,
+    Incremental,
+}
+
+impl MeterType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Fluctuating => "Fluctuating",
+            Self::Incremental => "Incremental",
+        }
+    }
+}
+
+macro_rules! by_name {
+    ($type:ident: $($variant:ident),+) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = Text::deserialize(deserializer)?.0;
+                $(if name.eq_ignore_ascii_case(stringify!($variant)) {
+                    return Ok(Self::$variant);
+                })+
+                Err(serde::de::Error::custom(concat!("unknown ", stringify!($type))))
+            }
+        }
+    };
+}
+by_name!(FeatureType: Boolean, Number, Enum);
+by_name!(MeterType: None, Fluctuating, Incremental);

@@ -1,0 +1,265 @@
+//! The fields of the public event shapes, as serde reads them.
+//!
+//! One struct serves the webhook, the GraphQL and the old spellings: they share most names, and no
+//! name means two things.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::terms::{FeatureType, MeterType, Number};
+use super::time::Time;
+
+/// A string that borrows where it can; `Option<Cow<str>>` alone would copy.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// An event's own fields, of all kinds and shapes together.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Event<'a> {
+    #[serde(borrow)]
+    pub customer_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub customer: Option<Named<'a>>,
+    /// Present and null differs from absent: only an absent one lets the entitlements say it.
+    #[serde(borrow, deserialize_with = "present")]
+    pub resource_id: Option<Option<Text<'a>>>,
+    #[serde(borrow, deserialize_with = "present")]
+    pub resource: Option<Option<Named<'a>>>,
+    #[serde(borrow)]
+    pub customers: Option<Vec<Party<'a>>>,
+    #[serde(borrow)]
+    pub customer_ids: Option<Vec<Party<'a>>>,
+
+    #[serde(borrow)]
+    pub entitlements: Option<Vec<WireEntitlement<'a>>>,
+    #[serde(borrow)]
+    pub access_denied_reason: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub entitlements_updated_at: Option<Time<'a>>,
+
+    #[serde(borrow)]
+    pub feature_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub feature: Option<Named<'a>>,
+    #[serde(borrow)]
+    pub entitlement_reference: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub usage: Option<WireUsage<'a>>,
+    #[serde(borrow)]
+    pub entitlement: Option<UsageTime<'a>>,
+    #[serde(borrow)]
+    pub current_usage: Option<Number<'a>>,
+    #[serde(borrow)]
+    pub usage_period_start: Option<Time<'a>>,
+    #[serde(borrow)]
+    pub usage_period_end: Option<Time<'a>>,
+    #[serde(borrow)]
+    pub next_reset_date: Option<Time<'a>>,
+    #[serde(borrow)]
+    pub usage_updated_at: Option<Time<'a>>,
+
+    #[serde(borrow)]
+    pub currency_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub total_consumed: Option<Number<'a>>,
+
+    /// The wrapping, beside the event's own fields, so that one pass reads both.
+    #[serde(borrow, rename = "type")]
+    pub kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub event_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub event_name: Option<&'a RawValue>,
+    #[serde(borrow, rename = "detail-type")]
+    pub detail_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub detail: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub payload: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Type")]
+    pub sns_type: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Message")]
+    pub sns_message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub timestamp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub trace_id: Option<&'a RawValue>,
+}
+
+fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Something with an id: `id` in webhooks, `refId` in GraphQL.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Named<'a> {
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub ref_id: Option<Text<'a>>,
+}
+
+impl<'a> Named<'a> {
+    pub fn id(self) -> Option<Text<'a>> {
+        self.ref_id.or(self.id)
+    }
+}
+
+/// One customer of a purge.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Party<'a> {
+    #[serde(borrow)]
+    Id(Cow<'a, str>),
+    #[serde(borrow)]
+    Object(PartyObject<'a>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartyObject<'a> {
+    #[serde(borrow, default)]
+    pub customer_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub resource_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub resource: Option<Named<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Reference<'a> {
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    pub kind: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WireUsage<'a> {
+    #[serde(borrow)]
+    pub customer_id: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "present")]
+    pub resource_id: Option<Option<Text<'a>>>,
+    #[serde(borrow)]
+    pub feature_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub current_usage: Option<Number<'a>>,
+    #[serde(borrow)]
+    pub usage_period_start: Option<Time<'a>>,
+    #[serde(borrow)]
+    pub usage_period_end: Option<Time<'a>>,
+    #[serde(borrow)]
+    pub next_reset_date: Option<Time<'a>>,
+    #[serde(borrow)]
+    pub usage_updated_at: Option<Time<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UsageTime<'a> {
+    #[serde(borrow)]
+    pub usage_updated_at: Option<Time<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WireEntitlement<'a> {
+    #[serde(borrow, default)]
+    pub feature: Option<WireFeature<'a>>,
+    #[serde(borrow, default)]
+    pub resource_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub usage_limit: Option<Number<'a>>,
+    #[serde(default)]
+    pub has_unlimited_usage: Option<bool>,
+    #[serde(default)]
+    pub has_soft_limit: Option<bool>,
+    #[serde(borrow, default)]
+    pub access_denied_reason: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub enum_values: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default)]
+    pub valid_until: Option<Time<'a>>,
+    #[serde(borrow, default)]
+    pub credit_rate: Option<WireCreditRate<'a>>,
+    #[serde(borrow, default)]
+    pub reset_period: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub reset_period_configuration: Option<WireResetConfiguration<'a>>,
+    #[serde(borrow, default)]
+    pub current_usage: Option<Number<'a>>,
+    #[serde(borrow, default)]
+    pub usage_period_anchor: Option<Time<'a>>,
+    #[serde(borrow, default)]
+    pub usage_period_start: Option<Time<'a>>,
+    #[serde(borrow, default)]
+    pub usage_period_end: Option<Time<'a>>,
+    #[serde(borrow, default)]
+    pub next_reset_date: Option<Time<'a>>,
+    #[serde(borrow, default)]
+    pub entitlement_updated_at: Option<Time<'a>>,
+    #[serde(borrow, default)]
+    pub usage_updated_at: Option<Time<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WireFeature<'a> {
+    #[serde(borrow, default)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub ref_id: Option<Text<'a>>,
+    pub feature_type: FeatureType,
+    #[serde(default)]
+    pub meter_type: Option<MeterType>,
+    /// Webhooks: singular. Absent in GraphQL.
+    #[serde(borrow, default)]
+    pub unit: Option<Text<'a>>,
+    /// Webhooks: plural.
+    #[serde(borrow, default)]
+    pub units: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub units_plural: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub feature_units: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub feature_units_plural: Option<Text<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WireCreditRate<'a> {
+    #[serde(borrow)]
+    pub amount: Number<'a>,
+    #[serde(borrow)]
+    pub currency_id: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WireResetConfiguration<'a> {
+    #[serde(borrow, rename = "__typename")]
+    pub type_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub according_to: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub monthly_according_to: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub weekly_according_to: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub yearly_according_to: Option<Text<'a>>,
+}

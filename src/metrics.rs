@@ -1,0 +1,320 @@
+//! Every metric, named and typed in one place. Labels are enums: no id of anyone becomes a label.
+
+mod history;
+mod scrape;
+
+pub use history::{History, Lag, Point};
+pub use scrape::Scrape;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::message::Kind;
+use crate::queue::{QueueError, QueueErrorKind};
+
+/// How the work on one message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Applied,
+    Stale,
+    Skipped,
+    Ignored,
+    Invalid,
+    Failed,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 6] = [
+        Self::Applied,
+        Self::Stale,
+        Self::Skipped,
+        Self::Ignored,
+        Self::Invalid,
+        Self::Failed,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Stale => "stale",
+            Self::Skipped => "skipped",
+            Self::Ignored => "ignored",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A call to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Receive,
+    Acknowledge,
+    ChangeVisibility,
+    Attributes,
+}
+
+impl Operation {
+    const ALL: [Self; 4] = [
+        Self::Receive,
+        Self::Acknowledge,
+        Self::ChangeVisibility,
+        Self::Attributes,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Acknowledge => "acknowledge",
+            Self::ChangeVisibility => "change_visibility",
+            Self::Attributes => "attributes",
+        }
+    }
+}
+
+macro_rules! label_value {
+    ($($type:ty),+) => {
+        $(impl EncodeLabelValue for $type {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                encoder.write_str(self.as_str())
+            }
+        })+
+    };
+}
+label_value!(Kind, Outcome, Operation, QueueErrorKind);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Processed {
+    pub kind: Kind,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    pub operation: Operation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallFailed {
+    pub operation: Operation,
+    pub error: QueueErrorKind,
+}
+
+/// All metrics of the process; cheap to clone, all clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub received: Counter,
+    pub redelivered: Counter,
+    pub processed: Family<Processed, Counter>,
+    pub coalesced: Counter,
+    pub locked: Counter,
+    pub acknowledged: Counter,
+    pub acknowledge_failed: Counter,
+    pub acknowledged_late: Counter,
+    pub released: Counter,
+    pub extended: Counter,
+    pub dead_lettered: Counter,
+    pub queue_errors: Family<CallFailed, Counter>,
+    pub redis_errors: Counter,
+    pub redis_data_lost: Counter,
+    pub consumers_restarted: Counter,
+    pub queue_calls: Family<Call, Histogram, fn() -> Histogram>,
+    pub redis_calls: Histogram,
+    pub lag: Histogram,
+    pub batch: Histogram,
+    pub redis_up: Gauge,
+    pub inflight_messages: Gauge,
+    pub inflight_bytes: Gauge,
+    pub inflight_bytes_limit: Gauge,
+    pub last_poll: Gauge<f64, AtomicU64>,
+    pub last_success: Gauge<f64, AtomicU64>,
+    pub empty_receives: Counter,
+    pub history: Arc<History>,
+}
+
+impl Metrics {
+    /// The metrics, and the registry that knows their names.
+    pub fn new() -> (Self, Registry) {
+        const CALLS: [f64; 12] = [
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 25.0,
+        ];
+        const LAGS: [f64; 13] = [
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+        ];
+        let metrics = Self {
+            received: Counter::default(),
+            redelivered: Counter::default(),
+            processed: Family::default(),
+            coalesced: Counter::default(),
+            locked: Counter::default(),
+            acknowledged: Counter::default(),
+            acknowledge_failed: Counter::default(),
+            acknowledged_late: Counter::default(),
+            released: Counter::default(),
+            extended: Counter::default(),
+            dead_lettered: Counter::default(),
+            queue_errors: Family::default(),
+            redis_errors: Counter::default(),
+            redis_data_lost: Counter::default(),
+            consumers_restarted: Counter::default(),
+            queue_calls: Family::new_with_constructor(|| Histogram::new(CALLS)),
+            redis_calls: Histogram::new(CALLS),
+            lag: Histogram::new(LAGS),
+            batch: Histogram::new((1..=10).map(f64::from)),
+            redis_up: Gauge::default(),
+            inflight_messages: Gauge::default(),
+            inflight_bytes: Gauge::default(),
+            inflight_bytes_limit: Gauge::default(),
+            last_poll: Gauge::default(),
+            last_success: Gauge::default(),
+            empty_receives: Counter::default(),
+            history: Arc::default(),
+        };
+        // From the start, so that rates and alerts see the first event too.
+        for kind in Kind::ALL {
+            for outcome in Outcome::ALL {
+                drop(
+                    metrics
+                        .processed
+                        .get_or_create(&Processed { kind, outcome }),
+                );
+            }
+        }
+        for operation in Operation::ALL {
+            for error in QueueErrorKind::ALL {
+                drop(
+                    metrics
+                        .queue_errors
+                        .get_or_create(&CallFailed { operation, error }),
+                );
+            }
+            drop(metrics.queue_calls.get_or_create(&Call { operation }));
+        }
+        // What a collector names has its whole name: some of it is of every process.
+        let mut registry = Registry::default();
+        let all = registry.sub_registry_with_prefix("entitlement_sync");
+        macro_rules! register {
+            ($($field:ident $name:literal $help:literal $($unit:expr)?;)+) => {
+                $(register!(@ all $name $help metrics.$field.clone() $(, $unit)?);)+
+            };
+            (@ $registry:ident $name:literal $help:literal $metric:expr, $unit:expr) => {
+                $registry.register_with_unit($name, $help, $unit, $metric)
+            };
+            (@ $registry:ident $name:literal $help:literal $metric:expr) => {
+                $registry.register($name, $help, $metric)
+            };
+        }
+        register! {
+            received "messages_received" "Messages received from the queue, redeliveries included";
+            redelivered "messages_redelivered" "Messages received that had been received before";
+            processed "messages_processed" "Messages worked on, by kind and how it ended";
+            coalesced "items_coalesced" "Values not written because a neighbour in the batch superseded them";
+            locked "locked_retries" "Tries that found the customer locked by an SDK";
+            acknowledged "messages_acknowledged" "Messages deleted from the queue";
+            acknowledge_failed "acknowledge_failures" "Messages that could not be deleted; they come again, harmlessly";
+            acknowledged_late "acknowledged_late" "Messages whose visibility timeout had passed when they were to be deleted";
+            released "messages_released" "Messages given back to the queue";
+            extended "visibility_extensions" "Messages whose visibility timeout was extended";
+            dead_lettered "messages_dead_lettered" "Messages given up: left for the dead-letter queue or kept in Redis";
+            queue_errors "queue_errors" "Failed calls to the queue, by what was wrong";
+            redis_errors "redis_errors" "Failed or timed-out writes to Redis";
+            redis_data_lost "redis_data_lost" "Times that Redis was found to have lost its data";
+            consumers_restarted "consumers_restarted" "Consumers that panicked or stalled and were started again";
+            queue_calls "queue_call_duration" "Time of calls to the queue; receives wait up to 20 s" Unit::Seconds;
+            redis_calls "redis_call_duration" "Time of one batch of writes to Redis" Unit::Seconds;
+            lag "lag" "Time from SendMessage until the state was visible in Redis" Unit::Seconds;
+            batch "batch_messages" "Messages in one answer of the queue, empty ones left out";
+            redis_up "redis_up" "1 while Redis takes writes";
+            inflight_messages "inflight_messages" "Messages received and neither acknowledged nor released";
+            last_poll "last_poll_timestamp" "When the queue last answered a receive" Unit::Seconds;
+            last_success "last_success_timestamp" "When a message was last done with" Unit::Seconds;
+            empty_receives "empty_receives" "Receives that found nothing";
+            inflight_bytes_limit "inflight_bytes_limit" "Bytes of bodies that may be held; receives wait for room";
+            inflight_bytes "inflight_bytes" "Bytes of bodies held or reserved for receives under way";
+        }
+        all.register(
+            "build",
+            "What is running",
+            Info::new([
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("revision", crate::REVISION),
+                ("data_layout", crate::DATA_LAYOUT),
+            ]),
+        );
+        (metrics, registry)
+    }
+
+    /// A call to the queue has ended.
+    pub fn called<T>(
+        &self,
+        operation: Operation,
+        started: Instant,
+        answer: &Result<T, QueueError>,
+    ) {
+        let seconds = started.elapsed().as_secs_f64();
+        self.queue_calls
+            .get_or_create(&Call { operation })
+            .observe(seconds);
+        if let Err(QueueError { kind: error, .. }) = answer {
+            let failed = CallFailed {
+                operation,
+                error: *error,
+            };
+            self.queue_errors.get_or_create(&failed).inc();
+        }
+    }
+
+    /// The queue answered a receive.
+    pub fn polled(&self, messages: usize) {
+        self.last_poll.set(now_secs());
+        if messages == 0 {
+            self.empty_receives.inc();
+        } else {
+            self.batch.observe(messages as f64);
+            self.received.inc_by(messages as u64);
+        }
+    }
+
+    /// A message was worked on; `lag_ms` is its time since SendMessage, if that is known.
+    pub fn processed(&self, kind: Kind, outcome: Outcome, lag_ms: Option<u64>) {
+        self.processed
+            .get_or_create(&Processed { kind, outcome })
+            .inc();
+        let lag_ms = lag_ms.filter(|_| outcome == Outcome::Applied);
+        if let Some(lag_ms) = lag_ms {
+            self.lag.observe(lag_ms as f64 / 1000.0);
+        }
+        self.history.record(lag_ms);
+        if matches!(
+            outcome,
+            Outcome::Applied | Outcome::Stale | Outcome::Skipped | Outcome::Ignored
+        ) {
+            self.last_success.set(now_secs());
+        }
+    }
+
+    /// How many messages ended so, over all kinds.
+    pub fn ended(&self, outcome: Outcome) -> u64 {
+        let of = |kind| {
+            self.processed
+                .get_or_create(&Processed { kind, outcome })
+                .get()
+        };
+        Kind::ALL.into_iter().map(of).sum()
+    }
+}
+
+fn now_secs() -> f64 {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    now.as_secs_f64()
+}

@@ -1,0 +1,199 @@
+//! The consumers of a process, and whoever watches over them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, Id, JoinSet};
+
+use crate::consumer::{self, LONG_POLL, Shared};
+use crate::health::ConsumerView;
+use crate::queue::Queue;
+
+/// Longer than anything a consumer waits for between two steps: a long poll and its timeout.
+const STALLED: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
+const LOOK: Duration = Duration::from_secs(1);
+
+struct Slot {
+    view: Arc<ConsumerView>,
+    task: AbortHandle,
+}
+
+/// Runs `count` consumers until the shutdown is done. One that panics or makes no progress is
+/// replaced; what it had in hand comes again.
+pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
+    let mut tasks = JoinSet::new();
+    let mut slots: Vec<Slot> = (0..count)
+        .map(|place| start(&mut tasks, &shared, place))
+        .collect();
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        shared.health.tick();
+        tokio::select! {
+            ended = tasks.join_next_with_id() => match ended {
+                None => return,
+                Some(Ok(_)) if shared.shutdown.is_cancelled() => {}
+                Some(Ok((id, ()))) => replace(&mut slots, id, "ended", &mut tasks, &shared),
+                Some(Err(error)) => {
+                    let how = if error.is_panic() { "panicked" } else { "stalled" };
+                    replace(&mut slots, error.id(), how, &mut tasks, &shared);
+                }
+            },
+            _ = look.tick() => {
+                for slot in &slots {
+                    if slot.view.silent() > STALLED {
+                        slot.task.abort();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn start<Q: Queue>(tasks: &mut JoinSet<()>, shared: &Arc<Shared<Q>>, place: usize) -> Slot {
+    let view = shared.health.consumer(place);
+    let (shared, of_task) = (shared.clone(), view.clone());
+    let task = tasks.spawn(async move { consumer::run(&shared, &of_task).await });
+    Slot { view, task }
+}
+
+fn replace<Q: Queue>(
+    slots: &mut [Slot],
+    id: Id,
+    how: &'static str,
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared<Q>>,
+) {
+    let Some(place) = slots.iter().position(|slot| slot.task.id() == id) else {
+        return;
+    };
+    shared.metrics.consumers_restarted.inc();
+    if shared.shutdown.is_cancelled() {
+        tracing::error!(
+            kind = how,
+            "a consumer failed during the shutdown; what it had in hand comes again"
+        );
+        return;
+    }
+    tracing::error!(
+        kind = how,
+        "a consumer failed and is replaced; what it had in hand comes again"
+    );
+    slots[place] = start(tasks, shared, place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::budget::Budget;
+    use crate::consumer::{Limit, Parking, Policy, Unknown};
+    use crate::health::Health;
+    use crate::keys::Keys;
+    use crate::metrics::Metrics;
+    use crate::queue::{Acknowledger, Delivery, QueueError, Refused, Settings};
+    use crate::store::Store;
+    use crate::telemetry::Traces;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    /// Its first receives hang as no timeout would allow, or panic; the later ones are empty.
+    struct Bad {
+        receives: AtomicUsize,
+        bad: usize,
+        panics: bool,
+    }
+
+    impl Queue for Bad {
+        async fn receive(&self, _: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+            if self.receives.fetch_add(1, Ordering::SeqCst) < self.bad {
+                assert!(!self.panics, "on purpose");
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
+            Ok(Vec::new())
+        }
+
+        async fn acknowledge(&self, _: &[&str]) -> Result<Vec<Refused>, QueueError> {
+            Ok(Vec::new())
+        }
+
+        async fn change_visibility(
+            &self,
+            _: &[(&str, Duration)],
+        ) -> Result<Vec<Refused>, QueueError> {
+            Ok(Vec::new())
+        }
+
+        async fn settings(&self) -> Result<Settings, QueueError> {
+            Ok(Settings::default())
+        }
+    }
+
+    fn shared(queue: Bad) -> Arc<Shared<Bad>> {
+        let queue = Arc::new(queue);
+        let (metrics, _) = Metrics::new();
+        let health = Arc::new(Health::default());
+        Arc::new(Shared {
+            store: Store::unconnected(metrics.clone(), health.clone()),
+            acknowledger: Acknowledger::start(queue.clone(), metrics.clone(), 1, false).0,
+            queue,
+            keys: Keys::new("p"),
+            budget: Budget::new(None, None, metrics.clone()),
+            health,
+            metrics,
+            settings: watch::channel(Settings::default()).1,
+            shutdown: CancellationToken::new(),
+            drain: Duration::from_secs(8),
+            policy: Policy {
+                batch_size: 10,
+                fifo: false,
+                update_if_exists: false,
+                lock_retries: 0,
+                max_receive_count: 5,
+                dead_letter_max_len: 10,
+            },
+            refusals: Limit::per_minute(1),
+            unknown: Unknown::default(),
+            traces: Traces::default(),
+            parking: Arc::new(Parking::new(Arc::default(), 3, 1)),
+        })
+    }
+
+    async fn restarted(bad: Bad) -> (u64, usize) {
+        let shared = shared(bad);
+        let pool = tokio::spawn(run(shared.clone(), 3));
+        tokio::time::sleep(STALLED * 3).await;
+        let polling = shared.health.readiness().consumers;
+        shared.shutdown.cancel();
+        pool.await.unwrap();
+        (shared.metrics.consumers_restarted.get(), polling)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_stalls_or_panics_is_replaced() {
+        for panics in [false, true] {
+            let (receives, bad) = (AtomicUsize::new(0), 2);
+            let ended = restarted(Bad {
+                receives,
+                bad,
+                panics,
+            })
+            .await;
+            assert_eq!(ended, (2, 3), "panics: {panics}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_queue_restarts_nobody() {
+        let (receives, bad, panics) = (AtomicUsize::new(0), 0, false);
+        assert_eq!(
+            restarted(Bad {
+                receives,
+                bad,
+                panics
+            })
+            .await,
+            (0, 3)
+        );
+    }
+}

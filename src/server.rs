@@ -1,0 +1,176 @@
+//! The HTTP side:
+//!
+//! | `GET` | |
+//! |---|---|
+//! | `/livez` | 200 while the process itself can go on; knows nothing of Redis or the queue |
+//! | `/readyz` | 200 while Redis answers and a consumer polls, else 503; `?verbose` says why |
+//! | `/metrics` | OpenMetrics |
+//! | `/status` | JSON of the whole state, without secrets |
+//! | `/` | the same as a page that keeps itself up to date |
+//!
+//! Every answer comes from memory: probes are answered while everything else hangs. A request's
+//! `X-Request-ID` is echoed, or one is made.
+
+use std::sync::Arc;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{Data, Query};
+use actix_web::{App, HttpResponse, HttpServer, route};
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+
+use crate::health::{Health, Status};
+use crate::status::Observer;
+
+struct Shared {
+    health: Arc<Health>,
+    observer: Arc<Observer>,
+    registry: Registry,
+}
+
+/// Binds the port. The answer runs until its handle stops it.
+pub fn start(
+    port: u16,
+    health: Arc<Health>,
+    observer: Arc<Observer>,
+    registry: Registry,
+) -> std::io::Result<(Server, ServerHandle)> {
+    let shared = Data::new(Shared {
+        health,
+        observer,
+        registry,
+    });
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(from_fn(request_id))
+            .app_data(shared.clone())
+            .service(livez)
+            .service(readyz)
+            .service(metrics)
+            .service(whole_status)
+            .service(page)
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .bind(("0.0.0.0", port))?
+    .run();
+    let handle = server.handle();
+    Ok((server, handle))
+}
+
+/// Asks a service on this machine; an error unless it answers 200.
+pub fn ask(port: u16, path: &str) -> anyhow::Result<()> {
+    use std::io::{Read, Write};
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let patience = std::time::Duration::from_secs(2);
+    let mut stream = std::net::TcpStream::connect_timeout(&address, patience)
+        .with_context(|| format!("nothing answers on port {port}"))?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .with_context(|| format!("{path} does not answer"))?;
+    let status = answer.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    let body = answer.rsplit("\r\n").next().unwrap_or_default();
+    anyhow::bail!("{path} answers {status}: {body}")
+}
+
+/// Longer ones are not echoed, nor is what is no plain text.
+const LONGEST_REQUEST_ID: usize = 128;
+
+async fn request_id(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    const NAME: HeaderName = HeaderName::from_static("x-request-id");
+    let given = request.headers().get(NAME).cloned().filter(|id| {
+        (1..=LONGEST_REQUEST_ID).contains(&id.len())
+            && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    let id = match given {
+        Some(id) => id,
+        None => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..)))?,
+    };
+    tracing::debug!(
+        request_id = id.to_str().unwrap_or_default(),
+        path = request.path(),
+        "request"
+    );
+    let mut response = next.call(request).await?;
+    response.headers_mut().insert(NAME, id);
+    Ok(response)
+}
+
+#[route("/livez", method = "GET", method = "HEAD")]
+async fn livez(shared: Data<Shared>) -> HttpResponse {
+    let liveness = shared.health.liveness();
+    answer(liveness.status).json(liveness)
+}
+
+#[derive(Deserialize)]
+struct Verbose {
+    verbose: Option<String>,
+}
+
+#[route("/readyz", method = "GET", method = "HEAD")]
+async fn readyz(shared: Data<Shared>, query: Query<Verbose>) -> HttpResponse {
+    let readiness = shared.health.readiness();
+    let reason = shared.health.unready_reason();
+    let mut response = answer(readiness.status);
+    if query.verbose.is_none() {
+        return response.json(readiness);
+    }
+    response
+        .content_type("text/plain; charset=utf-8")
+        .body(match reason {
+            None => format!(
+                "ready: {} consumers poll, Redis answers\n",
+                readiness.consumers
+            ),
+            Some(reason) => format!("not ready: {reason}\n"),
+        })
+}
+
+fn answer(status: Status) -> actix_web::HttpResponseBuilder {
+    let mut response = match status {
+        Status::Up => HttpResponse::Ok(),
+        Status::Down => HttpResponse::ServiceUnavailable(),
+    };
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    response
+}
+
+#[route("/metrics", method = "GET", method = "HEAD")]
+async fn metrics(shared: Data<Shared>) -> HttpResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+        Ok(()) => HttpResponse::Ok()
+            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(text),
+        Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
+    }
+}
+
+#[route("/status", method = "GET", method = "HEAD")]
+async fn whole_status(shared: Data<Shared>) -> HttpResponse {
+    answer(Status::Up).json(shared.observer.snapshot())
+}
+
+#[route("/", method = "GET", method = "HEAD")]
+async fn page() -> HttpResponse {
+    // It asks nobody but us, and no one can make it.
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+    HttpResponse::Ok()
+        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
+        .content_type("text/html; charset=utf-8")
+        .body(include_str!("server/page.html"))
+}

@@ -1,0 +1,133 @@
+//! The state of the process for a person or a script: `/status`, and the summary line of the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::health::{ConsumerStatus, Health, Readiness};
+use crate::metrics::{Lag, Metrics, Outcome, Point};
+use crate::queue::{Depth, Settings};
+use crate::telemetry::{Recent, Said};
+
+/// All that a snapshot is taken from.
+pub struct Observer {
+    pub health: Arc<Health>,
+    pub metrics: Metrics,
+    pub settings: watch::Receiver<Settings>,
+    pub recent: Recent,
+    /// Variables and their values in force, secrets replaced.
+    pub configuration: BTreeMap<&'static str, String>,
+    pub redis_version: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// A snapshot.
+#[derive(Serialize)]
+pub struct Snapshot {
+    pub version: &'static str,
+    pub revision: &'static str,
+    pub data_layout: &'static str,
+    pub uptime_secs: u64,
+    #[serde(flatten)]
+    pub readiness: Readiness,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unready_reason: Option<String>,
+    pub redis_mode: &'static str,
+    pub redis_version: Option<String>,
+    pub queue: Queue,
+    /// Over the last five minutes.
+    pub lag: Lag,
+    pub counters: BTreeMap<&'static str, u64>,
+    pub history: Vec<Point>,
+    pub consumer_states: Vec<ConsumerStatus>,
+    pub recent_errors: Vec<Said>,
+    pub configuration: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+pub struct Queue {
+    pub visibility_timeout_secs: u64,
+    /// `null`: no redrive policy, or no right to ask.
+    pub redrive_after: Option<u32>,
+    /// `null`: not known, or no right to ask.
+    pub depth: Option<Depth>,
+}
+
+const WINDOW: Duration = Duration::from_secs(300);
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Observer {
+    pub fn snapshot(&self) -> Snapshot {
+        let settings = *self.settings.borrow();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: crate::REVISION,
+            data_layout: crate::DATA_LAYOUT,
+            uptime_secs: self.health.uptime().as_secs(),
+            readiness: self.health.readiness(),
+            unready_reason: self.health.unready_reason(),
+            redis_mode: "standalone",
+            redis_version: (self.redis_version)(),
+            queue: Queue {
+                visibility_timeout_secs: settings.visibility_timeout.as_secs(),
+                redrive_after: settings.max_receive_count,
+                depth: settings.depth,
+            },
+            lag: self.metrics.history.lag(WINDOW),
+            counters: self.counters(),
+            history: self.metrics.history.points(),
+            consumer_states: self.health.consumers(),
+            recent_errors: self.recent.all(),
+            configuration: self.configuration.clone(),
+        }
+    }
+
+    fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let metrics = &self.metrics;
+        let outcomes = Outcome::ALL.map(|outcome| (outcome.as_str(), metrics.ended(outcome)));
+        let others = [
+            ("received", metrics.received.get()),
+            ("redelivered", metrics.redelivered.get()),
+            ("coalesced_items", metrics.coalesced.get()),
+            ("locked_retries", metrics.locked.get()),
+            ("acknowledged", metrics.acknowledged.get()),
+            ("acknowledge_failures", metrics.acknowledge_failed.get()),
+            ("acknowledged_late", metrics.acknowledged_late.get()),
+            ("released", metrics.released.get()),
+            ("dead_lettered", metrics.dead_lettered.get()),
+            ("redis_errors", metrics.redis_errors.get()),
+            ("redis_data_lost", metrics.redis_data_lost.get()),
+            ("consumers_restarted", metrics.consumers_restarted.get()),
+        ];
+        outcomes.into_iter().chain(others).collect()
+    }
+
+    /// One line a minute, in place of one for each message.
+    pub async fn summarise(&self) {
+        let mut before = self.counters();
+        loop {
+            tokio::time::sleep(MINUTE).await;
+            let now = self.counters();
+            let more = |name| now.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0);
+            let lag = self.metrics.history.lag(MINUTE);
+            tracing::info!(
+                received = more("received"),
+                applied = more("applied"),
+                stale = more("stale"),
+                skipped = more("skipped"),
+                ignored = more("ignored"),
+                invalid = more("invalid"),
+                failed = more("failed"),
+                redelivered = more("redelivered"),
+                lag_p50_ms = lag.p50_ms,
+                lag_p99_ms = lag.p99_ms,
+                consumers = self.health.readiness().consumers,
+                queue_visible = self.settings.borrow().depth.map(|depth| depth.visible),
+                "the last minute"
+            );
+            before = now;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+-- Compare and write: each step at once, atomically, for one owner (a customer or its resource).
+--
+-- KEYS, for each step: its lock, its tombstone, for usage the customer's timestamp key, then the
+-- timestamp keys of its items, then the value keys in the same order.
+-- ARGV: TTL in seconds (0: none), '1' for UPDATE_IF_EXISTS, the tombstone's TTL; then for each step
+-- its action (S, U, P), the number of its items, its own time; for each item its time and value.
+--
+-- Answers for each step: the number of items written (tombstone included) plus 65536 for each stale
+-- one; -1 LOCKED, -2 not cached; or the text of an error, which concerns that step alone.
+-- Times are epoch milliseconds: doubles hold them exactly.
+
+local ttl, if_exists, tombstone_ttl = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[3]
+local LOCKED, NOT_CACHED, STALE = -1, -2, 65536
+local CHUNK = 1000 -- unpack is limited by Lua's stack
+
+local function mget(from, to)
+  local values = {}
+  for start = from, to, CHUNK do
+    local chunk = redis.call('MGET', unpack(KEYS, start, math.min(start + CHUNK - 1, to)))
+    for i = 1, #chunk do
+      values[start - from + i] = chunk[i]
+    end
+  end
+  return values
+end
+
+local function put(key, value)
+  if ttl > 0 then
+    redis.call('SET', key, value, 'EX', ttl)
+  else
+    redis.call('SET', key, value)
+  end
+end
+
+local function step(key, arg, action, count, at)
+  local guards = action == 'U' and 3 or 2
+  local stored = mget(key, key + guards + count - 1)
+  local stamps, values = key + guards - 1, key + guards + count - 1
+  if stored[1] then
+    return LOCKED
+  end
+  local tombstone = tonumber(stored[2] or '')
+
+  if action == 'P' then
+    local done, marked = 0, 0
+    for i = 1, count do
+      local stamp = tonumber(stored[guards + i] or '')
+      if at == 0 or not stamp or stamp <= at then
+        redis.call('DEL', KEYS[values + i], KEYS[stamps + i])
+        done = done + 1
+      end
+    end
+    if at > 0 and not (tombstone and tombstone >= at) then
+      redis.call('SET', KEYS[key + 1], string.format('%.0f', at), 'EX', tombstone_ttl)
+      marked = 1
+    end
+    return done + marked + (count - done) * STALE
+  end
+
+  if action == 'U' and not stored[3] then
+    return NOT_CACHED
+  end
+  if action == 'S' and if_exists then
+    local exists = false
+    for i = 1, count do
+      exists = exists or stored[guards + i]
+    end
+    if not exists then
+      return NOT_CACHED
+    end
+  end
+
+  -- A customer loaded after a purge may well bring usage from before it: the step as a whole is
+  -- older than the tombstone, or none of it is.
+  local purged = tombstone and at > 0 and tombstone > at
+  local done = 0
+  for i = 1, count do
+    local time = ARGV[arg + 2 * (i - 1)]
+    local stamp, now = tonumber(stored[guards + i] or ''), tonumber(time)
+    if now == 0 or not (purged or (stamp and stamp > now)) then
+      put(KEYS[values + i], ARGV[arg + 2 * i - 1])
+      put(KEYS[stamps + i], time)
+      done = done + 1
+    end
+  end
+  return done + (count - done) * STALE
+end
+
+local answers = {}
+local key, arg = 1, 4
+while ARGV[arg] do
+  local action, count, at = ARGV[arg], tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  local ok, answer = pcall(step, key, arg + 3, action, count, at)
+  if not ok then
+    answer = type(answer) == 'table' and answer.err or tostring(answer)
+  end
+  answers[#answers + 1] = answer
+  key = key + (action == 'U' and 3 or 2) + 2 * count
+  arg = arg + 3 + (action == 'P' and 0 or 2 * count)
+end
+return answers

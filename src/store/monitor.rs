@@ -1,0 +1,196 @@
+//! Whether Redis can be worked with right now: asked twice a second, and known to all.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fred::prelude::*;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::StoreError;
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// Open while Redis takes writes. Consumers receive only while it is open: what is not received
+/// loses no receive count.
+#[derive(Clone)]
+pub struct Gate {
+    open: watch::Sender<bool>,
+    strikes: Arc<Mutex<Strikes>>,
+    health: Arc<Health>,
+    metrics: Metrics,
+}
+
+/// Writes that failed right after a probe that did not: such as a missing permission on some keys.
+/// Each makes the next opening later.
+#[derive(Default)]
+struct Strikes {
+    opened: Option<Instant>,
+    count: u32,
+    hold_until: Option<Instant>,
+}
+
+impl Strikes {
+    const SOON: Duration = Duration::from_secs(2);
+    const LONGEST: Duration = Duration::from_secs(8);
+
+    fn strike(&mut self) {
+        let soon = self
+            .opened
+            .is_some_and(|opened| opened.elapsed() < Self::SOON);
+        self.count = if soon { self.count + 1 } else { 0 };
+        let hold = match self.count {
+            0 | 1 => Duration::ZERO,
+            count => PERIOD
+                .saturating_mul(1 << (count - 2).min(10))
+                .min(Self::LONGEST),
+        };
+        self.hold_until = Some(Instant::now() + hold);
+    }
+
+    fn is_over(&self) -> bool {
+        self.hold_until.is_none_or(|until| until <= Instant::now())
+    }
+}
+
+/// Twice a second, and at most a second for the answer: an outage closes the gate within 1.5 s.
+const PERIOD: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(1);
+
+impl Gate {
+    /// Starts the monitor; it ends with the runtime.
+    pub(super) fn start(
+        client: Client,
+        marker: String,
+        health: Arc<Health>,
+        metrics: Metrics,
+    ) -> Self {
+        let gate = Self {
+            open: watch::Sender::new(false),
+            strikes: Arc::default(),
+            health,
+            metrics,
+        };
+        tokio::spawn(monitor(gate.clone(), client, marker));
+        gate
+    }
+
+    #[cfg(test)]
+    pub(super) fn opened_for_good(health: Arc<Health>, metrics: Metrics) -> Self {
+        let gate = Self {
+            open: watch::Sender::new(false),
+            strikes: Arc::default(),
+            health,
+            metrics,
+        };
+        gate.open();
+        gate
+    }
+
+    pub fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+
+    /// Returns when the gate is open.
+    pub async fn opened(&self) {
+        // The sender is our own, so it cannot be gone.
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+
+    /// Returns when the gate is closed.
+    pub async fn closed(&self) {
+        let _ = self.open.subscribe().wait_for(|open| !*open).await;
+    }
+
+    /// Closes the gate until the monitor finds Redis well.
+    /// Returns whether it was open, and so the error is in the log.
+    pub(super) fn close(&self, error: &StoreError) -> bool {
+        self.health.redis_down(&error.to_string());
+        self.metrics.redis_up.set(0);
+        if !self.open.send_replace(false) {
+            return false;
+        }
+        self.strikes
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner())
+            .strike();
+        if error.needs_a_person() {
+            tracing::error!(%error, "Redis refuses us: check its password, user and permissions; receiving stops until it takes writes");
+        } else {
+            tracing::warn!(%error, "Redis takes no writes; receiving stops until it does");
+        }
+        true
+    }
+
+    fn open(&self) {
+        {
+            let mut strikes = self.strikes.lock().unwrap_or_else(|lock| lock.into_inner());
+            if self.is_open() || !strikes.is_over() {
+                return;
+            }
+            strikes.opened = Some(Instant::now());
+        }
+        self.health.redis_up();
+        self.metrics.redis_up.set(1);
+        self.open.send_replace(true);
+        tracing::info!("Redis takes writes");
+    }
+}
+
+async fn monitor(gate: Gate, client: Client, marker: String) {
+    let mut errors = client.error_rx();
+    let mut seen: Option<String> = None;
+    let mut said = String::new();
+    loop {
+        // Anew each time: data that were lost right after this marker was set would go unnoticed.
+        let fresh = format!("{:032x}", fastrand::u128(..));
+        match probe(&client, &marker, &fresh).await {
+            Ok(found) => {
+                if seen.as_ref().is_some_and(|seen| *seen != found) {
+                    gate.metrics.redis_data_lost.inc();
+                    tracing::error!(
+                        "Redis lost its data: usage updates are skipped until the customers are loaded again by an SDK or an entitlements event"
+                    );
+                }
+                seen = Some(found);
+                said.clear();
+                gate.open();
+            }
+            Err(error) => {
+                // A wrong password and the like show up on the connection, not on commands.
+                let cause = std::iter::from_fn(|| errors.try_recv().ok()).last();
+                let error = match cause {
+                    Some((cause, _)) => StoreError::from(cause),
+                    None => error,
+                };
+                let news = !gate.close(&error);
+                let text = error.to_string();
+                if text != said {
+                    if !news {
+                        // Said on closing.
+                    } else if error.needs_a_person() {
+                        tracing::error!(%error, "Redis refuses us: check its password, user and permissions");
+                    } else {
+                        tracing::warn!(%error, "Redis cannot be worked with");
+                    }
+                    said = text;
+                }
+            }
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// A round trip that reads and writes as the work does: a replica, a full Redis or one that lacks
+/// a permission answers PING all the same.
+async fn probe(client: &Client, marker: &str, fresh: &str) -> Result<String, StoreError> {
+    const SCRIPT: &str = include_str!("probe.lua");
+    // A probe that is carried out late does no harm, so an outer timeout is safe here.
+    let script = client.eval::<String, _, _, _>(SCRIPT, vec![marker], vec![fresh]);
+    let asked = async { tokio::try_join!(client.ping::<String>(None), script) };
+    match timeout(ANSWER, asked).await {
+        Ok(Ok((_, found))) => Ok(found),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(StoreError::timeout()),
+    }
+}

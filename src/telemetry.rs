@@ -1,0 +1,166 @@
+//! Log lines and error reports, both redacted in one place.
+
+mod recent;
+mod redact;
+mod reports;
+mod traces;
+
+pub use recent::{Recent, Said};
+pub use redact::Redactor;
+pub use reports::Reports;
+pub use traces::{BUILT_IN as TRACES_BUILT_IN, BatchSpan, Traces};
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::config::{LogConfig, SentryConfig};
+use crate::edge::Edge;
+
+/// Libraries that print requests, answers or headers below `info`; a body is never logged.
+const TALKATIVE: [&str; 10] = [
+    "aws_config",
+    "aws_runtime",
+    "aws_sigv4",
+    "aws_smithy_http_client",
+    "aws_smithy_runtime",
+    "aws_smithy_runtime_api",
+    "fred",
+    "hyper_util",
+    "ureq",
+    "ureq_proto",
+];
+
+/// What logging leaves behind beside its lines.
+#[derive(Clone)]
+pub struct Telemetry {
+    pub reports: Reports,
+    pub recent: Recent,
+}
+
+/// Starts logging to standard error.
+pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
+    let redactor = Arc::new(Redactor::new(&config.secrets)?);
+    let filter: EnvFilter = config.filter.parse()?;
+    // A cap and no directives: those would raise a quiet filter, and yield to a more exact one.
+    let filter = filter.and(filter_fn(|metadata| {
+        *metadata.level() <= Level::INFO || !is_talkative(metadata.target())
+    }));
+    let reports = Reports::new(redactor.clone());
+    let recent = Recent::new(redactor.clone());
+    let json = config.json.unwrap_or_else(|| !io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(RedactedStderr(redactor));
+    let lines = if json {
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed()
+    } else {
+        lines.with_ansi(io::stderr().is_terminal()).boxed()
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        // With filters of their own: otherwise they would ask for every span and event of every
+        // library, and each call of the SDK would pay for dozens.
+        .with(reports.layer().with_filter(ours(LevelFilter::ERROR)))
+        .with(recent.layer().with_filter(ours(LevelFilter::WARN)))
+        .init();
+    std::panic::set_hook(Box::new(|panic| {
+        // Without its message, which may quote what was being worked on.
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(location, "panicked");
+    }));
+    Ok(Telemetry { reports, recent })
+}
+
+fn ours(level: LevelFilter) -> Targets {
+    Targets::new().with_target("entitlement_sync", level)
+}
+
+fn is_talkative(target: &str) -> bool {
+    let library = target.split("::").next().unwrap_or(target);
+    TALKATIVE.contains(&library)
+}
+
+/// Decides where errors are reported, and says so.
+pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
+    let dsn = match config {
+        SentryConfig::Off => {
+            tracing::info!("errors are reported nowhere: DISABLE_SENTRY is set");
+            return;
+        }
+        SentryConfig::Dsn(dsn) => dsn,
+        SentryConfig::Remote => match edge.sentry_dsn().await {
+            Ok(Some(dsn)) => dsn,
+            Ok(None) => {
+                tracing::info!(
+                    "errors are reported nowhere: no SENTRY_DSN, and the Edge API has none"
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "errors are reported nowhere: no SENTRY_DSN, and the Edge API could not be asked; DISABLE_SENTRY=1 stops the asking"
+                );
+                return;
+            }
+        },
+    };
+    match reports.send_to(&dsn) {
+        Some(host) => tracing::info!(
+            host,
+            "errors are reported to Sentry; DISABLE_SENTRY=1 stops it"
+        ),
+        None => tracing::warn!("errors are reported nowhere: the Sentry DSN is unusable"),
+    }
+}
+
+/// Sends what is waiting, for at most `timeout`.
+pub async fn flush(reports: Reports, traces: Traces, timeout: Duration) {
+    // Both wait by blocking; a failed join is a panic that was logged.
+    let flush = tokio::task::spawn_blocking(move || {
+        reports.flush(timeout);
+        traces.flush();
+    });
+    let _ = tokio::time::timeout(timeout, flush).await;
+}
+
+/// Whether `text` is a Sentry DSN.
+pub fn is_dsn(text: &str) -> bool {
+    text.parse::<sentry::types::Dsn>().is_ok()
+}
+
+#[derive(Clone)]
+struct RedactedStderr(Arc<Redactor>);
+
+impl<'a> MakeWriter<'a> for RedactedStderr {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for RedactedStderr {
+    /// The subscriber writes each line whole, in one call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let mut stderr = io::stderr().lock();
+        stderr.write_all(self.0.redact(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

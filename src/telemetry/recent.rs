@@ -1,0 +1,106 @@
+//! The last warnings and errors, kept for `/status`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::Redactor;
+
+/// Clones share what is kept.
+#[derive(Clone)]
+pub struct Recent {
+    said: Arc<Mutex<VecDeque<Said>>>,
+    redactor: Arc<Redactor>,
+}
+
+/// One warning or error of ours, redacted like the log.
+#[derive(Debug, Clone, Serialize)]
+pub struct Said {
+    pub at_ms: u64,
+    pub level: &'static str,
+    pub message: String,
+    /// What the line says of the cause, without ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+const KEPT: usize = 20;
+
+impl Recent {
+    pub fn new(redactor: Arc<Redactor>) -> Self {
+        Self {
+            said: Arc::default(),
+            redactor,
+        }
+    }
+
+    /// The newest first.
+    pub fn all(&self) -> Vec<Said> {
+        let said = self.said.lock().unwrap_or_else(|lock| lock.into_inner());
+        said.iter().rev().cloned().collect()
+    }
+
+    pub fn layer<S: tracing::Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
+        RecentLayer(self.clone())
+    }
+}
+
+struct RecentLayer(Recent);
+
+impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentLayer {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let level = *metadata.level();
+        if level > tracing::Level::WARN || !metadata.target().starts_with("entitlement_sync") {
+            return;
+        }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let redact = |text: &str| self.0.redactor.redact(text).into_owned();
+        let at_ms = std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_millis();
+        let said = Said {
+            at_ms: u64::try_from(at_ms).unwrap_or(u64::MAX),
+            level: level.as_str(),
+            message: redact(&fields.message),
+            cause: (!fields.cause.is_empty()).then(|| redact(&fields.cause)),
+        };
+        let mut kept = self.0.said.lock().unwrap_or_else(|lock| lock.into_inner());
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(said);
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    cause: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            "error" | "kind" | "detail" | "reason" | "location" => {
+                if !self.cause.is_empty() {
+                    self.cause.push_str(": ");
+                }
+                self.cause.push_str(value);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,787 @@
+//! What Redis must hold.
+//!
+//! A run is a row of rounds. At the end of each, when the queue is empty and no worker has anything in hand, Redis is
+//! read whole and judged; what was found and accepted is the **base** of the next round. So the model only has to think
+//! about one round: the base, and the facts told since, each with the span of real time in which it was published (or,
+//! for an SDK process, written).
+//!
+//! A fact from the queue is **sure** if it was published after the last loss of Redis' data in this round (or there was
+//! none): it is applied at least once, at any time from its publication to the end of the round, in any order, any
+//! number of times. If it was published before the loss it is **possible**: applied and forgotten, or applied after the
+//! loss. An SDK's write is applied once, in its span; it is sure if its transaction saw the SDK's own lock held while it
+//! was carried out. If that is not known, or the lock had expired, it is **doubtful**: that is the vendor's race and not
+//! the worker's, and the model is generous with the few keys concerned. A loss clears the base and forgets SDK writes
+//! before it.
+//!
+//! Times below are source times. `P` are the purges of the owner, `tomb` the base's tombstone.
+//!
+//! **Metadata** (only the queue writes it). Let `s` be the newest sure set (or base), `p` the newest sure purge (or
+//! tombstone). Right is: any set told whose time is >= `s` and >= `p` (so the newest; of equal times any). Nothing is right
+//! if there is no sure set, or any purge is >= `s`.
+//!
+//! **Entitlements** are the same for what the queue says, also measured against SDK writes: a set `t` must be >= every
+//! sure SDK write. SDK writes know no tombstones ("SDK refetches do not see it and are not hindered"), so one with an
+//! older time than a purge stands if it was written after the purge was applied. It is right if it is not older than the
+//! newest sure set (unless a purge that may have been applied before the write keeps that set out), no sure purge >= its
+//! time was published after the write, no later SDK write was as new, and each earlier and newer SDK write may
+//! have been purged before it. Nothing is right if each sure set has a purge >= its time and each sure SDK write
+//! has such a purge in this round.
+//!
+//! **Usage.** Nothing deletes usage, so the stored time only grows, and the value is right if it was told with exactly
+//! its time and is not older than the newest item that must have been written. Those are: the base's; the sure SDK
+//! writes; those of a sure set that no purge told is newer than (the step as a whole is measured against the
+//! tombstone); and a sure usage update that no purge told is newer than, of an owner who was cached all the while: by
+//! the base or by an SDK write that ended before the publication, and no purge of the round could delete that. Not right
+//! are items that cannot have been written: older than the tombstone of the base (as a step), or a usage update of an owner whom nobody
+//! can have cached in this round. Nothing is right if no item must have been written.
+//!
+//! **Tombstone**: the newest sure purge, or a possible one that is newer.
+//!
+//! **Doubtful writes** `d`: right is also `d` itself and whatever was told with a time >= that of `d`, and for
+//! entitlements nothing, if any purge is >= `d`.
+//!
+//! Each value must have its timestamp and each timestamp its value (torn otherwise), and there must be no other key. After the
+//! last round everyone is told entitlements and usages newer than all before, in two steps with an empty queue between;
+//! then no ambiguity is left, and `settled` compares every key with one value and time.
+//!
+//! Not told in these histories: times of 0 ("unknown", always written), as they have no order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::story::{Metered, Owner};
+
+/// Microseconds since the start of the run.
+pub type Moment = i64;
+pub type Dump = HashMap<String, String>;
+
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub of: Metered,
+    pub at: u64,
+    pub value: Arc<str>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Fact {
+    Set {
+        at: u64,
+        entitlements: Arc<str>,
+        metadata: Arc<str>,
+        usages: Vec<Item>,
+    },
+    Usage(Item),
+    Purge {
+        at: u64,
+    },
+    Sdk {
+        at: u64,
+        entitlements: Arc<str>,
+        usages: Vec<Item>,
+        fenced: bool,
+    },
+    /// An SDK's write of which only the usage was new.
+    SdkUsage {
+        item: Item,
+        fenced: bool,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Event {
+    fact: Fact,
+    from: Moment,
+    to: Moment,
+    seq: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Base {
+    entitlements: Option<(u64, Arc<str>)>,
+    metadata: Option<(u64, Arc<str>)>,
+    usages: BTreeMap<String, (u64, Arc<str>)>,
+    tombstone: Option<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    base: Base,
+    events: Vec<Event>,
+}
+
+pub struct Model {
+    owners: Vec<Owner>,
+    states: Vec<State>,
+    loss: Option<(Moment, Moment)>,
+    /// Usage keys of owners that were ever told.
+    told: std::collections::BTreeSet<(usize, String)>,
+}
+
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Wrong {
+    pub key: String,
+    /// `lost` (older than it must be, or missing), `torn`, `unexpected`, or `wrong`.
+    pub what: &'static str,
+    pub expected: String,
+    pub found: String,
+    pub history: Vec<String>,
+}
+
+/// If not right: whether something is lost, and what was expected.
+type Verdict = Result<(), (bool, String)>;
+
+/// What is found under one key and beside it.
+#[derive(Debug, Clone, Copy)]
+struct Found<'a> {
+    value: Option<&'a str>,
+    stamp: Option<&'a str>,
+}
+
+impl Found<'_> {
+    fn is(&self, at: u64, value: &str) -> bool {
+        self.value == Some(value) && self.at() == Some(at)
+    }
+
+    fn at(&self) -> Option<u64> {
+        self.stamp?.parse().ok()
+    }
+
+    fn is_absent(&self) -> bool {
+        self.value.is_none() && self.stamp.is_none()
+    }
+
+    fn is_torn(&self) -> bool {
+        self.value.is_some() != self.stamp.is_some()
+    }
+}
+
+/// A purge of the round.
+#[derive(Clone, Copy)]
+struct Purge {
+    at: u64,
+    from: Moment,
+    sure: bool,
+}
+
+#[derive(Clone)]
+struct Write {
+    at: u64,
+    value: Arc<str>,
+    from: Moment,
+    to: Moment,
+}
+
+/// The events of one owner and round, sorted by what they are.
+#[derive(Default)]
+struct Sorted {
+    /// Time, entitlements, metadata, whether sure.
+    sets: Vec<(u64, Arc<str>, Arc<str>, bool)>,
+    purges: Vec<Purge>,
+    tombstone: Option<u64>,
+    sdk: Vec<Write>,
+    doubtful: Vec<Write>,
+}
+
+fn max<T: Ord>(items: impl Iterator<Item = T>) -> Option<T> {
+    items.max()
+}
+
+impl Model {
+    pub fn new(owners: Vec<Owner>) -> Model {
+        Model {
+            states: owners.iter().map(|_| State::default()).collect(),
+            owners,
+            loss: None,
+            told: std::collections::BTreeSet::new(),
+        }
+    }
+
+    /// Tells a fact before it can have any effect. `to` of what comes from the queue is not looked at.
+    pub fn tell(&mut self, owner: usize, fact: Fact, from: Moment, to: Moment, seq: u64) {
+        match &fact {
+            Fact::Usage(item) | Fact::SdkUsage { item, .. } => {
+                self.told.insert((owner, item.of.suffix()));
+            }
+            Fact::Set { usages, .. } | Fact::Sdk { usages, .. } => {
+                for item in usages {
+                    self.told.insert((owner, item.of.suffix()));
+                }
+            }
+            Fact::Purge { .. } => {}
+        }
+        self.states[owner].events.push(Event {
+            fact,
+            from,
+            to,
+            seq,
+        });
+    }
+
+    /// Redis was killed at `from` and came back without its data at `to`.
+    pub fn lose(&mut self, from: Moment, to: Moment) {
+        let from = self.loss.map_or(from, |(first, _)| first.min(from));
+        self.loss = Some((from, to));
+    }
+
+    /// Credits that may be stored for their owners.
+    pub fn credits(&self) -> Vec<(usize, Metered)> {
+        let by_suffix: HashMap<String, Metered> = Metered::ALL
+            .into_iter()
+            .filter(|of| matches!(of, Metered::Credit(_)))
+            .map(|of| (of.suffix(), of))
+            .collect();
+        self.told
+            .iter()
+            .filter_map(|(owner, suffix)| Some((*owner, *by_suffix.get(suffix)?)))
+            .collect()
+    }
+
+    /// Judges Redis at the end of a round, and takes what it holds for the base of the next.
+    pub fn judge(&mut self, dump: &Dump) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        let mut known = 0;
+        for index in 0..self.owners.len() {
+            known += self.judge_owner(index, dump, &mut wrong);
+        }
+        let total = dump.keys().filter(|key| !own_key(key)).count();
+        if known != total {
+            self.unexpected(dump, &mut wrong);
+        }
+        for index in 0..self.owners.len() {
+            self.rebase(index, dump);
+        }
+        self.loss = None;
+        wrong
+    }
+
+    fn judge_owner(&self, index: usize, dump: &Dump, wrong: &mut Vec<Wrong>) -> usize {
+        let prefix = self.owners[index].key();
+        let sorted = self.sort(index);
+        let mut known = 0;
+        let mut judge = |key: String, verdict: &dyn Fn(Found<'_>) -> Verdict| {
+            let stamp_key = format!("{key}#timestamp");
+            let found = Found {
+                value: dump.get(&key).map(String::as_str),
+                stamp: dump.get(&stamp_key).map(String::as_str),
+            };
+            known += usize::from(found.value.is_some()) + usize::from(found.stamp.is_some());
+            let judged = if found.is_torn() {
+                Err((false, "a value with its timestamp, or neither".to_owned()))
+            } else {
+                verdict(found)
+            };
+            if let Err((lost, expected)) = judged {
+                wrong.push(Wrong {
+                    what: match (found.is_torn(), lost) {
+                        (true, _) => "torn",
+                        (_, true) => "lost",
+                        _ => "wrong",
+                    },
+                    expected,
+                    found: describe(found),
+                    history: self.history(index),
+                    key,
+                });
+            }
+        };
+        judge(prefix.clone(), &|found| sorted.entitlements(found));
+        judge(format!("{prefix}:metadata"), &|found| {
+            sorted.metadata(found, self.base(index).metadata.as_ref())
+        });
+        for of in Metered::ALL {
+            let suffix = of.suffix();
+            judge(format!("{prefix}{suffix}"), &|found| {
+                self.usage(index, &sorted, of, &suffix, found)
+            });
+        }
+        let tombstone = dump.get(&format!("{prefix}#purged"));
+        known += usize::from(tombstone.is_some());
+        let tombstone = tombstone.map(|it| it.parse::<u64>().unwrap_or(u64::MAX));
+        let sure = max(sorted.sure_purges());
+        let told = |at: u64| {
+            sorted.tombstone == Some(at) || sorted.purges.iter().any(|purge| purge.at == at)
+        };
+        let right = match tombstone {
+            None => sure.is_none(),
+            Some(at) => told(at) && sure.is_none_or(|sure| at >= sure),
+        };
+        if !right {
+            wrong.push(Wrong {
+                key: format!("{prefix}#purged"),
+                what: "wrong",
+                expected: format!("at least {sure:?}"),
+                found: format!("{tombstone:?}"),
+                history: self.history(index),
+            });
+        }
+        known
+    }
+
+    fn base(&self, index: usize) -> Base {
+        match self.loss {
+            Some(_) => Base::default(),
+            None => self.states[index].base.clone(),
+        }
+    }
+
+    fn sure(&self, event: &Event) -> bool {
+        self.loss.is_none_or(|(_, to)| event.from >= to)
+    }
+
+    /// `None`: lost with the data. Otherwise whether it is sure.
+    fn fate(&self, event: &Event, fenced: bool) -> Option<bool> {
+        match self.loss {
+            Some((from, _)) if event.to < from => None,
+            Some((_, to)) if event.from < to => Some(false),
+            _ => Some(fenced),
+        }
+    }
+
+    fn sort(&self, index: usize) -> Sorted {
+        let base = self.base(index);
+        let mut sorted = Sorted {
+            tombstone: base.tombstone,
+            ..Sorted::default()
+        };
+        if let Some((at, value)) = base.entitlements {
+            sorted.sdk.push(Write {
+                at,
+                value,
+                from: 0,
+                to: 0,
+            });
+        }
+        for event in &self.states[index].events {
+            match &event.fact {
+                Fact::Set {
+                    at,
+                    entitlements,
+                    metadata,
+                    ..
+                } => sorted.sets.push((
+                    *at,
+                    entitlements.clone(),
+                    metadata.clone(),
+                    self.sure(event),
+                )),
+                Fact::Purge { at } => sorted.purges.push(Purge {
+                    at: *at,
+                    from: event.from,
+                    sure: self.sure(event),
+                }),
+                Fact::Sdk {
+                    at,
+                    entitlements,
+                    fenced,
+                    ..
+                } => {
+                    let write = Write {
+                        at: *at,
+                        value: entitlements.clone(),
+                        from: event.from,
+                        to: event.to,
+                    };
+                    match self.fate(event, *fenced) {
+                        Some(true) => sorted.sdk.push(write),
+                        Some(false) => sorted.doubtful.push(write),
+                        None => {}
+                    }
+                }
+                Fact::Usage(_) | Fact::SdkUsage { .. } => {}
+            }
+        }
+        sorted
+    }
+
+    fn usage(
+        &self,
+        index: usize,
+        sorted: &Sorted,
+        of: Metered,
+        suffix: &str,
+        found: Found<'_>,
+    ) -> Verdict {
+        let base = self.base(index);
+        let mut right: Vec<(u64, Arc<str>)> =
+            base.usages.get(suffix).cloned().into_iter().collect();
+        let mut must: Option<u64> = right.first().map(|(at, _)| *at);
+        let mut sdk_items = (Vec::new(), None::<u64>, None::<u64>);
+        let mut sdk = |item: &Item, fate: Option<bool>| {
+            let (told, sure, doubtful) = &mut sdk_items;
+            match fate {
+                Some(true) => *sure = (*sure).max(Some(item.at)),
+                Some(false) => *doubtful = Some(doubtful.unwrap_or(u64::MAX).min(item.at)),
+                None => return,
+            }
+            told.push((item.at, item.value.clone()));
+        };
+        let newer_purge = |at: u64| sorted.any_purge().any(|purge| purge > at);
+        let out = |at: u64| sorted.tombstone.is_some_and(|tombstone| tombstone > at);
+        let cacheable =
+            !sorted.sdk.is_empty() || !sorted.doubtful.is_empty() || !sorted.sets.is_empty();
+        for event in &self.states[index].events {
+            match &event.fact {
+                Fact::Set { at, usages, .. } => {
+                    for item in usages.iter().filter(|item| item.of == of && !out(*at)) {
+                        right.push((item.at, item.value.clone()));
+                        if self.sure(event) && !newer_purge(*at) {
+                            must = must.max(Some(item.at));
+                        }
+                    }
+                }
+                Fact::Usage(item) if item.of == of && !out(item.at) && cacheable => {
+                    right.push((item.at, item.value.clone()));
+                    let cached = sorted.doubtful.is_empty()
+                        && sorted.sdk.iter().any(|write| {
+                            write.to <= event.from
+                                && sorted.purges.iter().all(|purge| purge.at < write.at)
+                        });
+                    if self.sure(event) && cached && !newer_purge(item.at) {
+                        must = must.max(Some(item.at));
+                    }
+                }
+                Fact::Sdk { usages, fenced, .. } => {
+                    for item in usages.iter().filter(|item| item.of == of) {
+                        sdk(item, self.fate(event, *fenced));
+                    }
+                }
+                Fact::SdkUsage { item, fenced } if item.of == of => {
+                    sdk(item, self.fate(event, *fenced));
+                }
+                Fact::Usage(_) | Fact::SdkUsage { .. } | Fact::Purge { .. } => {}
+            }
+        }
+        let (of_sdk, sure, doubtful) = sdk_items;
+        right.extend(of_sdk);
+        must = must.max(sure);
+        if let Some(doubtful) = doubtful {
+            must = must.map(|must| must.min(doubtful));
+        }
+        let expected = || match must {
+            Some(must) => (
+                found.at().is_none_or(|at| at < must),
+                format!("a usage told with a time of {must} or newer"),
+            ),
+            None => (false, "a usage told, or nothing".to_owned()),
+        };
+        match (found.at(), must) {
+            (None, None) => Ok(()),
+            (Some(at), must)
+                if must.is_none_or(|must| at >= must)
+                    && right.iter().any(|(told, value)| found.is(*told, value)) =>
+            {
+                Ok(())
+            }
+            _ => Err(expected()),
+        }
+    }
+
+    fn unexpected(&self, dump: &Dump, wrong: &mut Vec<Wrong>) {
+        let mut known = std::collections::HashSet::new();
+        for owner in &self.owners {
+            let prefix = owner.key();
+            let mut suffixes = vec![String::new(), ":metadata".to_owned()];
+            suffixes.extend(Metered::ALL.map(Metered::suffix));
+            for suffix in suffixes {
+                known.insert(format!("{prefix}{suffix}"));
+                known.insert(format!("{prefix}{suffix}#timestamp"));
+            }
+            known.insert(format!("{prefix}#purged"));
+        }
+        for key in dump
+            .keys()
+            .filter(|key| !known.contains(*key) && !own_key(key))
+        {
+            wrong.push(Wrong {
+                key: key.clone(),
+                what: "unexpected",
+                expected: "no such key".into(),
+                found: shorten(&dump[key]),
+                history: Vec::new(),
+            });
+        }
+    }
+
+    fn rebase(&mut self, index: usize, dump: &Dump) {
+        let prefix = self.owners[index].key();
+        let pair = |suffix: &str| -> Option<(u64, Arc<str>)> {
+            let value = dump.get(&format!("{prefix}{suffix}"))?;
+            let stamp = dump.get(&format!("{prefix}{suffix}#timestamp"))?;
+            Some((stamp.parse().ok()?, value.as_str().into()))
+        };
+        let base = Base {
+            entitlements: pair(""),
+            metadata: pair(":metadata"),
+            usages: Metered::ALL
+                .into_iter()
+                .map(Metered::suffix)
+                .filter_map(|suffix| Some((suffix.clone(), pair(&suffix)?)))
+                .collect(),
+            tombstone: dump
+                .get(&format!("{prefix}#purged"))
+                .and_then(|at| at.parse().ok()),
+        };
+        self.states[index] = State {
+            base,
+            events: Vec::new(),
+        };
+    }
+
+    /// After the last word: every key is exactly what was said last. Judge first.
+    pub fn settled(&self, last: &[(usize, Fact)], dump: &Dump) -> Vec<Wrong> {
+        let mut expected: BTreeMap<String, (u64, Arc<str>, usize)> = BTreeMap::new();
+        for (owner, fact) in last {
+            let prefix = self.owners[*owner].key();
+            let mut put = |suffix: &str, at: u64, value: &Arc<str>| {
+                let newest = (at, value.clone(), *owner);
+                let slot = expected
+                    .entry(format!("{prefix}{suffix}"))
+                    .or_insert_with(|| newest.clone());
+                if slot.0 <= at {
+                    *slot = newest;
+                }
+            };
+            match fact {
+                Fact::Set {
+                    at,
+                    entitlements,
+                    metadata,
+                    usages,
+                } => {
+                    put("", *at, entitlements);
+                    put(":metadata", *at, metadata);
+                    for item in usages {
+                        put(&item.of.suffix(), item.at, &item.value);
+                    }
+                }
+                Fact::Usage(item) => put(&item.of.suffix(), item.at, &item.value),
+                Fact::Purge { .. } | Fact::Sdk { .. } | Fact::SdkUsage { .. } => {}
+            }
+        }
+        let mut wrong = Vec::new();
+        for (key, (at, value, owner)) in &expected {
+            let stamp = dump.get(&format!("{key}#timestamp"));
+            let found = Found {
+                value: dump.get(key).map(String::as_str),
+                stamp: stamp.map(String::as_str),
+            };
+            if !found.is(*at, value) {
+                wrong.push(Wrong {
+                    key: key.clone(),
+                    what: if found.is_torn() {
+                        "torn"
+                    } else if found.at().is_none_or(|found| found < *at) {
+                        "lost"
+                    } else {
+                        "wrong"
+                    },
+                    expected: format!("{at}: {}", shorten(value)),
+                    found: describe(found),
+                    history: self.history(*owner),
+                });
+            }
+        }
+        for key in dump.keys() {
+            let value_key = key.strip_suffix("#timestamp").unwrap_or(key);
+            if !own_key(key) && !key.ends_with("#purged") && !expected.contains_key(value_key) {
+                wrong.push(Wrong {
+                    key: key.clone(),
+                    what: "unexpected",
+                    expected: "no such key".into(),
+                    found: shorten(&dump[key]),
+                    history: Vec::new(),
+                });
+            }
+        }
+        wrong
+    }
+
+    fn history(&self, index: usize) -> Vec<String> {
+        let state = &self.states[index];
+        let time = |pair: &Option<(u64, Arc<str>)>| pair.as_ref().map(|(at, _)| *at);
+        let usages: Vec<String> = state
+            .base
+            .usages
+            .iter()
+            .map(|(suffix, (at, _))| format!("{suffix} {at}"))
+            .collect();
+        let mut lines = vec![format!(
+            "base: entitlements {:?}, metadata {:?}, tombstone {:?}, {}{}",
+            time(&state.base.entitlements),
+            time(&state.base.metadata),
+            state.base.tombstone,
+            usages.join(", "),
+            self.loss.map_or(String::new(), |(from, to)| format!(
+                "; all data lost at {} to {} ms",
+                from / 1000,
+                to / 1000
+            )),
+        )];
+        let mut events: Vec<&Event> = state.events.iter().collect();
+        events.sort_by_key(|event| event.from);
+        for event in events {
+            let times = |usages: &[Item]| {
+                usages
+                    .iter()
+                    .map(|item| format!("{} {}", item.of.suffix(), item.at))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            let what = match &event.fact {
+                Fact::Set { at, usages, .. } => format!("set {at} ({})", times(usages)),
+                Fact::Usage(item) => format!("usage {}", times(std::slice::from_ref(item))),
+                Fact::Purge { at } => format!("purge {at}"),
+                Fact::SdkUsage { item, fenced } => format!(
+                    "SDK {} usage {}, done at {} ms",
+                    if *fenced { "" } else { "doubtful" },
+                    times(std::slice::from_ref(item)),
+                    event.to / 1000
+                ),
+                Fact::Sdk {
+                    at, usages, fenced, ..
+                } => format!(
+                    "SDK {} set {at} ({}), done at {} ms",
+                    if *fenced { "" } else { "doubtful" },
+                    times(usages),
+                    event.to / 1000
+                ),
+            };
+            lines.push(format!(
+                "at {} ms: chaos-{} {what}",
+                event.from / 1000,
+                event.seq
+            ));
+        }
+        lines
+    }
+}
+
+impl Sorted {
+    fn sure_purges(&self) -> impl Iterator<Item = u64> {
+        let sure = self.purges.iter().filter(|purge| purge.sure);
+        sure.map(|purge| purge.at).chain(self.tombstone)
+    }
+
+    fn any_purge(&self) -> impl Iterator<Item = u64> {
+        self.purges
+            .iter()
+            .map(|purge| purge.at)
+            .chain(self.tombstone)
+    }
+
+    fn entitlements(&self, found: Found<'_>) -> Verdict {
+        let newest_set = max(self.sets.iter().filter(|set| set.3).map(|set| set.0));
+        let newest_sdk = max(self.sdk.iter().map(|write| write.at));
+        let newest_purge = max(self.sure_purges());
+        let least = newest_set.max(newest_sdk).max(newest_purge);
+        let doubtful = self.doubtful.iter().map(|write| write.at).min();
+        let late = |at: u64| doubtful.is_some_and(|doubtful| at >= doubtful);
+        // A purge at least as new, which may have been applied before `moment`.
+        let purged_before = |at: u64, moment: Moment| {
+            self.tombstone.is_some_and(|tombstone| tombstone >= at)
+                || self
+                    .purges
+                    .iter()
+                    .any(|purge| purge.at >= at && purge.from < moment)
+        };
+        let stands = |write: &Write| {
+            let no_set_over_it =
+                newest_set.is_none_or(|set| set <= write.at || purged_before(set, write.to));
+            let no_purge_after = !self
+                .purges
+                .iter()
+                .any(|purge| purge.sure && purge.at >= write.at && purge.from >= write.to);
+            let no_sdk_over_it = self.sdk.iter().all(|other| {
+                let later = other.from > write.to && other.at >= write.at;
+                let earlier = other.to < write.from && other.at > write.at;
+                !later && (!earlier || purged_in_round(&self.purges, other.at, write.to))
+            });
+            no_set_over_it && no_purge_after && no_sdk_over_it
+        };
+        let right = if found.is_absent() {
+            let sets_gone = newest_set.is_none_or(|set| self.any_purge().any(|purge| purge >= set));
+            let sdk_gone =
+                newest_sdk.is_none_or(|sdk| self.purges.iter().any(|purge| purge.at >= sdk));
+            (sets_gone && sdk_gone)
+                || doubtful.is_some_and(|at| self.purges.iter().any(|purge| purge.at >= at))
+        } else {
+            let of_set = self
+                .sets
+                .iter()
+                .any(|(at, value, _, _)| found.is(*at, value) && (Some(*at) >= least || late(*at)));
+            let of_sdk = self
+                .sdk
+                .iter()
+                .any(|write| found.is(write.at, &write.value) && (stands(write) || late(write.at)));
+            let of_doubtful = self
+                .doubtful
+                .iter()
+                .any(|write| found.is(write.at, &write.value));
+            of_set || of_sdk || of_doubtful
+        };
+        if right {
+            return Ok(());
+        }
+        let newest = newest_set.max(newest_sdk);
+        let lost = found.at().is_none_or(|at| Some(at) < newest);
+        Err((
+            lost,
+            format!(
+                "newest set {newest_set:?}, of an SDK (or before) {newest_sdk:?}, newest purge {newest_purge:?}"
+            ),
+        ))
+    }
+
+    fn metadata(&self, found: Found<'_>, base: Option<&(u64, Arc<str>)>) -> Verdict {
+        let sets = self.sets.iter().filter(|set| set.3).map(|set| set.0);
+        let newest_set = max(sets.chain(base.map(|(at, _)| *at)));
+        let newest_purge = max(self.sure_purges());
+        let right = match found.at() {
+            None => newest_set.is_none_or(|set| self.any_purge().any(|purge| purge >= set)),
+            Some(at) => {
+                Some(at) >= newest_set.max(newest_purge)
+                    && (base.is_some_and(|(at, value)| found.is(*at, value))
+                        || self
+                            .sets
+                            .iter()
+                            .any(|(at, _, metadata, _)| found.is(*at, metadata)))
+            }
+        };
+        if right {
+            return Ok(());
+        }
+        let lost = found.at().is_none_or(|at| Some(at) < newest_set);
+        Err((
+            lost,
+            format!("newest set {newest_set:?}, newest purge {newest_purge:?}"),
+        ))
+    }
+}
+
+fn purged_in_round(purges: &[Purge], at: u64, moment: Moment) -> bool {
+    purges
+        .iter()
+        .any(|purge| purge.at >= at && purge.from < moment)
+}
+
+/// What the worker keeps for itself.
+fn own_key(key: &str) -> bool {
+    use crate::story::PREFIX;
+    key.strip_prefix(PREFIX)
+        .is_some_and(|rest| rest == ":dead-letter" || rest == ":entitlement-sync")
+}
+
+fn describe(found: Found<'_>) -> String {
+    match (found.stamp, found.value) {
+        (None, None) => "nothing".into(),
+        (stamp, value) => format!(
+            "{}: {}",
+            stamp.unwrap_or("no timestamp"),
+            value.map_or("no value".into(), shorten)
+        ),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(160).collect()
+}

@@ -1,0 +1,124 @@
+//! Anything at all may stand in a queue. Bodies made from the corpus (the fixtures) by cutting,
+//! splicing and flipping are parsed and planned: no input panics, and whatever is accepted writes
+//! only keys of the layout and values that a reader can parse.
+//!
+//! `FUZZ_SEED` repeats a run, `FUZZ_ROUNDS` makes it longer.
+
+use entitlement_sync::keys::Keys;
+use entitlement_sync::message::{self, Attributes};
+use entitlement_sync::plan;
+
+use crate::fixtures;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+/// What JSON parsers and key layouts trip over.
+const SPLICES: [&str; 24] = [
+    "\"",
+    "\\",
+    "\\u0000",
+    "\\ud800",
+    "\u{0}",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "null",
+    "true",
+    "-1",
+    "1e999",
+    "0.1e-7",
+    "99999999999999999999999",
+    ":f_",
+    ":r_",
+    "#timestamp",
+    "\r\n",
+    "😀",
+    "{\"a\":",
+    "\"customerId\":\"\",",
+];
+
+fn mutate(random: &mut fastrand::Rng, corpus: &[String]) -> Vec<u8> {
+    let mut bytes = corpus[random.usize(..corpus.len())].clone().into_bytes();
+    for _ in 0..random.usize(1..6) {
+        let at = random.usize(..=bytes.len());
+        match random.u8(..6) {
+            0 => bytes.truncate(at),
+            1 => bytes
+                .splice(at..at, SPLICES[random.usize(..SPLICES.len())].bytes())
+                .for_each(drop),
+            2 if at < bytes.len() => bytes[at] ^= 1 << random.u8(..8),
+            3 => {
+                let end = (at + random.usize(..40)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            4 => {
+                let other = corpus[random.usize(..corpus.len())].as_bytes();
+                let from = random.usize(..other.len());
+                let to = (from + random.usize(..200)).min(other.len());
+                bytes
+                    .splice(at..at, other[from..to].iter().copied())
+                    .for_each(drop);
+            }
+            _ => {
+                let from = random.usize(..=bytes.len());
+                let copy = bytes[from.min(at)..from.max(at)].to_vec();
+                bytes.splice(at..at, copy).for_each(drop);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn no_body_panics_and_no_accepted_one_writes_outside_the_layout() {
+    let seed = number("FUZZ_SEED", 20_261_123);
+    let rounds = number("FUZZ_ROUNDS", 60_000);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let corpus: Vec<String> = fixtures::load()
+        .iter()
+        .map(fixtures::Fixture::body)
+        .collect();
+    let keys = Keys::new("P");
+    let mut accepted = 0;
+    for round in 0..rounds {
+        let bytes = mutate(&mut random, &corpus);
+        let Ok(body) = std::str::from_utf8(&bytes) else {
+            continue;
+        };
+        let Ok(opened) = message::open(body, &Attributes::default()) else {
+            continue;
+        };
+        let Ok(change) = opened.change(Some(1_764_000_000_000)) else {
+            continue;
+        };
+        let mut steps = plan::steps(&keys, &change);
+        plan::coalesce(&mut steps.iter_mut().collect::<Vec<_>>(), false);
+        for step in &steps {
+            assert!(step.lock.starts_with("P-") && step.tombstone.ends_with("#purged"));
+            for item in &step.items {
+                let context = || format!("seed {seed}, round {round}: {body}");
+                assert!(item.key.starts_with("P:c_"), "{}", context());
+                assert!(!item.key.ends_with("#timestamp"), "{}", context());
+                if item.value.is_empty() {
+                    assert_eq!(step.action, plan::Action::Purge);
+                } else {
+                    let value: Result<serde_json::Value, _> = serde_json::from_str(&item.value);
+                    assert!(value.is_ok_and(|value| value.is_object()), "{}", context());
+                }
+            }
+        }
+        accepted += u64::from(!steps.is_empty());
+    }
+    assert!(
+        accepted > rounds / 50,
+        "only {accepted} of {rounds} got through: the corpus is no use"
+    );
+}

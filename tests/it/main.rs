@@ -1,0 +1,28 @@
+//! The integration tests: the real binary between a real Redis and a local SQS. nextest gives every
+//! test its own process, and every test starts the servers it needs and takes them down with it.
+
+#![allow(clippy::unwrap_used)]
+
+mod architecture;
+mod delivery;
+mod docs;
+mod environment;
+mod fixtures;
+mod fuzz;
+mod harness;
+mod memory;
+mod messages;
+mod metrics;
+mod ordering;
+mod permissions;
+mod probes;
+mod purge;
+mod sdk;
+mod secrets;
+mod shutdown;
+mod stand;
+mod status;
+mod support;
+mod traces;
+mod ttl;
+mod visibility;

@@ -1,0 +1,298 @@
+//! No secret and no body leaves the process, whatever goes wrong and however much is logged.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::stand::{SOON, Stand, state, usage};
+use crate::support::{Answer, EdgeMock, Fault, Worker, until};
+
+/// Every secret and every body holds this word, and nothing else does. Long ones repeat it, so that it shows in a dump
+/// of a few bytes a line too.
+const CANARY: &str = "canary";
+const PASSWORD: &str = "canarycanarycanary-redis";
+
+const SECRETS: [(&str, &str); 5] = [
+    ("SERVER_API_KEY", "canarycanarycanarycanary-server"),
+    ("AWS_SECRET_ACCESS_KEY", "canary/canarycanary+canary"),
+    ("AWS_SESSION_TOKEN", "canarycanarycanarycanary=="),
+    ("REDIS_PASSWORD", PASSWORD),
+    ("SENTRY_DSN", "http://canarycanarycanary@127.0.0.1:1/1"),
+];
+
+/// Bodies that are refused, each for another reason, and the canary in whatever is refused.
+const BAD: [&str; 9] = [
+    "canary",
+    r#"{"canary":"#,
+    r#"["canary"]"#,
+    r#"{"type":"ENTITLEMENTS_UPDATED","payload":{"customerId":"canary","entitlements":"canary"}}"#,
+    r#"{"type":"ENTITLEMENTS_UPDATED","timestamp":"canary","payload":{"customerId":"canary","entitlements":[]}}"#,
+    r#"{"type":"ENTITLEMENTS_UPDATED","payload":{"customerId":"canary:f_x","entitlements":[]}}"#,
+    r#"{"type":"ENTITLEMENTS_UPDATED","payload":{"customerId":"canary","entitlements":[{"usageLimit":"canary","feature":{"id":"canary","featureType":"canary"}}]}}"#,
+    r#"{"type":"measurement.reported","currentUsage":"canary","customer":{"id":"canary"},"feature":{"id":"canary"}}"#,
+    r#"{"Type":"Notification","Message":"canary"}"#,
+];
+
+fn assert_clean(what: &str, text: &str) {
+    // The line alone: the rest would drown it.
+    let dirty: Vec<&str> = text
+        .lines()
+        .filter(|line| line.to_lowercase().contains(CANARY))
+        .take(3)
+        .collect();
+    assert!(
+        dirty.is_empty(),
+        "{what} holds a secret or a body:\n{}",
+        dirty.join("\n")
+    );
+}
+
+async fn pages_are_clean(worker: &Worker) {
+    for path in [
+        "/livez",
+        "/readyz",
+        "/readyz?verbose",
+        "/metrics",
+        "/status",
+        "/",
+    ] {
+        if let Ok(reply) = worker.try_http(path).await {
+            assert_clean(path, &reply.body);
+        }
+    }
+}
+
+async fn nothing_leaks(format: &str, filter: &str) {
+    let stand =
+        Stand::start_with(&["--requirepass", PASSWORD], &[("VisibilityTimeout", "1")]).await;
+    let sentry = EdgeMock::start().await;
+    let mut builder = stand
+        .worker()
+        .unset("DISABLE_SENTRY")
+        .env("RUST_LOG", filter)
+        .env("LOG_FORMAT", format)
+        .env("MAX_RECEIVE_COUNT", 1)
+        .env("CACHE_LOCK_RETRY_COUNT", 0)
+        .env("AWS_ACCESS_KEY_ID", "AKIACANARYCANARY");
+    for (name, value) in SECRETS {
+        builder = builder.env(name, value);
+    }
+    let dsn = sentry
+        .sentry_dsn()
+        .replace("public@", "canarycanarycanary@");
+    let worker = builder.env("SENTRY_DSN", dsn).start().await;
+
+    // What goes well: written, stale, skipped, purged, unknown, locked.
+    stand.applies("canary-customer", 2_000, SOON).await;
+    stand.send("canary-customer", 1_000).await;
+    stand.queue.send(&usage("canary-customer", 2_000, 7)).await;
+    stand.queue.send(&usage("canary-nobody", 2_000, 7)).await;
+    stand
+        .queue
+        .send(r#"{"type":"SOMETHING_ELSE","canary":"canary"}"#)
+        .await;
+    stand
+        .queue
+        .send(r#"{"type":"CUSTOMER_DELETED","timestamp":2500,"customerId":"canary-customer"}"#)
+        .await;
+    stand
+        .redis
+        .cmd(&["SET", "production-canary-locked", "canary", "PX", "1000"]);
+    stand.send("canary-locked", 1_000).await;
+    stand.queue.wait_empty(SOON).await;
+
+    // What cannot be applied.
+    for body in BAD {
+        stand.queue.send(body).await;
+    }
+    stand.queue.wait_empty(SOON).await;
+    let given_up = worker
+        .metric("entitlement_sync_messages_dead_lettered_total")
+        .await;
+    assert!(
+        given_up as usize >= BAD.len() - 1,
+        "only {given_up} are given up"
+    );
+    pages_are_clean(&worker).await;
+
+    // Redis refuses our password, then hangs, with a message in hand.
+    let mut admin = stand.redis.conn();
+    for password in ["other", PASSWORD] {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "requirepass", password])
+            .exec(&mut admin)
+            .unwrap();
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal"])
+            .exec(&mut admin)
+            .unwrap();
+        if password == "other" {
+            worker.wait_unready().await;
+            until("the reason is known", SOON, async || {
+                worker
+                    .http("/readyz?verbose")
+                    .await
+                    .body
+                    .contains("WRONGPASS")
+            })
+            .await;
+            pages_are_clean(&worker).await;
+        }
+    }
+    worker.wait_ready().await;
+    stand.link.blackhole();
+    stand.send("canary-frozen", 1_000).await;
+    worker.wait_unready().await;
+    pages_are_clean(&worker).await;
+    stand.link.restore().await;
+    worker.wait_ready().await;
+
+    // The queue fails in every way.
+    for fault in [
+        Fault::expired_token(),
+        Fault::access_denied(),
+        Fault::malformed(),
+        Fault::Reset,
+        Fault::LoseAnswer,
+        Fault::Answer {
+            status: 403,
+            code: "InvalidClientTokenId;Sender",
+            body: r#"{"__type":"com.amazon.coral.service#UnrecognizedClientException","message":"no"}"#.into(),
+        },
+    ] {
+        stand.calls.once("ReceiveMessage", fault.clone());
+        stand.calls.once("DeleteMessageBatch", fault);
+    }
+    for round in 0..8 {
+        stand.send("canary-queue", 3_000 + round).await;
+    }
+    stand.queue.wait_empty(3 * SOON).await;
+    pages_are_clean(&worker).await;
+
+    // And the end, with something in hand.
+    stand
+        .redis
+        .cmd(&["SET", "production-canary-customer", "canary", "PX", "10000"]);
+    stand.queue.send(&state("canary-customer", 9_000)).await;
+    worker.term();
+    worker.wait_exit(SOON).await;
+    assert_clean("the log", &worker.logs());
+    assert!(
+        worker.logs().lines().count() > 50,
+        "the log is too short to mean anything"
+    );
+    let reports = sentry.requests();
+    assert!(!reports.is_empty());
+    for report in reports {
+        assert_clean("a report", &report.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaks_into_text_at_trace_level() {
+    nothing_leaks("text", "trace").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaks_into_json_at_trace_level() {
+    nothing_leaks("json", "trace").await;
+}
+
+/// A filter that names a module of a library must not open what is closed for the library.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaks_by_a_filter_that_names_modules() {
+    let filter = "trace,fred=trace,fred::router=trace,fred::protocol=trace,aws_smithy_runtime=trace,\
+        aws_smithy_runtime::client::orchestrator=trace,aws_smithy_runtime::client::http=trace,aws_runtime::auth=trace,\
+        aws_sigv4::http_request=trace,aws_sdk_sqs=trace,aws_config::profile=trace,hyper_util::client=trace,\
+        hyper=trace,ureq=trace,ureq_proto=trace,rustls=trace,sentry=trace,entitlement_sync=trace";
+    nothing_leaks("json", filter).await;
+}
+
+/// Keys that the Edge API gives are known to nobody in advance, so nothing can take them out of a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaks_of_what_the_edge_api_is_told_and_tells() {
+    let (stand, edge) = (Stand::start().await, EdgeMock::start().await);
+    let credentials = json!({
+        "accessKeyId": "ASIACANARYCANARYCANARY",
+        "secretAccessKey": "canarycanarycanarycanary",
+        "sessionToken": "canarycanarycanarycanarycanary",
+        "expiration": "2100-01-01T00:00:00Z",
+    });
+    let dsn = edge.sentry_dsn().replace("public@", "canarycanarycanary@");
+    let configuration = json!({"data": {"sdkConfiguration": {"sentryDsn": dsn}}});
+    edge.answer_in_turn(
+        "/v1/credentials/event-queue.json",
+        [
+            Answer::text(500, "canary"),
+            Answer::text(200, "canary"),
+            Answer::json(200, &credentials),
+        ],
+    );
+    edge.answer_in_turn(
+        "/v1/config/server-sdk-configuration.json",
+        [
+            Answer::text(500, "canary"),
+            Answer::json(200, &configuration),
+        ],
+    );
+    let worker = stand
+        .worker()
+        .unset("AWS_ACCESS_KEY_ID")
+        .unset("AWS_SECRET_ACCESS_KEY")
+        .unset("DISABLE_SENTRY")
+        .env("EDGE_API_URL", edge.url())
+        .env("SERVER_API_KEY", SECRETS[0].1)
+        .env("MAX_RECEIVE_COUNT", 1)
+        .env("RUST_LOG", "trace")
+        .start()
+        .await;
+    stand.applies("canary-customer", 1_000, SOON).await;
+    until("it is known where reports go", SOON, async || {
+        worker.logs().contains("errors are reported to Sentry")
+    })
+    .await;
+    stand.queue.send("canary").await;
+    until("a report is sent", SOON, async || {
+        !edge.envelopes().is_empty()
+    })
+    .await;
+    pages_are_clean(&worker).await;
+    assert_clean("the log", &worker.logs());
+    for report in edge.envelopes() {
+        assert_clean("a report", &report);
+    }
+}
+
+#[test]
+fn no_secret_is_in_help_or_in_a_refusal() {
+    // Wrong in each way that a secret can be: a DSN that is none, a key without its other half, a URL with a login.
+    let wrong = [
+        ("SENTRY_DSN", "canary"),
+        ("AWS_SECRET_ACCESS_KEY", "canary"),
+        ("AWS_SESSION_TOKEN", "canary"),
+        ("SERVER_API_KEY", "canary"),
+        ("REDIS_PASSWORD", "canary"),
+        (
+            "QUEUE_URL",
+            "https://canary:canary@sqs.us-east-1.amazonaws.com/1/q",
+        ),
+        ("EDGE_API_URL", "https://canary:canary@localhost"),
+    ];
+    for (arguments, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&[], 78),
+        (&["--canarx"], 2),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_entitlement-sync"))
+            .args(arguments)
+            .env_clear()
+            .envs(SECRETS)
+            .envs(wrong)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert_clean("standard output", &String::from_utf8_lossy(&output.stdout));
+        assert_clean("standard error", &String::from_utf8_lossy(&output.stderr));
+    }
+}

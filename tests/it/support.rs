@@ -1,0 +1,73 @@
+//! What the tests stand on: servers, faults, and the worker itself, each a value that lives as long as its test.
+
+// One library for every file of tests; no file uses all of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod edge;
+pub mod fault;
+pub mod http;
+pub mod process;
+pub mod proxy;
+pub mod redis;
+pub mod sdk;
+pub mod sqs;
+pub mod worker;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use edge::{Answer, EdgeMock};
+pub use fault::{Fault, FaultProxy};
+pub use nix::sys::signal::Signal;
+pub use proxy::TcpProxy;
+pub use redis::Redis;
+pub use sqs::{Sqs, TestQueue};
+pub use worker::Worker;
+
+/// Waits for a condition, asking every 20 ms, and fails the test with `what` if it has not come true in time.
+/// Tests wait with this and never sleep for luck.
+pub async fn until(what: &str, timeout: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(timeout, wait).await.is_err() {
+        panic!("waited {timeout:?} in vain: {what}");
+    }
+}
+
+/// A loopback port that nobody listens on. It lies below the range that the system takes the ports of outgoing
+/// connections from, so a server that goes away and comes back finds its port still free.
+pub fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A file of this repository.
+pub fn repo(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Something that `script/setup` installs.
+fn tool(path: &str) -> PathBuf {
+    let found = repo(".tools").join(path);
+    assert!(
+        found.exists(),
+        "{} is not there: run script/setup first",
+        found.display()
+    );
+    found
+}
+
+/// A port for a server of ours that runs in a task.
+async fn listen(port: u16) -> tokio::net::TcpListener {
+    tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .unwrap()
+}

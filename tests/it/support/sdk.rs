@@ -1,0 +1,93 @@
+//! The vendor's SDK as a reader, and a writer, of the same Redis: the programs in `tests/sdk/`. What they
+//! read and write is described at the top of each.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use super::{Redis, repo, tool};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Asks the SDK and gives its answers, in the order of the queries. A query is
+/// `{"method": "getBooleanEntitlement", "args": {..}}`, or has a list of plain arguments in `args`.
+pub async fn ask(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value]) -> Vec<Value> {
+    let question = json!({"redis": place(redis, prefix), "edgeUrl": edge_url, "queries": queries});
+    let mut answer = run("reader.mjs", &question).await;
+    match answer["answers"].take() {
+        Value::Array(answers) => answers,
+        other => panic!("the reader gave no list of answers but {other}"),
+    }
+}
+
+/// The `redis` part of a program's input.
+pub fn place(redis: &Redis, prefix: &str) -> Value {
+    json!({"host": "127.0.0.1", "port": redis.port(), "db": 0, "environmentPrefix": prefix})
+}
+
+/// Runs one of the programs and gives the last line that it prints.
+pub async fn run(program: &str, input: &Value) -> Value {
+    Running::start(program, input).await.finish().await
+}
+
+/// One of the programs on its way; for `lock.mjs`, which says when it holds the lock.
+pub struct Running {
+    program: String,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    pub async fn start(program: &str, input: &Value) -> Running {
+        let sdk = tool("sdk");
+        // Its stderr is the test's own, which is shown when the test fails.
+        let mut child = Command::new("node")
+            .arg(repo("tests/sdk").join(program))
+            .env("ENTITLEMENT_SYNC_SDK_DIR", &sdk)
+            .env("NODE_PATH", sdk.join("node_modules"))
+            .current_dir(&sdk)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start node: {error}"));
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.to_string().as_bytes()).await.unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Running {
+            program: program.to_owned(),
+            child,
+            lines,
+        }
+    }
+
+    /// The next line that it prints; `None` after its last.
+    pub async fn line(&mut self) -> Option<String> {
+        let line = timeout(TIMEOUT, self.lines.next_line()).await;
+        line.unwrap_or_else(|_| panic!("{} has printed nothing in {TIMEOUT:?}", self.program))
+            .unwrap()
+    }
+
+    /// Waits for its end and gives its last line.
+    pub async fn finish(mut self) -> Value {
+        let mut last = String::new();
+        while let Some(line) = self.line().await {
+            last = line;
+        }
+        let ended = timeout(TIMEOUT, self.child.wait()).await;
+        let status = ended
+            .unwrap_or_else(|_| panic!("{} does not end", self.program))
+            .unwrap();
+        assert!(
+            status.success(),
+            "{} failed with {status}: {last}",
+            self.program
+        );
+        serde_json::from_str(&last)
+            .unwrap_or_else(|error| panic!("{}: {error} in {last:?}", self.program))
+    }
+}

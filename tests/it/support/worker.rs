@@ -1,0 +1,286 @@
+//! The binary under test as a process of its own, started with a small environment and nothing of ours.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::http::{self, Reply};
+use super::process::Process;
+use super::{Redis, Signal, TestQueue, free_port, until};
+
+pub struct Worker {
+    process: Process,
+    _folder: TempDir,
+    port: u16,
+}
+
+#[derive(Clone)]
+pub struct Builder {
+    env: BTreeMap<String, String>,
+}
+
+impl Worker {
+    /// A worker between a queue and a Redis: production-like, two consumers, an Edge API that nobody listens on.
+    pub fn builder(redis: &Redis, queue: &TestQueue) -> Builder {
+        let builder = Builder {
+            env: BTreeMap::new(),
+        };
+        builder
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("QUEUE_URL", &queue.url)
+            .env("SERVER_API_KEY", "test-key")
+            .env("EDGE_API_URL", "http://127.0.0.1:1")
+            .env("ENVIRONMENT_PREFIX", "production")
+            .env("REDIS_HOST", "127.0.0.1")
+            .env("DISABLE_SENTRY", "1")
+            .env("CONSUMERS", "2")
+            .env("BATCH_SIZE", "10")
+            .env("LOG_FORMAT", "text")
+            .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .redis_port(redis.port())
+    }
+}
+
+impl Builder {
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Builder {
+        self.env.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn unset(mut self, name: &str) -> Builder {
+        self.env.remove(name);
+        self
+    }
+
+    /// By way of a `TcpProxy`, for instance.
+    #[must_use]
+    pub fn redis_port(self, port: u16) -> Builder {
+        self.env("REDIS_PORT", port)
+    }
+
+    /// By way of a `FaultProxy`, for instance.
+    #[must_use]
+    pub fn endpoint(self, url: impl ToString) -> Builder {
+        self.env("AWS_ENDPOINT_URL_SQS", url)
+    }
+
+    /// Starts the process, and does not wait for it.
+    pub fn spawn(&self) -> Worker {
+        let folder = TempDir::new().unwrap();
+        let port = match self.env.get("PORT") {
+            Some(port) => port.parse().unwrap_or_default(),
+            None => free_port(),
+        };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_entitlement-sync"));
+        command
+            .env_clear()
+            // No profile of whoever runs the tests must be found.
+            .env("HOME", folder.path())
+            .env("PORT", port.to_string())
+            .envs(&self.env)
+            .current_dir(folder.path());
+        let process = Process::spawn(&mut command, &folder.path().join("worker.log"));
+        Worker {
+            process,
+            _folder: folder,
+            port,
+        }
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&self) -> Worker {
+        let worker = self.spawn();
+        worker.wait_ready().await;
+        worker
+    }
+}
+
+impl Worker {
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// All that it has written so far, to stdout and stderr.
+    pub fn logs(&self) -> String {
+        self.process.logs()
+    }
+
+    /// `GET` on its own HTTP server. No answer within 2 s fails the test.
+    pub async fn http(&self, path: &str) -> Reply {
+        self.try_http(path)
+            .await
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    pub async fn try_http(&self, path: &str) -> Result<Reply, String> {
+        http::get(self.port, path).await
+    }
+
+    /// Waits until `/readyz` says yes; fails at once if the process has ended.
+    pub async fn wait_ready(&self) {
+        until("the worker is ready", Duration::from_secs(20), async || {
+            if let Some(code) = self.process.exit_code() {
+                panic!("the worker ended with code {code} before it was ready");
+            }
+            self.try_http("/readyz")
+                .await
+                .is_ok_and(|reply| reply.status == 200)
+        })
+        .await;
+    }
+
+    /// Waits until `/readyz` answers, and says no.
+    pub async fn wait_unready(&self) {
+        until(
+            "the worker is not ready",
+            Duration::from_secs(20),
+            async || {
+                self.try_http("/readyz")
+                    .await
+                    .is_ok_and(|reply| reply.status == 503)
+            },
+        )
+        .await;
+    }
+
+    /// The sum of a metric's series: `messages_total` for all of them, `messages_total{outcome="written"}` for those
+    /// that have at least these labels. 0 if it has no such series yet; a name that `/metrics` does not know at all
+    /// fails the test.
+    pub async fn metric(&self, selector: &str) -> f64 {
+        let text = self.http("/metrics").await.body;
+        sum_of(&text, selector).unwrap_or_else(|| panic!("/metrics has no {selector}:\n{text}"))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    pub fn term(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Waits for its end and gives its exit code; 128 plus the signal if a signal ended it.
+    pub async fn wait_exit(&self, timeout: Duration) -> i32 {
+        let mut code = None;
+        until("the worker has ended", timeout, async || {
+            code = self.process.exit_code();
+            code.is_some()
+        })
+        .await;
+        code.unwrap()
+    }
+
+    /// The memory it holds now.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.process.kill();
+            eprintln!(
+                "--- the end of the worker's log ---\n{}\n---",
+                self.process.tail(60)
+            );
+        }
+    }
+}
+
+/// The sum of the series that `selector` selects in a page of OpenMetrics, or `None` if the page has no such metric.
+fn sum_of(page: &str, selector: &str) -> Option<f64> {
+    let (name, labels) = selector.split_once('{').unwrap_or((selector, ""));
+    let wanted = labels_of(labels.trim_end_matches('}'));
+    let mut known = false;
+    let mut sum = 0.0;
+    for line in page.lines() {
+        if let Some((family, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|line| line.split_once(' '))
+        {
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "histogram" => &["_count", "_sum", "_bucket"],
+                "info" => &["_info"],
+                _ => &[""],
+            };
+            known |= name
+                .strip_prefix(family)
+                .is_some_and(|suffix| suffixes.contains(&suffix));
+        }
+        let Some(rest) = line.strip_prefix(name) else {
+            continue;
+        };
+        let (labels, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.split_once("} ")?,
+            None => ("", rest.strip_prefix(' ').unwrap_or_default()),
+        };
+        let found = labels_of(labels);
+        // Empty where the name is only the beginning of another one. A time or an exemplar may follow the value.
+        let value = value.split(' ').next().unwrap_or_default();
+        if !value.is_empty() && wanted.iter().all(|label| found.contains(label)) {
+            known = true;
+            sum += value.parse::<f64>().ok()?;
+        }
+    }
+    known.then_some(sum)
+}
+
+/// The labels in `a="x",b="y"`. Values may hold anything but quotes.
+fn labels_of(text: &str) -> Vec<(&str, &str)> {
+    let mut parts = text.split('"');
+    let mut labels = Vec::new();
+    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+        labels.push((name.trim_start_matches(',').trim_end_matches('='), value));
+    }
+    labels
+}
+
+#[test]
+fn a_metric_is_the_sum_of_its_series() {
+    let page = "# TYPE a counter\n\
+        a_total{x=\"1,2\",y=\"3\"} 2\n\
+        a_total{x=\"1,2\",y=\"4\"} 3 # {} 1\n\
+        # TYPE ab gauge\n\
+        ab 7\n\
+        # TYPE c counter\n\
+        # EOF\n";
+    assert_eq!(sum_of(page, "a_total"), Some(5.0));
+    assert_eq!(sum_of(page, "a_total{y=\"3\"}"), Some(2.0));
+    assert_eq!(sum_of(page, "a_total{y=\"4\",x=\"1,2\"}"), Some(3.0));
+    assert_eq!(sum_of(page, "a_total{y=\"5\"}"), Some(0.0));
+    assert_eq!(sum_of(page, "ab"), Some(7.0));
+    assert_eq!(sum_of(page, "c_total"), Some(0.0));
+    assert_eq!(sum_of(page, "c"), None);
+    assert_eq!(sum_of(page, "d"), None);
+}

@@ -1,0 +1,153 @@
+//! A batch does not outlive its visibility timeout unnoticed.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::fault::FaultProxy;
+use crate::support::proxy::TcpProxy;
+use crate::support::redis::Redis;
+use crate::support::sqs::Sqs;
+use crate::support::until;
+use crate::support::worker::Worker;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn body(customer: &str) -> String {
+    json!({
+        "type": "entitlements.updated",
+        "timestamp": "2025-11-14T19:59:45.200Z",
+        "customerId": customer,
+        "entitlements": [],
+    })
+    .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_hand_while_redis_is_away_is_extended_and_not_handed_out_again() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("short", &[("VisibilityTimeout", "4")]).await;
+    let (link, faults) = (
+        TcpProxy::start(redis.port()).await,
+        FaultProxy::start(sqs.endpoint()).await,
+    );
+    let worker = Worker::builder(&redis, &queue)
+        .redis_port(link.port())
+        .endpoint(faults.url())
+        .start()
+        .await;
+    until("the queue's settings are known", LIMIT, async || {
+        worker.logs().contains("visibility_timeout_secs=4")
+    })
+    .await;
+    // In hand when Redis stops answering: the probe has half a second at most to notice first.
+    until(
+        "a message is in hand while Redis is away",
+        LIMIT,
+        async || {
+            link.restore().await;
+            worker.wait_ready().await;
+            link.blackhole();
+            queue.send(&body("acme")).await;
+            worker.wait_unready().await;
+            worker.metric("entitlement_sync_inflight_messages").await == 1.0
+        },
+    )
+    .await;
+    until("it was extended", LIMIT, async || {
+        worker
+            .metric("entitlement_sync_visibility_extensions_total")
+            .await
+            >= 2.0
+    })
+    .await;
+    let redelivered = worker
+        .metric("entitlement_sync_messages_redelivered_total")
+        .await;
+    link.restore().await;
+    queue.wait_empty(LIMIT).await;
+    assert!(redis.get("production:c_acme").is_some());
+    assert_eq!(
+        worker
+            .metric("entitlement_sync_messages_redelivered_total")
+            .await,
+        redelivered
+    );
+    assert_eq!(
+        worker
+            .metric("entitlement_sync_acknowledged_late_total")
+            .await,
+        0.0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledging_after_the_timeout_is_said() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("short", &[("VisibilityTimeout", "2")]).await;
+    let link = TcpProxy::start(redis.port()).await;
+    let worker = Worker::builder(&redis, &queue)
+        .redis_port(link.port())
+        .start()
+        .await;
+    until("the queue's settings are known", LIMIT, async || {
+        worker.logs().contains("visibility_timeout_secs=2")
+    })
+    .await;
+    // The process stands still with a message in hand for longer than the timeout.
+    link.delay(Duration::from_millis(150));
+    queue.send(&body("acme")).await;
+    until("it is in hand", LIMIT, async || {
+        queue.in_flight().await == 1
+    })
+    .await;
+    worker.freeze();
+    until("its time is over", LIMIT, async || {
+        queue.visible().await == 1
+    })
+    .await;
+    worker.thaw();
+    until("that is said", LIMIT, async || {
+        worker
+            .metric("entitlement_sync_acknowledged_late_total")
+            .await
+            >= 1.0
+    })
+    .await;
+    assert!(
+        worker
+            .logs()
+            .contains("acknowledging after the visibility timeout")
+    );
+    queue.wait_empty(LIMIT).await;
+    assert!(redis.get("production:c_acme").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_ask_30_s_and_no_dead_letter_queue_are_assumed() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("unknown").await;
+    let faults = FaultProxy::start(sqs.endpoint()).await;
+    faults.always(
+        "GetQueueAttributes",
+        crate::support::fault::Fault::access_denied(),
+    );
+    let worker = Worker::builder(&redis, &queue)
+        .endpoint(faults.url())
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    until("it is said", LIMIT, async || {
+        worker.logs().contains("assuming 30 s")
+    })
+    .await;
+    queue.send("no JSON").await;
+    queue.wait_empty(LIMIT).await;
+    let kept: Vec<redis::Value> = redis::cmd("XRANGE")
+        .arg("production:dead-letter")
+        .arg("-")
+        .arg("+")
+        .query(&mut redis.conn())
+        .unwrap();
+    assert_eq!(kept.len(), 1);
+}
