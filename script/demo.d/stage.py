@@ -1,0 +1,336 @@
+"""What the demo starts and stops again: Redis, a queue, the worker, and a stand-in for the Edge API."""
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import page
+import send
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TOOLS = ROOT / ".tools"
+PREFIX = "production"
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Stopped(Exception):
+    """Someone pressed Ctrl-C, or sent SIGTERM."""
+
+
+class Failed(Exception):
+    """The demo cannot go on; the text says why."""
+
+
+class Signals:
+    """Signals are noted here and looked at where the demo waits, so that nothing is left half started."""
+
+    def __init__(self):
+        self.number = None
+        self.on_second = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, number, _frame):
+        if self.number is not None and self.on_second:
+            self.on_second()
+        self.number = number
+
+    def check(self):
+        if self.number is not None:
+            raise Stopped
+
+    def sleep(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.check()
+            time.sleep(0.02)
+
+    def wait_until(self, condition, seconds):
+        """Whether the condition came true in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            self.check()
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+class EdgeApi:
+    """Stands in for Stigg's Edge API: counts who asks, and answers 404 until it is given entitlements."""
+
+    def __init__(self):
+        self.requests = []
+        self.entitlements = None
+        edge = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                edge.requests.append(self.path)
+                known = edge.entitlements is not None and "/entitlements.json" in self.path
+                answer = {"data": {"entitlements": edge.entitlements}} if known else {}
+                body = json.dumps(answer).encode()
+                self.send_response(200 if known else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+class Stage:
+    """Everything that runs for the demo. Use it in a `with`: what was started is stopped, whatever happens."""
+
+    def __init__(self, signals, say):
+        self.signals = signals
+        self.say = say
+        self.started = []  # (name, process), in order
+        signals.on_second = self._kill
+        self.folder = Path(tempfile.mkdtemp(prefix="entitlement-sync-demo-"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None or issubclass(kind, Stopped):
+                self.say("stopping what was started: " + (", ".join(name for name, _ in reversed(self.started)) or "nothing"))
+        finally:
+            ended = self._stop()
+        if "worker" in ended:
+            self.say("worker: {}".format(ended["worker"]))
+
+    # --- Before the story ------------------------------------------------------------------------------------------
+
+    def prepare(self):
+        """Installs and builds what is missing."""
+        self._in_own_group([str(ROOT / "script/setup"), "ministack", "sdk", "redis"], "script/setup")
+        self.redis_server = shutil.which("redis-server") or shutil.which("valkey-server")
+        self.redis_cli = shutil.which("redis-cli") or shutil.which("valkey-cli")
+        if not (self.redis_server and self.redis_cli):
+            raise Failed("there is no redis-server and redis-cli on PATH, even after script/setup")
+        self.binary = self._build()
+
+    def _build(self):
+        metadata = subprocess.run(
+            ["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"],
+            cwd=ROOT, capture_output=True, text=True,
+        )
+        if metadata.returncode != 0:
+            raise Failed("cargo metadata failed:\n" + metadata.stderr.strip())
+        target = Path(json.loads(metadata.stdout)["target_directory"])
+        release = target / "release/entitlement-sync"
+        sources = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", *(path for path in (ROOT / "src").rglob("*") if path.is_file())]
+        if release.exists() and release.stat().st_mtime > max(path.stat().st_mtime for path in sources):
+            return release
+        self.say("building the worker (cargo build: minutes the first time, seconds later)")
+        self._in_own_group(["cargo", "build", "--locked", "--bin", "entitlement-sync"], "cargo build", quiet=not page.ON_TERMINAL)
+        return target / "debug/entitlement-sync"
+
+    def _in_own_group(self, command, name, quiet=False):
+        """Runs to its end, or is ended with all that it started when the demo is to stop. Quiet: heard when it fails."""
+        log = open(self.log("preparation"), "w+") if quiet else None
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while process.poll() is None:
+                self.signals.sleep(0.1)
+        except Stopped:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+        if process.returncode != 0:
+            said = ":\n" + self.tail("preparation", 60) if quiet else ""
+            raise Failed(f"{name} failed with exit code {process.returncode}{said}")
+
+    # --- The cast --------------------------------------------------------------------------------------------------
+
+    def start(self):
+        self.edge = EdgeApi()
+        self.redis_port = self._listening(
+            "redis",
+            lambda port: [self.redis_server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                          "--dir", str(self.folder)],
+            {},
+            lambda port: self._pings(port),
+        )
+        queue_port = self._listening(
+            "queue",
+            lambda _: [str(TOOLS / "ministack/bin/ministack")],
+            {"SERVICES": "sqs", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": "{port}", "LOG_LEVEL": "WARNING"},
+            lambda port: self._get(port, "/_ministack/health")[0] == 200,
+        )
+        endpoint = f"http://127.0.0.1:{queue_port}/"
+        self.queue_url = send.call(endpoint, "CreateQueue", {"QueueName": "entitlements"})["QueueUrl"]
+        self.worker_environment = {
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "demo",
+            "AWS_SECRET_ACCESS_KEY": "demo",
+            "QUEUE_URL": self.queue_url,
+            "SERVER_API_KEY": "demo-key",
+            "ENVIRONMENT_PREFIX": PREFIX,
+            "REDIS_HOST": "127.0.0.1",
+            "REDIS_PORT": str(self.redis_port),
+            "EDGE_API_URL": self.edge.url,
+            "DISABLE_SENTRY": "1",
+            "LOG_LEVEL": "debug",
+            "LOG_FORMAT": "text",
+        }
+        self.worker_port = self._listening(
+            "worker",
+            lambda _: [str(self.binary)],
+            {**self.worker_environment, "PORT": "{port}"},
+            lambda port: self._get(port, "/readyz")[0] == 200,
+        )
+        self.worker_environment["PORT"] = str(self.worker_port)
+
+    def pid(self, name):
+        return next(process.pid for known, process in self.started if known == name)
+
+    def log(self, name):
+        return self.folder / f"{name}.log"
+
+    def ended(self, name):
+        return next(process for known, process in self.started if known == name).poll() is not None
+
+    def _listening(self, name, command, variables, is_up):
+        """Starts a server on a free port; a port that someone else took in the meantime is left for another."""
+        for _ in range(3):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "LANG": "C.UTF-8"}
+            environment.update({key: value.replace("{port}", str(port)) for key, value in variables.items()})
+            with open(self.log(name), "wb") as log:
+                process = subprocess.Popen(
+                    command(port), env=environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    # Ctrl-C in the terminal is for the demo, which then ends everything in order.
+                    start_new_session=True,
+                )
+            self.started.append((name, process))
+            if self.signals.wait_until(lambda: process.poll() is not None or is_up(port), 30) and process.poll() is None:
+                return port
+            if process.poll() is None:
+                break
+            self.started.pop()
+        raise Failed(f"{name} did not start:\n{self.tail(name)}")
+
+    def tail(self, name, lines=15):
+        text = self.log(name).read_text(errors="replace").splitlines()
+        return "\n".join(text[-lines:])
+
+    def _stop(self):
+        """Ends everything, the worker before what it works with, and says how each ended."""
+        ended = {}
+        worker = [entry for entry in self.started if entry[0] == "worker"]
+        for together in (worker, [entry for entry in self.started if entry not in worker]):
+            began = time.monotonic()
+            for _, process in together:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+                    process.send_signal(signal.SIGCONT)  # had it been frozen to see what happens
+            for name, process in together:
+                try:
+                    process.wait(timeout=max(0.1, began + 10 - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                ended[name] = f"exit code {process.returncode}, {time.monotonic() - began:.1f} s after SIGTERM"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return ended
+
+    def _kill(self):
+        for _, process in self.started:
+            if process.poll() is None:
+                process.kill()
+
+    # --- What there is to see --------------------------------------------------------------------------------------
+
+    def publish(self, event):
+        """Sends an event to the queue; returns the body that was sent."""
+        body = json.dumps(event, separators=(",", ":"))
+        send.send(self.queue_url, body)
+        return body
+
+    def redis(self, *arguments):
+        """What redis-cli prints for a command, raw."""
+        done = subprocess.run(
+            [self.redis_cli, "-p", str(self.redis_port), "--raw", *arguments], capture_output=True, text=True, timeout=10,
+        )
+        self.signals.check()
+        if done.returncode != 0:
+            raise Failed(f"redis-cli {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout.rstrip("\n")
+
+    def keys(self, customer):
+        """All keys of a customer and their values."""
+        names = sorted(self.redis("--scan", "--pattern", f"{PREFIX}:c_{customer}*").split())
+        return {name: self.redis("GET", name) for name in names}
+
+    def ask_sdk(self, queries):
+        """The SDK's answers, how often it asked the Edge API for them, and what it complained of."""
+        asked = len(self.edge.requests)
+        question = {
+            "redis": {"host": "127.0.0.1", "port": self.redis_port, "db": 0, "environmentPrefix": PREFIX},
+            "edgeUrl": self.edge.url,
+            "queries": queries,
+        }
+        done = subprocess.run(
+            ["node", str(ROOT / "tests/sdk/reader.mjs")],
+            input=json.dumps(question), capture_output=True, text=True, timeout=60,
+            env={**os.environ, "ENTITLEMENT_SYNC_SDK_DIR": str(TOOLS / "sdk")},
+        )
+        self.signals.check()
+        if done.returncode != 0:
+            raise Failed("the SDK could not be asked:\n" + done.stderr.strip())
+        return json.loads(done.stdout)["answers"], len(self.edge.requests) - asked
+
+    def sdk_version(self):
+        package = TOOLS / "sdk/node_modules/@stigg/node-server-sdk/package.json"
+        return json.loads(package.read_text())["version"]
+
+    def readyz(self):
+        return self._get(self.worker_port, "/readyz")
+
+    def metrics(self):
+        """All samples of /metrics, by name and labels as they are printed."""
+        status, text = self._get(self.worker_port, "/metrics")
+        if status != 200:
+            raise Failed(f"the worker's /metrics does not answer; its last lines:\n{self.tail('worker')}")
+        samples = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {name.removeprefix("entitlement_sync_"): float(value) for name, value in samples}
+
+    def _get(self, port, path):
+        try:
+            with _opener.open(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, "no answer"
+
+    def _pings(self, port):
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False

@@ -1,0 +1,348 @@
+"""The demo: six chapters in the life of a customer, each checked against what it should be. See script/demo."""
+
+import json
+import os
+import sys
+
+import events
+import page
+from events import at_ms, clock
+from page import block, bold, dim, green, item, label, note, red, room, say, yellow
+from stage import PREFIX, Failed, Signals, Stage, Stopped
+
+CUSTOMER = f"{PREFIX}:c_acme"
+CALLS = f"{CUSTOMER}:f_calls"
+TOMBSTONE = f"{CUSTOMER}#purged"
+GONE = None
+
+
+def stamped(key, ms):
+    return {f"{key}#timestamp": str(ms)}
+
+
+def usage(calls):
+    return (f'{{"currentUsage":{calls},"usagePeriodStart":{events.PERIOD_START_MS},'
+            f'"usagePeriodEnd":{events.PERIOD_END_MS}}}')
+
+
+class Any:
+    """A value that is there, whatever it is: the SDK's answers tell whether it is right."""
+
+
+class Story:
+    def __init__(self, stage):
+        self.stage = stage
+        self.right = self.wrong = 0
+        self.chapters = 0
+
+    # --- The six chapters ------------------------------------------------------------------------------------------
+
+    def tell(self):
+        with self.chapter("Acme signs up", """
+                Stigg sends one message: the customer "acme" may now use four features, one of each kind. Redis is empty.
+                The worker writes the entitlements, the reason for a denial (none), and the usage of the one metered
+                feature, each with the time at which it was true."""):
+            self.deliver([events.signed_up(0)], {"applied": 1}, {
+                CUSTOMER: Any, **stamped(CUSTOMER, at_ms(0)),
+                f"{CUSTOMER}:metadata": '{"accessDeniedReason":null}', **stamped(f"{CUSTOMER}:metadata", at_ms(0)),
+                CALLS: usage(4), **stamped(CALLS, at_ms(0)),
+            })
+            self.check("each key expires in 7 days, unless it is written again",
+                       all(604_700 < int(self.stage.redis("TTL", key)) <= 604_800 for key in self.stage.keys("acme")))
+            self.ask([self.boolean(), self.numeric(3), self.metered(4, 10), self.enum("email", ["email"]),
+                      self.enum("phone", ["email"], denied="RequestedValuesMismatch")])
+
+        with self.chapter("Acme uses its calls", """
+                A usage message: 7 of 10 calls are used. One small key changes, and the SDK refuses what is too much."""):
+            self.deliver([events.used(5, 7)], {"applied": 1}, {CALLS: usage(7), **stamped(CALLS, at_ms(5))})
+            self.ask([self.metered(7, 10), self.metered(7, 10, asking=3),
+                      self.metered(7, 10, asking=4, denied="RequestedUsageExceedingLimit")])
+
+        with self.chapter("Acme upgrades", f"""
+                New entitlements: 100 calls, 12 regions, support by phone. The message brings along a usage of 6 as of
+                {clock(4)}. Redis has one of {clock(5)} already, which is newer and stays: each key is compared on its own."""):
+            self.deliver([events.upgraded(10, 4)], {"applied": 1}, {
+                CUSTOMER: Any, **stamped(CUSTOMER, at_ms(10)), **stamped(f"{CUSTOMER}:metadata", at_ms(10))})
+            self.ask([self.boolean(), self.numeric(12), self.metered(7, 100), self.enum("phone", ["email", "phone"])])
+
+        with self.chapter("A duplicate and two late messages arrive", f"""
+                SQS delivers at least once and in no order. Three messages at once: the usage of {clock(5)} again, a usage
+                of 5 as of {clock(3)}, and the sign-up of {clock(0)} again. Nothing of it may undo what is newer."""):
+            self.deliver([events.used(5, 7), events.used(3, 5), events.signed_up(0)], {"applied": 1, "stale": 2}, {})
+            self.ask([self.numeric(12), self.metered(7, 100), self.enum("phone", ["email", "phone"])])
+
+        with self.chapter("Acme is purged, and state from before the purge arrives", f"""
+                Acme's subscription is migrated as of {clock(20)}: what is cached is void. The worker deletes it and leaves a
+                tombstone with the time of the purge. Then two messages arrive that were under way for too long:
+                entitlements of {clock(15)} and a usage of {clock(16)}. They must not bring the dead back to life."""):
+            self.deliver([events.purged(20)], {"applied": 1}, {
+                CUSTOMER: GONE, f"{CUSTOMER}#timestamp": GONE,
+                f"{CUSTOMER}:metadata": GONE, f"{CUSTOMER}:metadata#timestamp": GONE,
+                TOMBSTONE: str(at_ms(20))})
+            self.deliver([events.late_state(15), events.used(16, 8)], {"stale": 1, "skipped": 1}, {})
+            self.ask([("getMeteredEntitlement", "calls", {}, {"hasAccess": False, "isFallback": True})], edge_requests=1,
+                     remark="the Edge API is away in this chapter, so the SDK falls back to \"no\"")
+
+        with self.chapter("The SDK loads Acme again, and the worker goes on from there", f"""
+                The Edge API is back. The SDK asks it once, and writes what it is told to Redis itself; the tombstone does
+                not hinder it. Then a usage of 12 as of {clock(30)} comes by the queue, and SDK and worker share the keys."""):
+            self.stage.edge.entitlements = events.entitlements(25, 12, 200, 9, 25, ["email", "phone"])
+            self.ask([self.metered(9, 200)], edge_requests=1)
+            self.deliver([events.used(30, 12)], {"applied": 1}, {CALLS: usage(12), **stamped(CALLS, at_ms(30))})
+            self.ask([self.boolean(), self.numeric(12), self.metered(12, 200), self.enum("phone", ["email", "phone"])])
+
+    # --- What a chapter does -----------------------------------------------------------------------------------------
+
+    def chapter(self, title, prose):
+        return Chapter(self, title, prose)
+
+    def deliver(self, messages, outcomes, changes):
+        """Publishes messages, waits until the worker has ended them, and shows what became of Redis."""
+        stage = self.stage
+        before, counted = stage.keys("acme"), stage.metrics()
+        for message in messages:
+            label("sent")
+            for line in block(stage.publish(message), 3 if len(messages) == 1 else 2, room()):
+                item(line)
+        acknowledged = "messages_acknowledged_total"
+        done = stage.signals.wait_until(lambda: stage.metrics()[acknowledged] >= counted[acknowledged] + len(messages), 20)
+        now, after = stage.metrics(), stage.keys("acme")
+
+        found = {}
+        for name, value in now.items():
+            if name.startswith("messages_processed_total") and value > counted.get(name, 0):
+                outcome = name.split('outcome="')[1].split('"')[0]
+                found[outcome] = found.get(outcome, 0) + int(value - counted.get(name, 0))
+        label("worker")
+        deleted = "deleted from the queue" if done else "not yet deleted from the queue"
+        self.check(f"{counts(found)}; {deleted}", done and found == outcomes, counts(outcomes))
+        applied = now["lag_seconds_count"] - counted["lag_seconds_count"]
+        if applied:
+            lag = (now["lag_seconds_sum"] - counted["lag_seconds_sum"]) / applied
+            item(f"    lag {lag * 1000:.0f} ms, from SendMessage until Redis had it (entitlement_sync_lag_seconds)")
+
+        label("redis")
+        item(dim(f"redis-cli -p {stage.redis_port} --scan --pattern '{CUSTOMER}*', and GET of each, before and after"))
+        self.show_change(before, after)
+        expected = {key: value for key, value in {**before, **changes}.items() if value is not GONE}
+        surprising = sorted(
+            key for key in expected.keys() | after.keys()
+            if (after.get(key) == before.get(key) if expected.get(key) is Any else after.get(key) != expected.get(key)))
+        self.check("exactly these keys changed" if changes else "nothing changed", not surprising,
+                   "other values of " + ", ".join(surprising))
+
+    def show_change(self, before, after):
+        names = sorted(before.keys() | after.keys())
+        changed = [name for name in names if before.get(name) != after.get(name)]
+        width = max(map(len, changed), default=0)
+        for name in changed:
+            old, new = before.get(name), after.get(name)
+            mark = green("+ ") if old is None else red("- ") if new is None else yellow("~ ")
+            values = [dim(value) if value is old else value for value in (old, new) if value is not None]
+            if sum(len(value or "") for value in (old, new)) + 3 <= room(width + 4):
+                item(mark + name.ljust(width) + "  " + yellow(" → ").join(values))
+                continue
+            item(mark + name)
+            if old and new and len(new) > room(6):
+                item(f"      {len(old):,} → {len(new):,} characters of JSON; in them:")
+                for path, was, now in differences(json.loads(old), json.loads(new)):
+                    item(f"      {path}  {dim(was)}{yellow(' → ')}{now}")
+                continue
+            for number, value in enumerate(value for value in (old, new) if value is not None):
+                for line in block(value, 1 if value is old else 3, room(6)):
+                    item((yellow("    → ") if number else "      ") + (dim(line) if value is old else line))
+        if same := len(names) - len(changed):
+            item(dim(f"  {same} {'key' if same == 1 else 'keys'} as before"))
+
+    def ask(self, questions, edge_requests=0, remark=""):
+        """Asks the SDK, compares each answer with what is expected, and counts what it asked the Edge API."""
+        stage = self.stage
+        queries = [{"method": method, "args": {"customerId": "acme", "featureId": feature, "options": options}}
+                   for method, feature, options, _ in questions]
+        before = stage.keys("acme")
+        answers, asked = stage.ask_sdk(queries)
+        label("sdk")
+        item(dim(f"@stigg/node-server-sdk {stage.sdk_version()}, configured with this Redis"))
+        width = max(len(question_text(*question[:3])) for question in questions)
+        for (method, feature, options, wanted), answer in zip(questions, answers):
+            other = {field: value for field, value in wanted.items() if answer.get(field) != value}
+            self.check(f"{question_text(method, feature, options):{width}}  {answer_text(answer)}", not other, json.dumps(other))
+        times = "once" if asked == 1 else f"{asked} times"
+        why = remark or ("all of it from Redis" if asked == 0 else "Redis had nothing to answer from")
+        self.check(f"asked the Edge API {times}: {why}", asked == edge_requests, f"{edge_requests} requests")
+        after = stage.keys("acme")
+        if after != before:
+            label("redis")
+            item(dim("what the SDK wrote"))
+            self.show_change(before, after)
+
+    def check(self, text, right, wanted=""):
+        if right:
+            self.right += 1
+            item(green("ok  ") + text)
+            return
+        self.wrong += 1
+        item(red("WRONG  ") + text + (f", but expected: {wanted}" if wanted else ""))
+
+    # --- Questions, and the answers expected -------------------------------------------------------------------------
+
+    def boolean(self):
+        return "getBooleanEntitlement", "sso", {}, {"hasAccess": True, "isFallback": False}
+
+    def numeric(self, regions):
+        return "getNumericEntitlement", "regions", {}, {"hasAccess": True, "isFallback": False, "value": regions}
+
+    def metered(self, calls, limit, asking=None, denied=None):
+        options = {} if asking is None else {"requestedUsage": asking}
+        return "getMeteredEntitlement", "calls", options, {
+            "hasAccess": denied is None, "accessDeniedReason": denied, "isFallback": False,
+            "currentUsage": calls, "usageLimit": limit}
+
+    def enum(self, asking, values, denied=None):
+        return "getEnumEntitlement", "support", {"requestedValues": [asking]}, {
+            "hasAccess": denied is None, "accessDeniedReason": denied, "isFallback": False, "enumValues": values}
+
+
+class Chapter:
+    """Heading and prose before, lag and readiness after."""
+
+    def __init__(self, story, title, prose):
+        self.story, self.title, self.prose = story, title, prose
+
+    def __enter__(self):
+        self.story.stage.signals.check()
+        self.story.chapters += 1
+        page.heading(f"{self.story.chapters}  {self.title}")
+        note(self.prose)
+        say()
+
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            return
+        stage, wanted = self.story.stage, (200, '{"status":"UP","consumers":10,"redis":"CONNECTED"}')
+        # Just after the start not all consumers have had their first answer from the queue.
+        stage.signals.wait_until(lambda: stage.readyz() == wanted, 5)
+        status, body = stage.readyz()
+        label("readyz")
+        self.story.check(f"{status} {body}", (status, body) == wanted, "{} {}".format(*wanted))
+
+
+def counts(outcomes):
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "nothing"
+
+
+def differences(old, new, path=""):
+    """The leaves in which two JSON values differ, with both values."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield path, json.dumps(old), json.dumps(new)
+        return
+    for name in [*old, *(name for name in new if name not in old)]:
+        yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+
+
+def question_text(method, feature, options):
+    asking = "".join(f", {name}: {value if isinstance(value, int) else ' '.join(value)}" for name, value in options.items())
+    return f"{method}({feature}{asking})"
+
+
+def answer_text(answer):
+    if "error" in answer:
+        return f"error: {answer['error']}"
+    parts = ["access" if answer["hasAccess"] else "no access"]
+    if answer.get("isFallback"):
+        parts[0] += " (a fallback)"
+    elif answer.get("accessDeniedReason"):
+        parts[0] += f" ({answer['accessDeniedReason']})"
+    if answer["type"] == "NUMERIC":
+        parts.append(f"{answer['value']} {answer['feature']['unitsPlural']}")
+    if answer["type"] == "METERED" and not answer.get("isFallback"):
+        parts.append(f"{answer['currentUsage']} of {answer['usageLimit']} used")
+    if answer["type"] == "ENUM":
+        parts.append("granted: " + ", ".join(answer.get("enumValues") or []))
+    return "; ".join(parts)
+
+
+def introduce(stage):
+    say()
+    label("running")
+    item(f"redis on {stage.redis_port}, SQS on {stage.queue_url.split('/')[2].split(':')[1]}, "
+         f"the worker's HTTP on {stage.worker_port}, all on 127.0.0.1")
+    item(dim("the worker's environment, as it would be given to `docker run -e`; all else are defaults:"))
+    variables = " ".join(f"{name}={value}" for name, value in stage.worker_environment.items())
+    for line in block(variables, 9, room()):
+        item(dim(line))
+
+
+def suggest(stage):
+    """What a newcomer may try while everything runs on; every line can be pasted into another terminal."""
+    redis = f"{os.path.basename(stage.redis_cli)} -p {stage.redis_port}"
+    http = f"http://127.0.0.1:{stage.worker_port}"
+    send = f"script/demo.d/send.py {stage.queue_url}"
+    reader = ('{"redis":{"host":"127.0.0.1","port":%d,"db":0,"environmentPrefix":"%s"},"edgeUrl":"%s",'
+              '"queries":[{"method":"getMeteredEntitlement","args":{"customerId":"acme","featureId":"calls"}}]}'
+              % (stage.redis_port, PREFIX, stage.edge.url))
+    page.heading("Your turn: it all runs on. From the root of this repository, in another terminal:")
+    for what, commands in [
+        ("watch what the worker does, message by message", [f"tail -f {stage.log('worker')}"]),
+        ("use 42 calls, and look", [
+            f"{send} '{{\"type\":\"measurement.reported\",\"customer\":{{\"id\":\"acme\"}},\"feature\":{{\"id\":\"calls\"}},\"currentUsage\":42}}'",
+            f"{redis} get {CALLS}"]),
+        ("ask the SDK", [f"echo '{reader}' | node tests/sdk/reader.mjs"]),
+        ("see every key, and every command that reaches Redis", [f"{redis} --scan --pattern '{PREFIX}:*'", f"{redis} monitor"]),
+        ("send nonsense; after 5 tries, within half a minute, it is kept in a stream", [
+            f"{send} nonsense", f"{redis} xrange {PREFIX}:dead-letter - +"]),
+        ("freeze Redis, see that readiness tells, send something, and thaw it", [
+            f"kill -STOP {stage.pid('redis')}; sleep 3; curl -s '{http}/readyz?verbose'; kill -CONT {stage.pid('redis')}"]),
+        ("count", [f"curl -s {http}/metrics | grep processed | grep -v ' 0$'"]),
+    ]:
+        say(dim(f"  # {what}"))
+        for command in commands:
+            say(f"  {command}")
+    say()
+    say(bold("Ctrl-C ends it all."))
+
+
+def run(once):
+    signals = Signals()
+    try:
+        with Stage(signals, lambda text: say(dim("demo: ") + text)) as stage:
+            stage.prepare()
+            stage.start()
+            introduce(stage)
+            story = Story(stage)
+            story.tell()
+            say()
+            total = story.right + story.wrong
+            if story.wrong:
+                say(red(f"{story.wrong} of {total} checks are WRONG."))
+                say(dim("The worker's last lines:"))
+                say(stage.tail("worker"))
+            else:
+                say(green(f"All {total} checks are right."))
+            if not once:
+                suggest(stage)
+                try:
+                    while not stage.ended("worker"):
+                        signals.sleep(0.2)
+                    say(red("the worker has ended by itself"))
+                    story.wrong += 1
+                except Stopped:
+                    say()
+                    signals.number = None  # what was asked for is the end of the demo, which is no failure
+    except Stopped:
+        say()
+        return 128 + signals.number
+    except Failed as failure:
+        print(f"{red('demo failed:')} {failure}", file=sys.stderr)
+        return 1
+    return 1 if story.wrong else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(once="--once" in sys.argv[1:]))
+    except BrokenPipeError:
+        # Whoever read along has gone; everything is stopped by now.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
