@@ -1,0 +1,182 @@
+{{- define "entitlement-sync.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "entitlement-sync.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "entitlement-sync.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "entitlement-sync.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{- define "entitlement-sync.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "entitlement-sync.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "entitlement-sync.labels" -}}
+{{- $labels := dict
+      "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_")
+      "app.kubernetes.io/version" .Chart.AppVersion
+      "app.kubernetes.io/managed-by" .Release.Service }}
+{{- $labels = mergeOverwrite (deepCopy .Values.commonLabels) $labels (include "entitlement-sync.selectorLabels" . | fromYaml) }}
+{{- toYaml $labels }}
+{{- end }}
+
+{{- define "entitlement-sync.metadata" -}}
+name: {{ include "entitlement-sync.fullname" . }}
+namespace: {{ include "entitlement-sync.namespace" . }}
+labels:
+  {{- include "entitlement-sync.labels" . | nindent 2 }}
+{{- end }}
+
+{{- define "entitlement-sync.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "entitlement-sync.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "entitlement-sync.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag | toString) }}
+{{- end }}
+{{- end }}
+
+{{- /* A value as the environment has it. Numbers of a values file are floats, and large ones would print as 6.7e+07. */ -}}
+{{- define "entitlement-sync.text" -}}
+{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) }}
+{{- int64 . }}
+{{- else }}
+{{- toString . }}
+{{- end }}
+{{- end }}
+
+{{- /* What the worker is told, from `config` and `secrets`, else from the values of the vendor's chart:
+       {"config": {NAME: text}, "values": {NAME: text}, "existing": {NAME: {name, key}}} */ -}}
+{{- define "entitlement-sync.settings" -}}
+{{- $config := dict }}
+{{- $values := dict }}
+{{- $existing := dict }}
+{{- range $name, $value := .Values.config }}
+{{- if not (has (toString $value) (list "" "<nil>")) }}
+{{- if hasKey $.Values.secrets $name }}
+{{- fail (printf "config.%s is a secret: set secrets.%s" $name $name) }}
+{{- end }}
+{{- $_ := set $config $name (include "entitlement-sync.text" $value) }}
+{{- end }}
+{{- end }}
+{{- range $name, $secret := .Values.secrets }}
+{{- $secret = default dict $secret }}
+{{- $ref := default dict $secret.existingSecret }}
+{{- $value := include "entitlement-sync.text" (default "" $secret.value) }}
+{{- if and $ref.name $value }}
+{{- fail (printf "secrets.%s.value and secrets.%s.existingSecret.name are both set: set one of them" $name $name) }}
+{{- else if $ref.name }}
+{{- $_ := set $existing $name (dict "name" $ref.name "key" (default $name $ref.key)) }}
+{{- else if $value }}
+{{- $_ := set $values $name $value }}
+{{- end }}
+{{- end }}
+{{- /* The vendor's values, each only where nothing above says the same. Their chart speaks TLS to Redis unless told otherwise. */ -}}
+{{- $vendor := default dict .Values.persistentCache }}
+{{- $redis := default dict $vendor.redis }}
+{{- if not (or (hasKey $values "SERVER_API_KEY") (hasKey $existing "SERVER_API_KEY")) }}
+{{- if .Values.apiKeysSecretName }}
+{{- $_ := set $existing "SERVER_API_KEY" (dict "name" .Values.apiKeysSecretName "key" "stigg_server_api_key") }}
+{{- else if .Values.serverApiKey }}
+{{- $_ := set $values "SERVER_API_KEY" .Values.serverApiKey }}
+{{- end }}
+{{- end }}
+{{- $theirs := dict
+      "AWS_REGION" $vendor.awsRegion
+      "QUEUE_URL" $vendor.queueUrl
+      "ENVIRONMENT_PREFIX" $redis.environmentPrefix
+      "REDIS_HOST" $redis.host
+      "REDIS_PORT" $redis.port
+      "REDIS_DB" $redis.db
+      "REDIS_USER" $redis.username
+      "REDIS_TLS" (ternary (get $redis "tls") (ternary "true" "" (hasKey $redis "host")) (hasKey $redis "tls"))
+      "REDIS_PASSWORD" $redis.password }}
+{{- $same := dict "REDIS_USERNAME" "REDIS_USER" "REDIS_ENVIRONMENT_PREFIX" "ENVIRONMENT_PREFIX" }}
+{{- range $from := list $theirs (default dict $vendor.extraEnv) }}
+{{- range $name, $value := $from }}
+{{- $name = get $same $name | default $name }}
+{{- $text := include "entitlement-sync.text" $value }}
+{{- if not (or (has $text (list "" "<nil>")) (hasKey $config $name) (hasKey $values $name) (hasKey $existing $name)) }}
+{{- if not (regexMatch "^[A-Za-z_][A-Za-z0-9_]*$" $name) }}
+{{- fail (printf "persistentCache.extraEnv.%s is no name of a variable" $name) }}
+{{- end }}
+{{- $_ := set (ternary $values $config (hasKey $.Values.secrets $name)) $name $text }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toJson (dict "config" $config "values" $values "existing" $existing) }}
+{{- end }}
+
+{{- /* Everything that would be accepted here and fail later, with the value to set. */ -}}
+{{- define "entitlement-sync.validate" -}}
+{{- $settings := include "entitlement-sync.settings" . | fromJson }}
+{{- $timeout := get $settings.config "SHUTDOWN_TIMEOUT_SECS" | default "8" | int }}
+{{- $grace := .Values.terminationGracePeriodSeconds | int }}
+{{- if ge $timeout $grace }}
+{{- fail (printf "terminationGracePeriodSeconds (%d) must be more than config.SHUTDOWN_TIMEOUT_SECS (%d), or pods are killed before they have drained: set terminationGracePeriodSeconds to %d or more" $grace $timeout (add $timeout 5)) }}
+{{- end }}
+{{- $known := dict "PORT" "config" "SHUTDOWN_TIMEOUT_SECS" "config" }}
+{{- range $kind, $names := dict "config" $settings.config "secrets" (merge dict $settings.values $settings.existing) }}
+{{- range $name, $_ := $names }}{{ $_ := set $known $name $kind }}{{ end }}
+{{- end }}
+{{- range $index, $entry := .Values.extraEnv }}
+{{- with get $known $entry.name }}
+{{- if eq . "extraEnv" }}
+{{- fail (printf "extraEnv[%d]: %s is there twice" $index $entry.name) }}
+{{- end }}
+{{- fail (printf "extraEnv[%d]: %s is set by %s.%s: set it there only" $index $entry.name . $entry.name) }}
+{{- end }}
+{{- $_ := set $known $entry.name "extraEnv" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled .Values.keda.enabled }}
+{{- fail "autoscaling.enabled and keda.enabled are both set, and two scalers of one Deployment fight: set one of them" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
+{{- fail "serviceMonitor.enabled and podMonitor.enabled are both set, and every pod would count twice: set one of them" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled (not .Values.service.enabled) }}
+{{- fail "serviceMonitor.enabled needs service.enabled; or set podMonitor.enabled in its place" }}
+{{- end }}
+{{- if and .Values.keda.enabled (eq .Values.keda.trigger "prometheus") (not .Values.keda.prometheus.serverAddress) }}
+{{- fail "keda.prometheus.serverAddress is empty: set the address of Prometheus, or keda.trigger to sqs" }}
+{{- end }}
+{{- if and .Values.keda.enabled (eq .Values.keda.trigger "sqs") (not (get $settings.config "QUEUE_URL")) }}
+{{- fail "keda.trigger is sqs, which needs config.QUEUE_URL and config.AWS_REGION: set both, or keda.trigger to prometheus" }}
+{{- end }}
+{{- if and .Values.keda.authentication .Values.keda.authenticationRef }}
+{{- fail "keda.authentication and keda.authenticationRef are both set: set one of them" }}
+{{- end }}
+{{- end }}
+
+{{- define "entitlement-sync.port" -}}
+{{- get (include "entitlement-sync.settings" . | fromJson).config "PORT" | default "4000" }}
+{{- end }}
+
+{{- /* A probe with its port; its argument is a list of the probe and the root. */ -}}
+{{- define "entitlement-sync.probe" -}}
+{{- $probe := deepCopy (first .) }}
+{{- if $probe.httpGet }}
+{{- $_ := set $probe.httpGet "port" (default "http" $probe.httpGet.port) }}
+{{- end }}
+{{- toYaml $probe }}
+{{- end }}

@@ -1,0 +1,461 @@
+"""Checks the Helm chart and compose.yaml; script/chart installs what this needs and calls it.
+
+Usage: script/chart [--update]     (--update: write the golden files and the README's table afresh)
+"""
+
+import base64
+import difflib
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import helm_python as helm
+import jsonschema
+import kubernetes_validate
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = ROOT / "tests/chart"
+CHART = ROOT / "helm/entitlement-sync"
+UPDATE = "--update" in sys.argv[1:]
+# The oldest that Chart.yaml allows and the newest that there are schemas for.
+KUBERNETES = ("1.27.0", "1.37.0")
+# Kinds that Kubernetes itself does not know.
+CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
+
+results = {True: 0, False: 0}
+
+
+def check(good, what, *details):
+    good = bool(good)
+    results[good] += 1
+    if not good:
+        print(f"FAIL  {what}", *(f"      {line}" for detail in details for line in str(detail).splitlines()[:40]), sep="\n")
+    return good
+
+
+def variables():
+    """The worker's own table: name -> (need, secret, example, about)."""
+    text = (ROOT / "src/config/variables.rs").read_text()
+    text = text[text.index("\nvariables! {") :]
+    rows = re.findall(
+        r'^ {4}\w+ "(\w+)" (\w+)(?:\("((?:[^"\\]|\\.)*)"\))? (secret|plain) "((?:[^"\\]|\\.)*)"\s+"((?:[^"\\]|\\.)*)";',
+        text,
+        re.M,
+    )
+    expected = len(re.findall(r'^ {4}\w+ "\w+" ', text, re.M))
+    if len(rows) != expected or not rows:
+        sys.exit(f"src/config/variables.rs has {expected} rows, of which {len(rows)} could be read: adapt tests/chart/check.py")
+    return {
+        name: {"need": need, "default": default, "secret": secret == "secret", "example": example, "about": about}
+        for name, need, default, secret, example, about in rows
+    }
+
+
+def metrics():
+    """Every series that /metrics can have."""
+    text = (ROOT / "src/metrics.rs").read_text()
+    fields = dict(re.findall(r"^    pub (\w+): (.+),$", text, re.M))
+    names = set()
+    for field, name, unit in re.findall(r'^ +(\w+) "(\w+)" "[^"]*"(?: Unit::(\w+))?;', text, re.M):
+        kind = fields[field]
+        name = f"entitlement_sync_{name}" + (f"_{unit.lower()}" if unit else "")
+        if "Histogram" in kind:
+            names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+        elif "Counter" in kind:
+            names.add(f"{name}_total")
+        else:
+            names.add(name)
+    if not names:
+        sys.exit("no metric could be read from src/metrics.rs: adapt tests/chart/check.py")
+    for name in re.findall(r'all\.register\(\s*"(\w+)",\s*"[^"]*",\s*Info::new', text):
+        names.add(f"entitlement_sync_{name}_info")
+    return names
+
+
+def chart():
+    return helm.Chart.load(str(CHART))
+
+
+def render(values):
+    """The files of the chart that render to something, and the notes."""
+    files = chart().render(values, name="demo", namespace="apps")
+    files = {name.removeprefix("entitlement-sync/templates/"): text.strip() for name, text in files.items()}
+    notes = files.pop("NOTES.txt", "")
+    return {name: text for name, text in sorted(files.items()) if text.strip("-\n ")}, notes
+
+
+def objects(files):
+    return [document for text in files.values() for document in yaml.load_all(text, Loader=Strict) if document]
+
+
+class Strict(yaml.SafeLoader):
+    """Kubernetes refuses a key that is there twice; PyYAML alone would take the last one."""
+
+
+def no_duplicates(loader, node):
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} is there twice", node.start_mark)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, no_duplicates)
+
+
+def values_files():
+    for path in sorted((HERE / "values").glob("*.yaml")):
+        yield path.stem, helm.values_from_yaml(path.read_text())
+
+
+def check_lint():
+    for name, values in values_files():
+        report = helm.lint(str(CHART), values, strict=True)
+        problems = report["errors"] + [m["error"] for m in report["messages"] if m["severity"] > 1]
+        check(not problems, f"lint with {name}.yaml", *problems)
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    # A value that the schema does not know could not be overridden.
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    check(not list(jsonschema.Draft7Validator(schema).iter_errors(defaults)), "values.yaml fits values.schema.json")
+    missing = set(schema["properties"]) ^ (set(defaults) | {"global"})
+    check(not missing, "values.yaml and values.schema.json have the same keys", missing)
+
+
+def check_golden():
+    dashboard = (CHART / "files/dashboard.json").read_text().strip()
+    seen = set()
+    for name, values in values_files():
+        files, notes = render(values)
+        found = objects(files)
+        for document in found:
+            if document["metadata"]["name"].endswith("-dashboard"):
+                text = document["data"]["entitlement-sync.json"]
+                check(json.loads(text) == json.loads(dashboard), f"{name}: the dashboard arrives unchanged")
+        text = "".join(f"# {line}".rstrip() + "\n" for line in notes.splitlines())
+        for file, body in files.items():
+            # The dashboard has a file of its own to be compared with.
+            if file == "dashboard.yaml":
+                body = body[: body.index("|-\n")] + "(files/dashboard.json)"
+            text += f"---\n# {file}\n{body.removeprefix('---').strip()}\n"
+        golden = HERE / f"golden/{name}.yaml"
+        seen.add(golden)
+        if UPDATE:
+            golden.parent.mkdir(exist_ok=True)
+            golden.write_text(text)
+        before = golden.read_text() if golden.exists() else ""
+        diff = difflib.unified_diff(before.splitlines(), text.splitlines(), f"golden/{name}.yaml", "rendered", lineterm="")
+        check(before == text, f"{name}: as in golden/{name}.yaml; if the change is meant: script/chart --update", "\n".join(diff))
+        check_objects(name, found)
+    stray = set((HERE / "golden").glob("*.yaml")) - seen
+    check(not stray, "every golden file has its values", *stray)
+
+
+def check_objects(name, found):
+    for document in found:
+        what = f"{name}: {document['kind']} {document['metadata']['name']}"
+        if document["kind"] in CUSTOM:
+            continue
+        for version in KUBERNETES:
+            # Since 1.30.
+            if version == KUBERNETES[0] and "sleep" in json.dumps(document.get("spec", {})):
+                continue
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+                check(True, what)
+            except kubernetes_validate.ValidationError as error:
+                check(False, f"{what} is no {document['kind']} of Kubernetes {version}", error.message, list(error.path))
+    identities = [(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in found]
+    check(len(identities) == len(set(identities)), f"{name}: every object is there once", identities)
+    stray = [i for i in identities if not i[1]]
+    check(not stray, f"{name}: every object names its namespace", *stray)
+
+    pods = [d for d in found if d["kind"] in ("Deployment", "Pod")]
+    for document in pods:
+        spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]
+        restricted(f"{name}: {document['kind']} {document['metadata']['name']}", spec)
+    deployment = next(d for d in found if d["kind"] == "Deployment")
+    template = deployment["spec"]["template"]
+    selector = deployment["spec"]["selector"]["matchLabels"].items()
+    check(selector <= template["metadata"]["labels"].items(), f"{name}: the selector finds the pods")
+    test = [d for d in found if d["kind"] == "Pod"]
+    check(all(not selector <= d["metadata"]["labels"].items() for d in test), f"{name}: the selector leaves the test pod out")
+
+    worker = template["spec"]["containers"][0]
+    config = next(d for d in found if d["kind"] == "ConfigMap" and d["metadata"]["name"] == deployment["metadata"]["name"])["data"]
+    names = list(config) + [entry["name"] for entry in worker.get("env", [])]
+    check(len(names) == len(set(names)), f"{name}: every variable is there once", names)
+    unknown = {n for n in names if not n.startswith("EXTRA_")} - set(VARIABLES)
+    check(not unknown, f"{name}: every variable is one of the worker's", *unknown)
+    secrets = {n for n in config if VARIABLES.get(n, {}).get("secret")}
+    check(not secrets, f"{name}: no secret in the ConfigMap", *secrets)
+    check(worker["ports"][0]["containerPort"] == int(config.get("PORT", 4000)), f"{name}: the port is PORT")
+    timeout = int(config.get("SHUTDOWN_TIMEOUT_SECS", 8))
+    check(template["spec"]["terminationGracePeriodSeconds"] > timeout, f"{name}: the grace period is long enough")
+
+
+def restricted(what, spec):
+    """The restricted Pod Security Standard, for what the chart itself brings."""
+    pod = spec["securityContext"]
+    check(pod["runAsNonRoot"] and pod["runAsUser"] > 0, f"{what}: a numeric user who is not root")
+    check(pod["seccompProfile"]["type"] == "RuntimeDefault", f"{what}: seccomp")
+    check(spec["automountServiceAccountToken"] is False, f"{what}: no token")
+    check(spec["enableServiceLinks"] is False, f"{what}: no service links")
+    context = spec["containers"][0]["securityContext"]
+    check(
+        context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        f"{what}: restricted container",
+        context,
+    )
+
+
+REFUSED = [
+    # What is wrong, the values, what the message must hold.
+    ("a timeout as long as the grace period", {"config": {"SHUTDOWN_TIMEOUT_SECS": 30}}, ["terminationGracePeriodSeconds", "config.SHUTDOWN_TIMEOUT_SECS (30)", "35 or more"]),
+    ("the same as text", {"config": {"SHUTDOWN_TIMEOUT_SECS": "40"}}, ["set terminationGracePeriodSeconds to 45 or more"]),
+    ("a short grace period", {"terminationGracePeriodSeconds": 20}, ["terminationGracePeriodSeconds (20)"]),
+    ("a grace period below the worker's own default", {"terminationGracePeriodSeconds": 8, "config": {"SHUTDOWN_TIMEOUT_SECS": None}}, ["config.SHUTDOWN_TIMEOUT_SECS (8)"]),
+    ("a secret among config", {"config": {"REDIS_PASSWORD": "x"}}, ["config.REDIS_PASSWORD is a secret", "secrets.REDIS_PASSWORD"]),
+    ("a secret twice", {"secrets": {"SENTRY_DSN": {"value": "x", "existingSecret": {"name": "y"}}}}, ["secrets.SENTRY_DSN.value", "secrets.SENTRY_DSN.existingSecret.name"]),
+    ("PORT in extraEnv", {"extraEnv": [{"name": "PORT", "value": "1"}]}, ["extraEnv[0]", "config.PORT"]),
+    ("SHUTDOWN_TIMEOUT_SECS in extraEnv", {"config": {"SHUTDOWN_TIMEOUT_SECS": ""}, "extraEnv": [{"name": "SHUTDOWN_TIMEOUT_SECS", "value": "1"}]}, ["extraEnv[0]", "config.SHUTDOWN_TIMEOUT_SECS"]),
+    ("a variable of config in extraEnv", {"config": {"REDIS_HOST": "a"}, "extraEnv": [{"name": "A", "value": "1"}, {"name": "REDIS_HOST", "value": "b"}]}, ["extraEnv[1]", "config.REDIS_HOST"]),
+    ("a variable of secrets in extraEnv", {"secrets": {"SERVER_API_KEY": {"value": "a"}}, "extraEnv": [{"name": "SERVER_API_KEY", "value": "b"}]}, ["secrets.SERVER_API_KEY"]),
+    ("a variable twice in extraEnv", {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, ["extraEnv[1]", "A is there twice"]),
+    ("two scalers", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, ["autoscaling.enabled", "keda.enabled"]),
+    ("two scrapers", {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, ["serviceMonitor.enabled", "podMonitor.enabled"]),
+    ("a ServiceMonitor without a Service", {"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}, ["service.enabled"]),
+    ("KEDA without Prometheus", {"keda": {"enabled": True, "trigger": "prometheus"}}, ["keda.prometheus.serverAddress"]),
+    ("KEDA without a queue", {"keda": {"enabled": True}}, ["config.QUEUE_URL"]),
+    ("KEDA with two authentications", {"keda": {"enabled": True, "trigger": "prometheus", "prometheus": {"serverAddress": "http://p"}, "authentication": {"a": 1}, "authenticationRef": {"name": "a"}}}, ["keda.authentication", "keda.authenticationRef"]),
+    ("an alert that is none", {"prometheusRule": {"enabled": True, "disabled": ["Lag"]}}, ["prometheusRule.disabled", "Lag", "EntitlementSyncLagHigh"]),
+    ("the vendor's extraEnv with a name that is none", {"persistentCache": {"extraEnv": {"a b": "1"}}}, ["persistentCache.extraEnv.a b"]),
+    # By values.schema.json.
+    ("a value that is none", {"replicaCount": 2}, ["replicaCount"]),
+    ("a value that is none, further down", {"image": {"name": "x"}}, ["image", "name"]),
+    ("scaling to zero", {"keda": {"minReplicas": 0}}, ["/keda/minReplicas"]),
+    ("a digest that is none", {"image": {"digest": "latest"}}, ["/image/digest"]),
+    ("a port out of range", {"config": {"PORT": 70000}}, ["/config/PORT"]),
+    ("a shutdown of ten minutes", {"config": {"SHUTDOWN_TIMEOUT_SECS": 600}}, ["/config/SHUTDOWN_TIMEOUT_SECS"]),
+    ("a URL that is none", {"config": {"QUEUE_URL": "entitlements"}}, ["/config/QUEUE_URL"]),
+    ("a list as a variable", {"config": {"REDIS_HOST": ["a"]}}, ["/config/REDIS_HOST"]),
+    ("a secret that is a number", {"secrets": {"SERVER_API_KEY": {"value": 1}}}, ["/secrets/SERVER_API_KEY/value"]),
+    ("an eviction policy that is none", {"pdb": {"unhealthyPodEvictionPolicy": "Always"}}, ["/pdb/unhealthyPodEvictionPolicy"]),
+    ("an extraEnv without a name", {"extraEnv": [{"value": "x"}]}, ["/extraEnv/0", "name"]),
+]
+
+
+def check_refused():
+    for what, values, wanted in REFUSED:
+        try:
+            loaded = chart()
+            loaded.validate_schema(values)
+            loaded.render(values, name="demo", namespace="apps")
+            check(False, f"{what} is refused")
+        except helm.HelmError as error:
+            missing = [text for text in wanted if text not in str(error)]
+            check(not missing, f"{what} is refused, and the message names the value", f"missing {missing} in:", error)
+
+
+def check_variables():
+    listed = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name in list(listed["config"]) + list(listed["secrets"]):
+        check(name in VARIABLES, f"values.yaml: {name} is a variable of the worker")
+    for name, variable in VARIABLES.items():
+        if variable["secret"]:
+            check(name in listed["secrets"], f"values.yaml: the secret {name} is listed in secrets")
+    # Every variable at once, each with a value that no other has.
+    wanted = {name: f"value-of-{name}" for name in VARIABLES}
+    wanted |= {"PORT": "4321", "SHUTDOWN_TIMEOUT_SECS": "9", "QUEUE_URL": "https://value-of-QUEUE_URL"}
+    config = {name: value for name, value in wanted.items() if name not in listed["secrets"]}
+    secrets = {name: {"value": wanted[name]} for name in listed["secrets"]}
+    values = {"config": config, "secrets": secrets}
+    chart().validate_schema(values)
+    found = objects(render(values)[0])
+    data = next(d for d in found if d["kind"] == "ConfigMap")["data"]
+    worker = next(d for d in found if d["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    references = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in worker["env"]}
+    stored = next(d for d in found if d["kind"] == "Secret")
+    check(worker["envFrom"] == [{"configMapRef": {"name": "demo-entitlement-sync"}}], "the worker reads the ConfigMap")
+    for name, value in wanted.items():
+        if name in listed["secrets"]:
+            key = references[name]["key"]
+            good = references[name]["name"] == stored["metadata"]["name"] and base64.b64decode(stored["data"][key]).decode() == value
+        else:
+            good = data.get(name) == value
+        check(good, f"{name} can be set and arrives")
+
+
+def check_metrics():
+    known = metrics()
+    rules = yaml.load((CHART / "files/alerts.yaml").read_text(), Loader=Strict)
+    used = {("alert " + r["alert"], name) for g in rules["groups"] for r in g["rules"] for name in series(r["expr"])}
+    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            names = series(target["expr"])
+            check(names, f"dashboard, {panel['title']}: an expression with a metric")
+            used |= {(f"dashboard, {panel['title']}", name) for name in names}
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            used |= {(f"dashboard, variable {variable['name']}", name) for name in series(variable["query"]["query"])}
+    used |= {("keda.yaml", name) for name in series((CHART / "templates/keda.yaml").read_text())}
+    for where, name in sorted(used):
+        check(name in known, f"{where}: {name} is a metric of src/metrics.rs")
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    check(len(ids) == len(set(ids)), "dashboard: every panel has an id of its own")
+    cells = [
+        (x, y)
+        for p in dashboard["panels"]
+        for x in range(p["gridPos"]["x"], p["gridPos"]["x"] + p["gridPos"]["w"])
+        for y in range(p["gridPos"]["y"], p["gridPos"]["y"] + p["gridPos"]["h"])
+    ]
+    check(len(cells) == len(set(cells)) and max(cells)[0] < 24, "dashboard: no panel lies on another")
+    names = [r["alert"] for g in rules["groups"] for r in g["rules"]]
+    check(len(names) == len(set(names)), "every alert is there once")
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            whole = rule["labels"].get("severity") in ("critical", "warning") and {"summary", "description"} <= set(rule["annotations"])
+            check(whole, f"alert {rule['alert']}: severity, summary and description")
+    tests = (HERE / "alerts_test.yaml").read_text()
+    for name in names:
+        check(f'alertname="{name}"' in tests, f"alert {name}: a case in alerts_test.yaml in which it fires")
+    promtool(CHART / "files/alerts.yaml")
+
+
+def series(expression):
+    return set(re.findall(r"\bentitlement_sync_\w+", expression))
+
+
+def promtool(alerts):
+    if not shutil.which("promtool"):
+        print("SKIP  promtool is not there: apt-get install prometheus")
+        return
+    for arguments in (["check", "rules", str(alerts)], ["test", "rules", str(HERE / "alerts_test.yaml")]):
+        done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+        check(done.returncode == 0, "promtool " + " ".join(arguments[:2]), done.stdout, done.stderr)
+
+
+BEGIN = "<!-- values: made from values.yaml by `script/chart --update` -->\n"
+END = "<!-- values: end -->\n"
+
+
+def table():
+    """The rows of values.yaml: `## Title`, `# -- text`, and keys by their indentation."""
+    source = (CHART / "values.yaml").read_text()
+    lines = source.splitlines() + [""]
+    out, text, reading, path = [], "", False, []
+    # Deeper than this, a line belongs to a list, which is shown as a whole.
+    depth_of_list = None
+    for line, following in zip(lines, lines[1:]):
+        depth = (len(line) - len(line.lstrip())) // 2
+        if depth_of_list is not None and line.strip() and depth > depth_of_list:
+            continue
+        depth_of_list = None
+        match = re.match(r'^ *"?([A-Za-z_][\w./-]*)"?:(?: (.*))?$', line)
+        if line.startswith("## "):
+            out += ["", f"### {line[3:]}", "", "| value | default | |", "|---|---|---|"]
+        elif line.lstrip().startswith("# -- "):
+            text, reading = line.lstrip()[5:], True
+        elif line.lstrip().startswith("# ") and reading:
+            text += " " + line.lstrip()[2:]
+        elif match:
+            path = path[:depth] + [match[1]]
+            default = (match[2] or "").strip()
+            if following.strip().startswith("- "):
+                depth_of_list = depth
+                value = yaml.safe_load(source)
+                for part in path:
+                    value = value[part]
+                default = json.dumps(value)
+            if not text and len(path) == 2 and path[0] in ("config", "secrets"):
+                text = VARIABLES[path[1]]["about"]
+            if text or default:
+                shown = f" `{default}`" if default not in ("", '""') else ""
+                out.append(f"| `{'.'.join(path)}` |{shown} |{' ' if text else ''}{text} |")
+            text, reading = "", False
+        else:
+            text, reading = "", False
+    return "\n".join(out).strip() + "\n"
+
+
+def check_readme():
+    path = CHART / "README.md"
+    text = path.read_text()
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    wanted = head + BEGIN + "\n" + table() + "\n" + END + tail
+    if UPDATE:
+        path.write_text(wanted)
+        text = wanted
+    check(text == wanted, "README.md of the chart is up to date; else: script/chart --update")
+    version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+    check(chart().metadata["appVersion"] == version, f"Chart.yaml: appVersion is Cargo.toml's {version}")
+    # What the README says of the vendor's values is what happens.
+    files, notes = render(dict(values_files())["vendor"])
+    found = objects(files)
+    data = next(d for d in found if d["kind"] == "ConfigMap" and d["metadata"]["name"] == "demo-entitlement-sync")["data"]
+    wanted = {
+        "AWS_REGION": "us-east-2", "QUEUE_URL": "https://sqs.us-east-2.amazonaws.com/123456789012/entitlements",
+        "ENVIRONMENT_PREFIX": "production", "REDIS_HOST": "redis.example.com", "REDIS_PORT": "6379", "REDIS_DB": "1",
+        "REDIS_USER": "default", "REDIS_TLS": "false", "BATCH_SIZE": "10", "KEYS_TTL_IN_SECS": "604800",
+        "LOG_LEVEL": "debug", "PORT": "4000", "SHUTDOWN_TIMEOUT_SECS": "25",
+    }
+    check(data == wanted, "the vendor's values arrive", data)
+    stored = next(d for d in found if d["kind"] == "Secret")["data"]
+    check(set(stored) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REDIS_PASSWORD"}, "the vendor's secrets arrive", stored)
+    for unused in ("imageTag", "deploymentResources", "deploymentHPA", "enabled"):
+        check(f"persistentCache.{unused}" in notes, f"the notes say that persistentCache.{unused} is not used")
+
+
+def check_compose():
+    text = (ROOT / "compose.yaml").read_text()
+    compose = yaml.load(text, Loader=Strict)
+    check(set(compose) <= {"name", "services", "configs", "volumes", "networks"}, "compose: known sections", list(compose))
+    services = compose["services"]
+    known = {
+        "build", "image", "environment", "ports", "read_only", "cap_drop", "security_opt", "mem_limit", "stop_grace_period",
+        "restart", "command", "entrypoint", "healthcheck", "configs", "depends_on",
+    }
+    for name, service in services.items():
+        check(set(service) <= known, f"compose: {name} has known keys", set(service) - known)
+        check("build" in service or re.search(r":[^:/]*\d", service["image"]), f"compose: {name} has a version")
+        for port in service.get("ports", []):
+            check(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), f"compose: {name} is published on loopback only", port)
+        values = service.get("environment", {})
+        check(all(isinstance(v, str) for v in values.values()), f"compose: the variables of {name} are text", values)
+        for other, condition in service.get("depends_on", {}).items():
+            check(other in services, f"compose: {name} depends on {other}, which there is")
+            if condition["condition"] == "service_healthy":
+                check("healthcheck" in services[other], f"compose: {other} has a health check")
+        for config in service.get("configs", []):
+            check(config["source"] in compose["configs"], f"compose: the config {config['source']} is there")
+    worker = services["worker"]
+    unknown = set(worker["environment"]) - set(VARIABLES)
+    check(not unknown, "compose: the worker's variables exist", unknown)
+    required = {n for n, v in VARIABLES.items() if v["need"] == "Required"}
+    check(required <= set(worker["environment"]), "compose: the worker's required variables are set", required)
+    timeout = int(worker["environment"].get("SHUTDOWN_TIMEOUT_SECS", VARIABLES["SHUTDOWN_TIMEOUT_SECS"]["default"]))
+    check(int(worker["stop_grace_period"].rstrip("s")) > timeout, "compose: the grace period is long enough")
+    check(worker["environment"]["QUEUE_URL"] == services["story"]["environment"]["QUEUE_URL"], "compose: one queue")
+    check(worker["environment"]["ENVIRONMENT_PREFIX"] == services["story"]["environment"]["PREFIX"], "compose: one prefix")
+    queue = worker["environment"]["QUEUE_URL"].rsplit("/", 1)[1]
+    check(f"{queue} {{" in compose["configs"]["elasticmq"]["content"], "compose: ElasticMQ is told of the queue")
+    # Compose replaces $NAME itself; what the shell is to see has two.
+    script = services["story"]["command"][0]
+    check("$" not in script.replace("$$", ""), "compose: no variable of the story is replaced by compose")
+    done = subprocess.run(["sh", "-n", "-c", script.replace("$$", "$")], capture_output=True, text=True)
+    check(done.returncode == 0, "compose: the story is a shell script", done.stderr)
+
+
+VARIABLES = variables()
+
+if __name__ == "__main__":
+    for part in (check_readme, check_lint, check_golden, check_refused, check_variables, check_metrics, check_compose):
+        part()
+    print(f"{results[True]} passed, {results[False]} failed")
+    sys.exit(1 if results[False] else 0)
