@@ -94,18 +94,29 @@ async fn acknowledging_after_the_timeout_is_said() {
         worker.logs().contains("visibility_timeout_secs=2")
     })
     .await;
-    // The process stands still with a message in hand for longer than the timeout.
-    link.delay(Duration::from_millis(150));
-    queue.send(&body("acme")).await;
-    until("it is in hand", LIMIT, async || {
-        queue.in_flight().await == 1
+    // The process stands still with a message in hand for longer than the timeout: with its writes on the way, so that
+    // it is in hand for long enough to be caught at it.
+    link.delay(Duration::from_millis(300));
+    until("it is caught with a message in hand", LIMIT, async || {
+        queue.send(&body("acme")).await;
+        until("it is in hand", LIMIT, async || {
+            worker.metric("entitlement_sync_inflight_messages").await >= 1.0
+        })
+        .await;
+        worker.freeze();
+        let mut visible = 0;
+        until("its time is over, or it is done", LIMIT, async || {
+            visible = queue.visible().await;
+            visible == 1 || queue.in_flight().await == 0
+        })
+        .await;
+        if visible == 0 {
+            worker.thaw();
+        }
+        visible == 1
     })
     .await;
-    worker.freeze();
-    until("its time is over", LIMIT, async || {
-        queue.visible().await == 1
-    })
-    .await;
+    link.restore().await;
     worker.thaw();
     until("that is said", LIMIT, async || {
         worker

@@ -12,7 +12,8 @@ const LONGEST_RETRY_SECS: u64 = 300;
 
 impl<Q: Queue> Batch<'_, Q> {
     /// Keeps what is in hand from being handed out again while we are at it: each is extended when
-    /// half of its time is over.
+    /// half of its time is over. What has expired is no longer ours to extend, and its
+    /// acknowledgement will say so.
     pub(super) async fn extend(&mut self) {
         let timeout = self
             .shared
@@ -27,7 +28,7 @@ impl<Q: Queue> Batch<'_, Q> {
             .iter_mut()
             .map(|work| &mut work.delivery)
             .chain(&mut self.waiting)
-            .filter(|delivery| delivery.expires.saturating_duration_since(now) < half)
+            .filter(|delivery| delivery.expires > now && delivery.expires - now < half)
             .collect();
         for chunk in due.chunks_mut(10) {
             let changes: Vec<(&str, Duration)> = chunk
