@@ -3,6 +3,7 @@
 //! A message is acknowledged when Redis holds its state, or a newer one, or when it asks for
 //! nothing. It is never acknowledged before. Whatever else happens, it goes back to the queue.
 
+mod ahead;
 mod backoff;
 mod batch;
 pub mod budget;
@@ -21,9 +22,10 @@ use crate::metrics::{Metrics, Operation};
 use crate::queue::{Acknowledger, Delivery, Queue, QueueError, Settings};
 use crate::store::Store;
 use crate::telemetry::Traces;
+use ahead::Ahead;
 use backoff::Backoff;
 use batch::Batch;
-use budget::Budget;
+use budget::{Budget, Reserved};
 pub use limit::{Limit, Unknown};
 pub use parking::Parking;
 
@@ -32,6 +34,9 @@ pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// How long a receive under way may still take once the process is to end: a busy queue answers
 /// sooner, and of an idle one nothing is to be had.
 const LAST_POLL: Duration = Duration::from_secs(1);
+
+/// For a poll that was just cut short to be forgotten at the other end.
+const FORGOTTEN: Duration = Duration::from_millis(100);
 
 /// Work that takes longer, such as waiting for a locked customer, is no watching of the queue: a
 /// sleeper takes over meanwhile.
@@ -48,6 +53,8 @@ pub struct Shared<Q> {
     pub metrics: Metrics,
     pub settings: watch::Receiver<Settings>,
     pub shutdown: CancellationToken,
+    /// Cancelled when the last polls are over; see [`last_polls`].
+    pub polls_over: CancellationToken,
     /// When the drain is to be over; only looked at once `shutdown` is cancelled.
     pub drain: Duration,
     pub policy: Policy,
@@ -68,39 +75,47 @@ pub struct Policy {
     pub dead_letter_max_len: u64,
 }
 
+/// Is cancelled when receives that were under way at the shutdown have had their time.
+pub fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
+    let (shutdown, over) = (shutdown.clone(), CancellationToken::new());
+    let ends = over.clone();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_POLL).await;
+        ends.cancel();
+    });
+    over
+}
+
 /// Runs until the shutdown. What was received is finished; only waiting is ever cut short.
 pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
     let mut backoff = Backoff::default();
     // Held while the queue answers: what `/readyz` counts.
     let mut polling: Option<Polling> = None;
+    let mut ahead = Ahead::default();
     loop {
-        let gate = shared.store.gate();
-        if !gate.is_open() {
-            polling = None;
-            view.is(State::WaitingForRedis);
-            tokio::select! {
-                biased;
-                () = shared.shutdown.cancelled() => return,
-                () = gate.opened() => {}
-                () = tokio::time::sleep(LONG_POLL) => continue,
-            }
-        }
-        view.is(State::WaitingForRoom);
-        let mut reserved = tokio::select! {
-            biased;
-            () = shared.shutdown.cancelled() => return,
-            reserved = shared.budget.reserve(shared.policy.batch_size) => reserved,
-            () = tokio::time::sleep(LONG_POLL) => continue,
-        };
-        // The first poll asks without waiting, so that readiness does not take 20 s to be known.
-        let wait = if polling.is_some() {
-            LONG_POLL
-        } else {
-            Duration::ZERO
-        };
+        // Asked for while the batch before was worked on, or else now.
         view.is(State::Receiving);
-        let received = match receive(shared, wait).await {
-            Received::Messages(messages) => messages,
+        let received = match ahead.answer().await {
+            Some(received) => received,
+            None => match ready(shared, view, &mut polling).await {
+                Ready::No => continue,
+                Ready::Over => return,
+                Ready::Yes(reserved) => {
+                    // The first poll asks without waiting, so that readiness does not take 20 s
+                    // to be known.
+                    let wait = if polling.is_some() {
+                        LONG_POLL
+                    } else {
+                        Duration::ZERO
+                    };
+                    view.is(State::Receiving);
+                    receive(shared, wait, reserved).await
+                }
+            },
+        };
+        let (received, reserved) = match received {
+            Received::Messages(messages, reserved) => (messages, reserved),
             Received::Interrupted => continue,
             Received::Failed(error) => {
                 polling = None;
@@ -120,51 +135,76 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
             shared.health.queue_up();
             tracing::info!(after_secs = outage.as_secs(), "the queue answers again");
         }
-        if polling.is_none() {
+        let first = polling.is_none();
+        if first {
             shared.health.queue_up();
             polling = Some(Polling::start(&shared.health));
         }
-        shared.budget.settle(
-            &mut reserved,
-            received.iter().map(|delivery| delivery.body.len()),
-        );
-        shared.metrics.polled(received.len());
         if received.is_empty() {
             drop(reserved);
-            if !wait.is_zero() {
+            if !first {
                 sleep_while_idle(shared, view).await;
             }
             continue;
         }
-        if received.len() >= shared.policy.batch_size {
-            // There is more: twice as many ask for it, until all do.
-            shared.parking.wake(2);
-        }
-        let redelivered = received
-            .iter()
-            .filter(|delivery| delivery.receive_count > 1)
-            .count();
-        shared.metrics.redelivered.inc_by(redelivered as u64);
+        let is_full = received.len() >= shared.policy.batch_size;
         let count = received.len();
         let headers = received
             .iter()
             .filter_map(|delivery| delivery.trace_header.as_deref());
         let _span = shared.traces.batch(count, headers);
-        let batch = Batch::new(shared, received);
+        let batch = Batch::new(shared, received, reserved);
         if shared.shutdown.is_cancelled() {
-            // Received and not begun: someone else shall have it at once. But only after the other polls
+            // Received and not begun: someone else shall have it at once. But only after the polls
             // of this process have ended: they would get it again, and burn its receive count.
-            tokio::time::sleep(LAST_POLL).await;
+            shared.polls_over.cancelled().await;
+            tokio::time::sleep(FORGOTTEN).await;
             batch.release_all().await;
             return;
         }
+        if is_full && let Some(reserved) = shared.budget.try_reserve(shared.policy.batch_size) {
+            ahead.ask(receive(shared, LONG_POLL, reserved));
+        }
         view.is(State::Working);
         view.received(count);
-        let mut work = std::pin::pin!(batch.work(view));
+        let mut work = std::pin::pin!(batch.work(view, &mut ahead));
         if tokio::time::timeout(SLOW, &mut work).await.is_err() {
             let _busy = shared.parking.busy();
             work.await;
         }
+    }
+}
+
+enum Ready {
+    Yes(Reserved),
+    /// Not yet: look again.
+    No,
+    Over,
+}
+
+/// Waits until Redis takes writes and there is room for what may come.
+async fn ready<Q: Queue>(
+    shared: &Shared<Q>,
+    view: &ConsumerView,
+    polling: &mut Option<Polling>,
+) -> Ready {
+    let gate = shared.store.gate();
+    if !gate.is_open() {
+        *polling = None;
+        view.is(State::WaitingForRedis);
+        tokio::select! {
+            biased;
+            () = shared.shutdown.cancelled() => return Ready::Over,
+            () = gate.opened() => {}
+            () = tokio::time::sleep(LONG_POLL) => return Ready::No,
+        }
+    }
+    view.is(State::WaitingForRoom);
+    tokio::select! {
+        biased;
+        () = shared.shutdown.cancelled() => Ready::Over,
+        reserved = shared.budget.reserve(shared.policy.batch_size) => Ready::Yes(reserved),
+        () = tokio::time::sleep(LONG_POLL) => Ready::No,
     }
 }
 
@@ -186,30 +226,39 @@ async fn sleep_while_idle<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
 }
 
 enum Received {
-    Messages(Vec<Delivery>),
+    Messages(Vec<Delivery>, Reserved),
     Interrupted,
     Failed(QueueError),
 }
 
 /// The only point at which work is cut short, and only while it waits. A receive that is dropped
 /// may strand messages until their visibility timeout: a delay, not a loss.
-async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration) -> Received {
+async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration, mut reserved: Reserved) -> Received {
     let started = Instant::now();
-    let receive = shared.queue.receive(shared.policy.batch_size, wait);
-    let last_poll = async {
-        shared.shutdown.cancelled().await;
-        tokio::time::sleep(LAST_POLL).await;
-    };
+    let batch_size = shared.policy.batch_size;
     let answer = tokio::select! {
-        answer = receive => answer,
-        () = last_poll => return Received::Interrupted,
+        answer = shared.queue.receive(batch_size, wait) => answer,
+        () = shared.polls_over.cancelled() => return Received::Interrupted,
         () = shared.store.gate().closed() => return Received::Interrupted,
     };
     shared.metrics.called(Operation::Receive, started, &answer);
-    match answer {
-        Ok(messages) => Received::Messages(messages),
-        Err(error) => Received::Failed(error),
+    let messages = match answer {
+        Ok(messages) => messages,
+        Err(error) => return Received::Failed(error),
+    };
+    let bodies = messages.iter().map(|delivery| delivery.body.len());
+    shared.budget.settle(&mut reserved, bodies);
+    shared.metrics.polled(messages.len());
+    if messages.len() >= batch_size {
+        // There is more: twice as many ask for it, until all do.
+        shared.parking.wake(2);
     }
+    let redelivered = messages
+        .iter()
+        .filter(|delivery| delivery.receive_count > 1)
+        .count();
+    shared.metrics.redelivered.inc_by(redelivered as u64);
+    Received::Messages(messages, reserved)
 }
 
 /// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only

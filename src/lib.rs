@@ -155,6 +155,7 @@ pub async fn run(
         metrics,
         settings,
         shutdown: shutdown.clone(),
+        polls_over: consumer::last_polls(&shutdown),
         drain: config.shutdown_timeout,
         policy: Policy {
             batch_size: config.queue.batch_size,

@@ -131,6 +131,7 @@ mod tests {
 
     fn shared(queue: Bad) -> Arc<Shared<Bad>> {
         let queue = Arc::new(queue);
+        let shutdown = CancellationToken::new();
         let (metrics, _) = Metrics::new();
         let health = Arc::new(Health::default());
         Arc::new(Shared {
@@ -142,7 +143,8 @@ mod tests {
             health,
             metrics,
             settings: watch::channel(Settings::default()).1,
-            shutdown: CancellationToken::new(),
+            polls_over: consumer::last_polls(&shutdown),
+            shutdown,
             drain: Duration::from_secs(8),
             policy: Policy {
                 batch_size: 10,

@@ -8,6 +8,8 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Shared;
+use super::ahead::Ahead;
+use super::budget::Reserved;
 use crate::health::ConsumerView;
 use crate::message::{self, Invalid, Kind, StateChange};
 use crate::metrics::Outcome;
@@ -33,6 +35,8 @@ pub struct Batch<'a, Q> {
     /// Parsed and planned, not yet in Redis.
     pending: Vec<Work>,
     release_by: Option<Instant>,
+    /// The room that the bodies take.
+    _reserved: Vec<Reserved>,
 }
 
 struct Work {
@@ -50,24 +54,37 @@ enum Verdict {
 }
 
 impl<'a, Q: Queue> Batch<'a, Q> {
-    pub fn new(shared: &'a Shared<Q>, received: Vec<Delivery>) -> Self {
-        shared
-            .metrics
-            .inflight_messages
-            .inc_by(i64::try_from(received.len()).unwrap_or(0));
-        Self {
+    pub fn new(shared: &'a Shared<Q>, received: Vec<Delivery>, reserved: Reserved) -> Self {
+        let mut batch = Self {
             shared,
-            waiting: received.into(),
+            waiting: VecDeque::new(),
             pending: Vec::new(),
             release_by: None,
+            _reserved: Vec::new(),
+        };
+        batch.take(received, reserved);
+        batch
+    }
+
+    fn take(&mut self, received: Vec<Delivery>, reserved: Reserved) {
+        let count = i64::try_from(received.len()).unwrap_or(0);
+        self.shared.metrics.inflight_messages.inc_by(count);
+        self.waiting.extend(received);
+        self._reserved.push(reserved);
+    }
+
+    /// Takes what was asked for ahead: it is not to wait for a lock or for Redis unattended.
+    fn take_over(&mut self, ahead: &mut Ahead<'_>) {
+        if let Some((received, reserved)) = ahead.messages() {
+            self.take(received, reserved);
         }
     }
 
     /// Works until nothing is in hand: acknowledged, given up, or given back at shutdown.
-    pub async fn work(mut self, view: &ConsumerView) {
+    pub async fn work(mut self, view: &ConsumerView, ahead: &mut Ahead<'_>) {
         loop {
             view.progress();
-            self.plan(view).await;
+            ahead.during(self.plan(view)).await;
             if self.pending.is_empty() {
                 // `plan` stops short only of what is too much at once, so nothing waits either.
                 return;
@@ -75,15 +92,16 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             if self.is_overdue() {
                 return self.release_all().await;
             }
-            self.extend().await;
-            match self.apply().await {
+            ahead.during(self.extend()).await;
+            match ahead.during(self.apply()).await {
                 Some(0) => {}
                 Some(_locked) => {
                     let pause = Duration::from_millis(fastrand::u64(LOCKED_PAUSE));
-                    tokio::time::sleep(pause).await;
+                    ahead.during(tokio::time::sleep(pause)).await;
+                    self.take_over(ahead);
                 }
                 None => {
-                    if self.wait_for_redis(view).await {
+                    if self.wait_for_redis(view, ahead).await {
                         return self.release_all().await;
                     }
                 }
@@ -258,14 +276,15 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Waits until Redis takes writes, keeping what is in hand. True if the process is to end
     /// first: then others shall have it.
-    async fn wait_for_redis(&mut self, view: &ConsumerView) -> bool {
+    async fn wait_for_redis(&mut self, view: &ConsumerView, ahead: &mut Ahead<'_>) -> bool {
         loop {
             view.progress();
+            self.take_over(ahead);
             tokio::select! {
                 biased;
                 () = self.shared.shutdown.cancelled() => return true,
                 () = self.shared.store.gate().opened() => return false,
-                () = tokio::time::sleep(LOOK) => self.extend().await,
+                () = ahead.during(tokio::time::sleep(LOOK)) => self.extend().await,
             }
         }
     }

@@ -54,12 +54,23 @@ impl Budget {
 
     /// Waits for room for `messages`. What is larger than all there is waits for all there is.
     pub async fn reserve(&self, messages: usize) -> Reserved {
-        let kib = self.largest.load(Ordering::Relaxed) * messages;
-        let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(self.total);
+        let kib = self.expected_kib(messages);
         match self.room.clone().acquire_many_owned(kib).await {
             Ok(permit) => Reserved::new(permit, self.metrics.clone()),
             Err(_) => unreachable!("the semaphore is never closed"),
         }
+    }
+
+    /// The same where there is room right now.
+    pub fn try_reserve(&self, messages: usize) -> Option<Reserved> {
+        let kib = self.expected_kib(messages);
+        let permit = self.room.clone().try_acquire_many_owned(kib).ok()?;
+        Some(Reserved::new(permit, self.metrics.clone()))
+    }
+
+    fn expected_kib(&self, messages: usize) -> u32 {
+        let kib = self.largest.load(Ordering::Relaxed) * messages;
+        u32::try_from(kib).unwrap_or(u32::MAX).min(self.total)
     }
 
     /// Brings a reservation to what was received: gives back the rest, or takes what more is there.

@@ -385,6 +385,8 @@ async fn unreadable_messages_hold_up_no_neighbour_and_come_again_later_and_later
         .into_iter()
         .flatten()
         .map(|entry| entry["VisibilityTimeout"].as_u64().unwrap())
+        // What was received before the queue's settings were known may be extended by them.
+        .filter(|&delay| delay != 600)
         .collect();
     assert_eq!(delays.len(), 24, "{delays:?}");
     assert!(
