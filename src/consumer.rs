@@ -13,7 +13,7 @@ mod parking;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{ConsumerView, Health, Polling, State};
@@ -42,6 +42,9 @@ const FORGOTTEN: Duration = Duration::from_millis(100);
 /// sleeper takes over meanwhile.
 const SLOW: Duration = Duration::from_millis(500);
 
+/// Large bodies that are planned at once in a process: one of 1 MiB may weigh 20 MiB then.
+pub const LARGE_AT_ONCE: usize = 2;
+
 /// What all consumers of a process share.
 pub struct Shared<Q> {
     pub queue: Arc<Q>,
@@ -49,6 +52,8 @@ pub struct Shared<Q> {
     pub keys: Keys,
     pub acknowledger: Acknowledger,
     pub budget: Budget,
+    /// Permits of those whose large bodies are planned right now.
+    pub large: Arc<Semaphore>,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub settings: watch::Receiver<Settings>,
@@ -59,6 +64,8 @@ pub struct Shared<Q> {
     pub drain: Duration,
     pub policy: Policy,
     pub refusals: Limit,
+    /// Lines on the queue's going and coming back.
+    pub outages: Limit,
     pub unknown: Unknown,
     pub traces: Traces,
     pub parking: Arc<Parking>,
@@ -131,13 +138,17 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
                 continue;
             }
         };
-        if let Some(outage) = backoff.reset() {
-            shared.health.queue_up();
-            tracing::info!(after_secs = outage.as_secs(), "the queue answers again");
-        }
         let first = polling.is_none();
+        let outage = backoff.reset();
+        // Each consumer finds out for itself, and one says it.
+        if (first || outage.is_some())
+            && shared.health.queue_up()
+            && shared.outages.allow().is_some()
+        {
+            let after_secs = outage.map(|outage| outage.as_secs());
+            tracing::info!(after_secs, "the queue answers again");
+        }
         if first {
-            shared.health.queue_up();
             polling = Some(Polling::start(&shared.health));
         }
         if received.is_empty() {
@@ -237,6 +248,7 @@ async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration, mut reserved: Res
     let started = Instant::now();
     let batch_size = shared.policy.batch_size;
     let answer = tokio::select! {
+        biased;
         answer = shared.queue.receive(batch_size, wait) => answer,
         () = shared.polls_over.cancelled() => return Received::Interrupted,
         () = shared.store.gate().closed() => return Received::Interrupted,
@@ -264,7 +276,7 @@ async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration, mut reserved: Res
 /// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only
 /// the first to notice says it at full voice.
 fn report<Q>(shared: &Shared<Q>, error: &QueueError, pause: Duration, backoff: &Backoff) {
-    let news = shared.health.queue_down(error.kind.to_string());
+    let news = shared.health.queue_down(error.kind.to_string()) && shared.outages.allow().is_some();
     if !news && !backoff.failures().is_multiple_of(20) {
         tracing::debug!(%error, "receiving failed again");
         return;

@@ -90,12 +90,13 @@ impl Health {
         self.redis_connected.store(false, Ordering::Relaxed);
     }
 
-    /// The queue answered.
-    pub fn queue_up(&self) {
-        *self
+    /// The queue answered; returns whether it did not before.
+    pub fn queue_up(&self) -> bool {
+        let mut known = self
             .queue_reason
             .lock()
-            .unwrap_or_else(|lock| lock.into_inner()) = None;
+            .unwrap_or_else(|lock| lock.into_inner());
+        known.take().is_some()
     }
 
     /// The queue does not; returns whether that is news.

@@ -40,7 +40,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use config::Config;
@@ -151,6 +151,7 @@ pub async fn run(
             memory_limit(),
             metrics.clone(),
         ),
+        large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
         health: health.clone(),
         metrics,
         settings,
@@ -166,6 +167,7 @@ pub async fn run(
             dead_letter_max_len: config.queue.dead_letter_max_len,
         },
         refusals: Limit::per_minute(30),
+        outages: Limit::per_minute(30),
         unknown: Unknown::default(),
         traces: traces.clone(),
         parking,
@@ -200,8 +202,10 @@ async fn watch_settings<Q: Queue>(
     metrics: Metrics,
 ) {
     const PERIOD: Duration = Duration::from_secs(60);
-    const AGAIN: Duration = Duration::from_secs(15);
+    const AGAIN: Duration = Duration::from_secs(5);
+    const MOST_FAILURES: u32 = 12;
     let mut said = None;
+    let mut failures = 0;
     loop {
         let started = Instant::now();
         let answer = queue.settings().await;
@@ -220,6 +224,7 @@ async fn watch_settings<Q: Queue>(
                     );
                 }
                 sender.send_replace(*settings);
+                failures = 0;
                 PERIOD
             }
             Err(error) => {
@@ -230,9 +235,11 @@ async fn watch_settings<Q: Queue>(
                         "cannot ask for the queue's settings; assuming 30 s of visibility timeout and no dead-letter queue"
                     );
                 }
-                if kind.needs_a_person() {
-                    // Nobody will tell, so the assumption stands.
-                    sender.send_modify(|_| {});
+                failures += 1;
+                // Nobody will tell, so the assumption stands. Other errors, such as a queue that is
+                // created only now, may pass; what is known already stays known.
+                if kind == queue::QueueErrorKind::AccessDenied || failures >= MOST_FAILURES {
+                    sender.send_if_modified(|settings| *settings == Settings::default());
                     PERIOD
                 } else {
                     AGAIN

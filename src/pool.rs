@@ -93,7 +93,7 @@ mod tests {
     use crate::store::Store;
     use crate::telemetry::Traces;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::sync::watch;
+    use tokio::sync::{Semaphore, watch};
     use tokio_util::sync::CancellationToken;
 
     /// Its first receives hang as no timeout would allow, or panic; the later ones are empty.
@@ -140,6 +140,7 @@ mod tests {
             queue,
             keys: Keys::new("p"),
             budget: Budget::new(None, None, metrics.clone()),
+            large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
             health,
             metrics,
             settings: watch::channel(Settings::default()).1,
@@ -155,6 +156,7 @@ mod tests {
                 dead_letter_max_len: 10,
             },
             refusals: Limit::per_minute(1),
+            outages: Limit::per_minute(1),
             unknown: Unknown::default(),
             traces: Traces::default(),
             parking: Arc::new(Parking::new(Arc::default(), 3, 1)),

@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes_utils::Str;
 use fred::prelude::*;
 use fred::types::{Key, Value};
+use tokio::sync::Semaphore;
 
 use crate::config::{RedisConfig, WriteConfig};
 use crate::health::Health;
@@ -41,6 +42,7 @@ pub struct Store {
     client: Client,
     keys: Keys,
     script: Arc<Script>,
+    room: Arc<Semaphore>,
     ttl: i64,
     update_if_exists: bool,
     metrics: Metrics,
@@ -66,6 +68,9 @@ const TOMBSTONE_TTL_SECS: i64 = 14 * 24 * 60 * 60;
 /// Arguments and bytes of one call: Redis serves nobody else while it runs.
 const MOST_ARGUMENTS: usize = 4_000;
 const MOST_BYTES: usize = 1 << 20;
+/// What may be under way at once on the one connection, counted by [`weight`]: Redis answers one call
+/// after the other, and each has its timeout from when it was sent.
+const ROOM: u32 = 16_000;
 
 impl Store {
     /// Begins to connect and goes on trying for ever; never waits.
@@ -82,6 +87,7 @@ impl Store {
             client,
             keys,
             script: Arc::new(Script::new(include_str!("store/apply.lua"))),
+            room: Arc::new(Semaphore::new(ROOM as usize)),
             ttl: writes.ttl_secs.map_or(0, i64::from),
             update_if_exists: writes.update_if_exists,
             metrics,
@@ -96,6 +102,7 @@ impl Store {
             client: Client::default(),
             keys: Keys::new("p"),
             script: Arc::new(Script::new("")),
+            room: Arc::new(Semaphore::new(1)),
             ttl: 1,
             update_if_exists: false,
             gate: Gate::opened_for_good(health, metrics.clone()),
@@ -115,8 +122,10 @@ impl Store {
         let mut rest = steps;
         while !rest.is_empty() {
             let (call, later) = rest.split_at(fitting(rest));
+            let room = self.room.acquire_many(weight(call).min(ROOM)).await;
             let started = Instant::now();
             let answers = self.call(call).await;
+            drop(room);
             self.metrics
                 .redis_calls
                 .observe(started.elapsed().as_secs_f64());
@@ -205,7 +214,7 @@ impl Store {
 
     /// Keeps a message that cannot be applied, whole, in a stream of at most `most` messages.
     pub async fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
-        let fields: Vec<(&str, Value)> = vec![
+        let mut fields: Vec<(&str, Value)> = vec![
             ("message_id", letter.message_id.into()),
             ("reason", letter.reason.into()),
             ("kind", letter.kind.into()),
@@ -216,6 +225,9 @@ impl Store {
             ("sent_at", letter.sent_at.map_or("".into(), integer)),
             ("body", letter.body.into()),
         ];
+        if let Some(attribute) = letter.type_attribute {
+            fields.push(("type", attribute.into()));
+        }
         let cap = ("MAXLEN", "=", i64::try_from(most).unwrap_or(i64::MAX));
         let id: Result<String, Error> = self
             .client
@@ -255,6 +267,8 @@ pub struct DeadLetter<'a> {
     pub receive_count: u32,
     pub sent_at: Option<u64>,
     pub body: &'a str,
+    /// The message attribute that named its kind: without it the body may say nothing.
+    pub type_attribute: Option<&'a str>,
 }
 
 /// How many of the first steps go into one call; at least one.
@@ -273,6 +287,15 @@ fn fitting(steps: &[&Step]) -> usize {
             first || (arguments <= MOST_ARGUMENTS && bytes <= MOST_BYTES)
         })
         .count()
+}
+
+/// Arguments, and one more for each 256 bytes of values.
+fn weight(steps: &[&Step]) -> u32 {
+    let weights = steps.iter().map(|step| {
+        let bytes: usize = step.items.iter().map(|item| item.value.len()).sum();
+        6 + 4 * step.items.len() + bytes / 256
+    });
+    u32::try_from(weights.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 fn integer(number: u64) -> Value {

@@ -1,25 +1,29 @@
 //! The road of the messages in hand, from body to verdict. No error leaves it: every message is
 //! acknowledged or given back.
 
+mod judge;
 mod refuse;
 mod visibility;
 
-use std::collections::{HashSet, VecDeque};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::ahead::Ahead;
 use super::budget::Reserved;
 use crate::health::ConsumerView;
 use crate::message::{self, Invalid, Kind, StateChange};
-use crate::metrics::Outcome;
+use crate::metrics::{Metrics, Outcome};
 use crate::plan::{self, Step};
-use crate::queue::{Acknowledgement, Delivery, Queue};
-use crate::store::Applied;
-use visibility::retry_delay;
+use crate::queue::{Delivery, Queue};
 
-/// Bytes of bodies that are planned at once; the plans weigh about as much again.
+/// Bytes that are planned at once, or one body.
 const SLICE: usize = 1 << 20;
+/// A body of so many bytes may weigh many times as much once it is planned.
+const LARGE: usize = 256 << 10;
 /// Between two looks at a customer whom an SDK has locked; its writes take milliseconds.
 const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
@@ -37,6 +41,7 @@ pub struct Batch<'a, Q> {
     release_by: Option<Instant>,
     /// The room that the bodies take.
     _reserved: Vec<Reserved>,
+    in_flight: InFlight,
 }
 
 struct Work {
@@ -44,13 +49,55 @@ struct Work {
     kind: Kind,
     trace_id: Option<String>,
     steps: Vec<Step>,
+    /// Values of these steps, those included that a neighbour supersedes.
+    items: usize,
     locked_tries: u32,
+    /// Held by a large body for as long as its plan is there.
+    _large: Option<OwnedSemaphorePermit>,
 }
 
-enum Verdict {
-    Done(Outcome),
-    Locked,
-    Rejected(String),
+impl Work {
+    fn bytes(&self) -> usize {
+        let items = self.steps.iter().flat_map(|step| &step.items);
+        items.map(|item| item.key.len() + item.value.len()).sum()
+    }
+
+    /// Whether it relies on a neighbour for some of its values.
+    fn is_superseded(&self) -> bool {
+        self.steps
+            .iter()
+            .map(|step| step.items.len())
+            .sum::<usize>()
+            < self.items
+    }
+}
+
+/// The messages of one batch in the gauge of all; those that are left when a consumer fails leave
+/// it too.
+struct InFlight {
+    metrics: Metrics,
+    count: AtomicI64,
+}
+
+impl InFlight {
+    fn add(&self, messages: usize) {
+        let messages = i64::try_from(messages).unwrap_or(0);
+        self.count.fetch_add(messages, Ordering::Relaxed);
+        self.metrics.inflight_messages.inc_by(messages);
+    }
+
+    fn done(&self, messages: usize) {
+        let messages = i64::try_from(messages).unwrap_or(0);
+        self.count.fetch_sub(messages, Ordering::Relaxed);
+        self.metrics.inflight_messages.dec_by(messages);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let left = self.count.load(Ordering::Relaxed);
+        self.metrics.inflight_messages.dec_by(left);
+    }
 }
 
 impl<'a, Q: Queue> Batch<'a, Q> {
@@ -61,14 +108,17 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             pending: Vec::new(),
             release_by: None,
             _reserved: Vec::new(),
+            in_flight: InFlight {
+                metrics: shared.metrics.clone(),
+                count: AtomicI64::new(0),
+            },
         };
         batch.take(received, reserved);
         batch
     }
 
     fn take(&mut self, received: Vec<Delivery>, reserved: Reserved) {
-        let count = i64::try_from(received.len()).unwrap_or(0);
-        self.shared.metrics.inflight_messages.inc_by(count);
+        self.in_flight.add(received.len());
         self.waiting.extend(received);
         self._reserved.push(reserved);
     }
@@ -85,15 +135,14 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         loop {
             view.progress();
             ahead.during(self.plan(view)).await;
-            if self.pending.is_empty() {
-                // `plan` stops short only of what is too much at once, so nothing waits either.
+            if self.pending.is_empty() && self.waiting.is_empty() {
                 return;
             }
             if self.is_overdue() {
                 return self.release_all().await;
             }
             ahead.during(self.extend()).await;
-            match ahead.during(self.apply()).await {
+            match ahead.during(self.apply(view)).await {
                 Some(0) => {}
                 Some(_locked) => {
                     let pause = Duration::from_millis(fastrand::u64(LOCKED_PAUSE));
@@ -111,21 +160,40 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Parses and plans what fits; what asks for nothing or for nonsense ends here.
     async fn plan(&mut self, view: &ConsumerView) {
-        let planned = |work: &[Work]| work.iter().map(|it| it.delivery.body.len()).sum::<usize>();
-        while planned(&self.pending) < SLICE {
+        let mut planned: usize = self.pending.iter().map(Work::bytes).sum();
+        while planned < SLICE {
+            let Some(next) = self.waiting.front() else {
+                break;
+            };
+            let large = if next.body.len() < LARGE {
+                None
+            } else if !self.pending.is_empty() {
+                break;
+            } else {
+                match self.room_for_a_large_one(view).await {
+                    Some(room) => Some(room),
+                    None => return,
+                }
+            };
             let Some(delivery) = self.waiting.pop_front() else {
                 break;
             };
             // Each refusal is a call to the queue, which may take as long as its timeout.
             view.progress();
             match self.parse(&delivery) {
-                Ok((kind, trace_id, Some(steps))) => self.pending.push(Work {
-                    delivery,
-                    kind,
-                    trace_id,
-                    steps,
-                    locked_tries: 0,
-                }),
+                Ok((kind, trace_id, Some(steps))) => {
+                    let work = Work {
+                        delivery,
+                        kind,
+                        trace_id,
+                        items: steps.iter().map(|step| step.items.len()).sum(),
+                        steps,
+                        locked_tries: 0,
+                        _large: large,
+                    };
+                    planned += work.bytes();
+                    self.pending.push(work);
+                }
                 Ok((kind, trace_id, None)) => {
                     self.finish(delivery, kind, trace_id.as_deref(), Outcome::Ignored)
                         .await;
@@ -144,6 +212,22 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         if steps.len() > 1 {
             let dropped = plan::coalesce(&mut steps, self.shared.policy.update_if_exists);
             self.shared.metrics.coalesced.inc_by(dropped as u64);
+        }
+    }
+
+    /// Waits until few enough large bodies are planned in this process; `None` if it is to end first.
+    async fn room_for_a_large_one(&mut self, view: &ConsumerView) -> Option<OwnedSemaphorePermit> {
+        let mut room = std::pin::pin!(self.shared.large.clone().acquire_owned());
+        loop {
+            view.progress();
+            tokio::select! {
+                // Never closed, so never an error.
+                room = &mut room => return room.ok(),
+                () = tokio::time::sleep(LOOK) => self.extend().await,
+            }
+            if self.is_overdue() {
+                return None;
+            }
         }
     }
 
@@ -171,107 +255,6 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         };
         let trace_id = opened.trace_id.or_else(|| delivery.trace_header.clone());
         Ok((kind, trace_id, steps))
-    }
-
-    /// Writes what is pending and ends what is done. Returns how many are locked; `None` after an
-    /// error, when all of it is still pending.
-    async fn apply(&mut self) -> Option<usize> {
-        let steps: Vec<&Step> = self
-            .pending
-            .iter()
-            .flat_map(|work| &work.steps)
-            .filter(|step| !step.items.is_empty())
-            .collect();
-        let applied = match self.shared.store.apply(&steps).await {
-            Ok(applied) => applied,
-            Err(error) => {
-                tracing::debug!(%error, messages = self.pending.len(), "kept in hand until Redis takes writes");
-                return None;
-            }
-        };
-        // What a neighbour supersedes is done with only when that neighbour is.
-        let held: HashSet<String> = steps
-            .iter()
-            .zip(&applied)
-            .filter(|(_, applied)| **applied == Applied::Locked)
-            .map(|(step, _)| step.lock.clone())
-            .collect();
-        let mut applied = applied.into_iter();
-        let mut locked = 0;
-        for mut work in std::mem::take(&mut self.pending) {
-            let sent = work
-                .steps
-                .iter()
-                .filter(|step| !step.items.is_empty())
-                .count();
-            let superseded = work
-                .steps
-                .iter()
-                .filter(|step| step.items.is_empty() && held.contains(&step.lock))
-                .map(|_| Applied::Locked);
-            match verdict(applied.by_ref().take(sent).chain(superseded)) {
-                Verdict::Done(outcome) => {
-                    self.finish(work.delivery, work.kind, work.trace_id.as_deref(), outcome)
-                        .await;
-                }
-                Verdict::Rejected(reason) => {
-                    self.refuse(work.delivery, work.kind, Outcome::Failed, &reason)
-                        .await;
-                }
-                Verdict::Locked => {
-                    self.shared.metrics.locked.inc();
-                    work.locked_tries += 1;
-                    if work.locked_tries > self.shared.policy.lock_retries {
-                        self.shared
-                            .metrics
-                            .processed(work.kind, Outcome::Failed, None);
-                        tracing::warn!(
-                            message_id = work.delivery.message_id,
-                            tries = work.locked_tries,
-                            "the customer stays locked by an SDK; the message goes back to the queue"
-                        );
-                        let delay = retry_delay(work.delivery.receive_count);
-                        self.release(&[(work.delivery, delay)]).await;
-                    } else {
-                        locked += 1;
-                        self.pending.push(work);
-                    }
-                }
-            }
-        }
-        Some(locked)
-    }
-
-    /// Acknowledges a message that is done with.
-    async fn finish(
-        &self,
-        delivery: Delivery,
-        kind: Kind,
-        trace_id: Option<&str>,
-        outcome: Outcome,
-    ) {
-        let metrics = &self.shared.metrics;
-        metrics.inflight_messages.dec();
-        let lag_ms = delivery
-            .attributes
-            .sent
-            .map(|sent| now_ms().saturating_sub(sent));
-        metrics.processed(kind, outcome, lag_ms);
-        tracing::debug!(
-            message_id = delivery.message_id,
-            kind = kind.as_str(),
-            outcome = outcome.as_str(),
-            receive_count = delivery.receive_count,
-            lag_ms,
-            trace_id,
-            "done"
-        );
-        let acknowledgement = Acknowledgement {
-            message_id: delivery.message_id,
-            receipt: delivery.receipt,
-            expires: delivery.expires,
-        };
-        self.shared.acknowledger.acknowledge(acknowledgement).await;
     }
 
     /// Waits until Redis takes writes, keeping what is in hand. True if the process is to end
@@ -317,57 +300,5 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         for chunk in all.chunks(10) {
             self.release(chunk).await;
         }
-    }
-}
-
-/// Of a message, from what became of its steps. None at all: its neighbours superseded them.
-fn verdict(applied: impl Iterator<Item = Applied>) -> Verdict {
-    let (mut any_written, mut any_stale, mut any_skipped, mut any_locked) =
-        (false, false, false, false);
-    let mut rejected = None;
-    for step in applied {
-        match step {
-            Applied::Written { written, stale } => {
-                any_written |= written > 0;
-                any_stale |= stale > 0;
-            }
-            Applied::NotCached => any_skipped = true,
-            Applied::Locked => any_locked = true,
-            Applied::Failed(error) => rejected = Some(error.to_string()),
-        }
-    }
-    match rejected {
-        _ if any_locked => Verdict::Locked,
-        Some(reason) => Verdict::Rejected(reason),
-        None if any_written => Verdict::Done(Outcome::Applied),
-        None if any_skipped && !any_stale => Verdict::Done(Outcome::Skipped),
-        None => Verdict::Done(Outcome::Stale),
-    }
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_judged_by_all_its_steps() {
-        let written = |written, stale| Applied::Written { written, stale };
-        let judged = |steps: Vec<Applied>| match verdict(steps.into_iter()) {
-            Verdict::Done(outcome) => outcome.as_str(),
-            Verdict::Locked => "locked",
-            Verdict::Rejected(_) => "rejected",
-        };
-        assert_eq!(judged(vec![]), "stale");
-        assert_eq!(judged(vec![written(0, 3)]), "stale");
-        assert_eq!(judged(vec![written(1, 3)]), "applied");
-        assert_eq!(judged(vec![Applied::NotCached]), "skipped");
-        assert_eq!(judged(vec![written(1, 0), Applied::Locked]), "locked");
     }
 }

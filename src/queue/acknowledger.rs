@@ -107,18 +107,9 @@ async fn delete<Q: Queue>(
     _permit: OwnedSemaphorePermit,
 ) {
     let total = batch.len();
-    let late = batch
-        .iter()
-        .filter(|it| it.expires <= Instant::now())
-        .count();
-    if late > 0 {
-        metrics.acknowledged_late.inc_by(late as u64);
-        tracing::warn!(
-            messages = late,
-            "acknowledging after the visibility timeout: someone else may work on them too, harmlessly; raise the queue's visibility timeout if this stays"
-        );
-    }
+    let mut looked = None;
     for attempt in 1..=TRIES {
+        looked = Some(say_late(&batch, looked, &metrics));
         let receipts: Vec<&str> = batch.iter().map(|it| it.receipt.as_str()).collect();
         let started = Instant::now();
         let answer = queue.acknowledge(&receipts).await;
@@ -127,7 +118,7 @@ async fn delete<Q: Queue>(
             Ok(refused) => {
                 metrics
                     .acknowledged
-                    .inc_by((batch.len() - refused.len()) as u64);
+                    .inc_by(batch.len().saturating_sub(refused.len()) as u64);
                 let mut again = Vec::new();
                 for entry in refused {
                     if entry.sender_fault {
@@ -168,6 +159,21 @@ async fn delete<Q: Queue>(
         of = total,
         "could not delete messages that were applied; they come again, harmlessly"
     );
+}
+
+/// Says how many have expired since the time before, if there was one.
+fn say_late(batch: &[Acknowledgement], before: Option<Instant>, metrics: &Metrics) -> Instant {
+    let now = Instant::now();
+    let is_news = |expires| expires <= now && before.is_none_or(|before| expires > before);
+    let late = batch.iter().filter(|it| is_news(it.expires)).count();
+    if late > 0 {
+        metrics.acknowledged_late.inc_by(late as u64);
+        tracing::warn!(
+            messages = late,
+            "acknowledging after the visibility timeout: someone else may work on them too, harmlessly; raise the queue's visibility timeout if this stays"
+        );
+    }
+    now
 }
 
 fn give_up(error: &QueueError, attempt: u32) -> bool {

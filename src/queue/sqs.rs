@@ -1,5 +1,6 @@
 //! The queue in SQS. The only module that knows the AWS SDK for it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -122,7 +123,7 @@ impl Queue for SqsQueue {
             .send()
             .await
             .map_err(queue_error)?;
-        Ok(refused(answer.failed))
+        refused(answer.failed, receipts.len())
     }
 
     async fn change_visibility(
@@ -152,7 +153,7 @@ impl Queue for SqsQueue {
             .send()
             .await
             .map_err(queue_error)?;
-        Ok(refused(answer.failed))
+        refused(answer.failed, changes.len())
     }
 
     async fn settings(&self) -> Result<Settings, QueueError> {
@@ -232,17 +233,20 @@ fn delivery(message: Message, expires: Instant) -> Delivery {
     }
 }
 
-fn refused(failed: Vec<BatchResultErrorEntry>) -> Vec<Refused> {
-    failed
-        .into_iter()
-        .filter_map(|entry| {
-            Some(Refused {
-                position: entry.id.parse().ok()?,
-                code: entry.code,
-                sender_fault: entry.sender_fault,
-            })
-        })
-        .collect()
+/// The entries refused, each once. One that names none of ours makes the answer worthless.
+fn refused(failed: Vec<BatchResultErrorEntry>, entries: usize) -> Result<Vec<Refused>, QueueError> {
+    let mut refused = BTreeMap::new();
+    for entry in failed {
+        let position = entry.id.parse().ok().filter(|position| *position < entries);
+        let position =
+            position.ok_or_else(|| build_error("the answer names an entry that was not sent"))?;
+        refused.entry(position).or_insert(Refused {
+            position,
+            code: entry.code,
+            sender_fault: entry.sender_fault,
+        });
+    }
+    Ok(refused.into_values().collect())
 }
 
 fn build_error(error: impl std::fmt::Display) -> QueueError {
@@ -356,6 +360,23 @@ mod tests {
             ("", QueueErrorKind::Failed),
         ] {
             assert_eq!(kind_of(code), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_refused_once_and_a_strange_one_makes_the_answer_worthless() {
+        let entry = |id: &str| {
+            let entry = BatchResultErrorEntry::builder().id(id).code("Some");
+            entry.sender_fault(false).build().unwrap()
+        };
+        let positions = |failed| {
+            let refused = refused(failed, 3)?;
+            Ok::<_, QueueError>(refused.iter().map(|it| it.position).collect::<Vec<_>>())
+        };
+        let twice = vec![entry("2"), entry("0"), entry("2")];
+        assert_eq!(positions(twice), Ok(vec![0, 2]));
+        for strange in ["3", "x", ""] {
+            assert!(positions(vec![entry(strange)]).is_err(), "{strange}");
         }
     }
 

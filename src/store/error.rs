@@ -12,6 +12,18 @@ pub struct StoreError {
 
 /// Codes that speak of the key or the command, and will speak so for ever.
 const FINAL: [&str; 3] = ["WRONGTYPE", "CROSSSLOT", "ERR"];
+/// Codes that speak of the server, looked for inside a text as well.
+const PASSING: [&str; 9] = [
+    "READONLY",
+    "OOM",
+    "LOADING",
+    "MISCONF",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "NOAUTH",
+    "NOPERM",
+    "CLUSTERDOWN",
+];
 /// How Redis 7 says NOPERM from inside a script.
 const NOPERM_IN_SCRIPT: &str = "The user executing the script";
 
@@ -35,6 +47,15 @@ impl StoreError {
             let text = text.trim_start_matches("ERR ");
             return Self::healing(format!("NOPERM {}", first_sentence(text)));
         }
+        // Before Redis 7 an error that a script met came as "-OOM …", or behind the script's line.
+        let text = text.trim_start_matches('-');
+        let text = match PASSING
+            .iter()
+            .find_map(|code| text.find(&format!("-{code} ")))
+        {
+            Some(at) => &text[at + 1..],
+            None => text,
+        };
         let code = text.split(' ').next().unwrap_or_default();
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
         Self {
@@ -129,6 +150,15 @@ mod tests {
                 true,
             ),
             ("@user_script: 12: too many results to unpack", false),
+            (
+                "-READONLY You can't write against a read only replica.",
+                true,
+            ),
+            (
+                "@user_script: 47: -OOM command not allowed when used memory > 'maxmemory'.",
+                true,
+            ),
+            ("-WRONGTYPE Operation against a key", false),
         ] {
             assert_eq!(StoreError::of_redis(text).heals(), heals, "{text}");
         }

@@ -105,15 +105,16 @@ impl Gate {
     /// Closes the gate until the monitor finds Redis well.
     /// Returns whether it was open, and so the error is in the log.
     pub(super) fn close(&self, error: &StoreError) -> bool {
-        self.health.redis_down(&error.to_string());
-        self.metrics.redis_up.set(0);
-        if !self.open.send_replace(false) {
-            return false;
+        {
+            // One lock for all of it, so that opening and closing are never half done.
+            let mut strikes = self.strikes.lock().unwrap_or_else(|lock| lock.into_inner());
+            self.health.redis_down(&error.to_string());
+            self.metrics.redis_up.set(0);
+            if !self.open.send_replace(false) {
+                return false;
+            }
+            strikes.strike();
         }
-        self.strikes
-            .lock()
-            .unwrap_or_else(|lock| lock.into_inner())
-            .strike();
         if error.needs_a_person() {
             tracing::error!(%error, "Redis refuses us: check its password, user and permissions; receiving stops until it takes writes");
         } else {
@@ -129,10 +130,10 @@ impl Gate {
                 return;
             }
             strikes.opened = Some(Instant::now());
+            self.health.redis_up();
+            self.metrics.redis_up.set(1);
+            self.open.send_replace(true);
         }
-        self.health.redis_up();
-        self.metrics.redis_up.set(1);
-        self.open.send_replace(true);
         tracing::info!("Redis takes writes");
     }
 }

@@ -489,6 +489,64 @@ async fn without_a_redrive_policy_an_unreadable_message_is_kept_whole_and_then_d
     assert_eq!(worker.metric(DEAD_LETTERED).await, 2.0);
 }
 
+/// Lines about messages that are tried again are limited; what is given up is always said.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_that_is_given_up_is_named_in_the_log() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("MAX_RECEIVE_COUNT", 2)
+        .start()
+        .await;
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(queue.send(NO_JSON).await);
+    }
+    queue.wait_empty(SOON).await;
+    let logs = worker.logs();
+    let given_up: Vec<&str> = logs
+        .lines()
+        .filter(|line| line.contains("a message is given up"))
+        .collect();
+    assert_eq!(given_up.len(), 40, "{logs}");
+    for id in ids {
+        assert!(given_up.iter().any(|line| line.contains(&id)), "{id}");
+    }
+}
+
+/// A queue that cannot be asked yet may have a dead-letter queue all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_given_up_before_it_is_known_whether_there_is_a_dead_letter_queue() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let (queue, dead) = sqs.queue_with_dead_letters("q", 3, &[]).await;
+    let faults = FaultProxy::start(sqs.endpoint()).await;
+    faults.always("GetQueueAttributes", Fault::no_such_queue());
+    let worker = Worker::builder(&redis, &queue)
+        .endpoint(faults.url())
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    until("it is said", SOON, async || {
+        worker
+            .logs()
+            .contains("cannot ask for the queue's settings")
+    })
+    .await;
+    queue.send(NO_JSON).await;
+    until("it was refused", SOON, async || {
+        worker.logs().contains("it is tried again")
+    })
+    .await;
+    faults.clear("GetQueueAttributes");
+    until(
+        "the queue has moved it",
+        Duration::from_secs(60),
+        async || dead.depth().await == 1,
+    )
+    .await;
+    assert_eq!(dead_letters(&redis).len(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_dead_letters_are_kept_than_told() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);

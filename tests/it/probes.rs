@@ -339,7 +339,17 @@ async fn why_the_queue_fails_is_said_and_its_recovery_noticed() {
         stand.calls.clear("ReceiveMessage");
         worker.wait_ready().await;
         wait_log(&worker, "the queue answers again").await;
+        until("both consumers poll", SOON, async || {
+            worker
+                .http("/readyz")
+                .await
+                .body
+                .contains("\"consumers\":2")
+        })
+        .await;
         stand.applies("after", 1_000, SOON).await;
+        let again = count(&worker.logs(), "the queue answers again");
+        assert_eq!(again, 1, "{fault:?}: {}", worker.logs());
     });
     futures_util::future::join_all(checks).await;
 }

@@ -46,26 +46,21 @@ impl<Q: Queue> Batch<'_, Q> {
                 );
             }
             // A FIFO group waits for it, and a body does not get better.
-            let delay = if policy.fifo {
-                Duration::ZERO
-            } else {
-                retry_delay(count)
+            let delay = match (policy.fifo, known) {
+                (true, true) => Duration::ZERO,
+                (true, false) => retry_delay(count).min(FIFO_PATIENCE),
+                (false, _) => retry_delay(count),
             };
             return self.release(&[(delivery, delay)]).await;
         }
         if let Some(redrive) = redrive {
             if count == limit {
                 self.shared.metrics.dead_lettered.inc();
-            }
-            if count == limit
-                && let Some(unsaid) = self.shared.refusals.allow()
-            {
                 tracing::error!(
                     message_id,
                     kind = kind_name,
                     receive_count = count,
                     reason,
-                    unsaid,
                     "a message is given up and left for the dead-letter queue"
                 );
             }
@@ -77,7 +72,6 @@ impl<Q: Queue> Batch<'_, Q> {
             };
             return self.release(&[(delivery, delay)]).await;
         }
-        let unsaid = self.shared.refusals.allow();
         let letter = DeadLetter {
             message_id,
             reason,
@@ -85,6 +79,7 @@ impl<Q: Queue> Batch<'_, Q> {
             receive_count: count,
             sent_at: delivery.attributes.sent,
             body: &delivery.body,
+            type_attribute: delivery.attributes.kind.as_deref(),
         };
         match self
             .shared
@@ -94,17 +89,14 @@ impl<Q: Queue> Batch<'_, Q> {
         {
             Ok(()) => {
                 self.shared.metrics.dead_lettered.inc();
-                if unsaid.is_some() {
-                    tracing::error!(
-                        message_id,
-                        kind = kind_name,
-                        receive_count = count,
-                        reason,
-                        unsaid,
-                        "a message is given up; its body is kept in the dead-letter stream in Redis"
-                    );
-                }
-                self.shared.metrics.inflight_messages.dec();
+                tracing::error!(
+                    message_id,
+                    kind = kind_name,
+                    receive_count = count,
+                    reason,
+                    "a message is given up; its body is kept in the dead-letter stream in Redis"
+                );
+                self.in_flight.done(1);
                 let acknowledgement = Acknowledgement {
                     message_id: delivery.message_id,
                     receipt: delivery.receipt,
@@ -113,7 +105,9 @@ impl<Q: Queue> Batch<'_, Q> {
                 self.shared.acknowledger.acknowledge(acknowledgement).await;
             }
             Err(error) => {
-                tracing::warn!(message_id, %error, "a message to be given up could not be kept; it stays in the queue");
+                if let Some(unsaid) = self.shared.refusals.allow() {
+                    tracing::warn!(message_id, %error, unsaid, "a message to be given up could not be kept; it stays in the queue");
+                }
                 self.release(&[(delivery, retry_delay(count))]).await;
             }
         }

@@ -54,10 +54,7 @@ impl<Q: Queue> Batch<'_, Q> {
     /// after their visibility timeout.
     pub(super) async fn release(&self, messages: &[(Delivery, Duration)]) {
         let count = messages.len();
-        self.shared
-            .metrics
-            .inflight_messages
-            .dec_by(i64::try_from(count).unwrap_or(0));
+        self.in_flight.done(count);
         let changes: Vec<(&str, Duration)> = messages
             .iter()
             .map(|(delivery, delay)| (delivery.receipt.as_str(), *delay))
@@ -66,7 +63,7 @@ impl<Q: Queue> Batch<'_, Q> {
             self.shared
                 .metrics
                 .released
-                .inc_by((count - refused.len()) as u64);
+                .inc_by(count.saturating_sub(refused.len()) as u64);
         }
     }
 }
