@@ -7,6 +7,7 @@ use fred::prelude::*;
 use fred::types::config::{ReconnectError, TcpConfig, TlsConnector, UnresponsiveConfig};
 use secrecy::ExposeSecret;
 
+use super::StoreError;
 use crate::config::RedisConfig;
 
 /// A command that has no answer by then has failed, though it may still be carried out.
@@ -14,7 +15,27 @@ const COMMAND: Duration = Duration::from_millis(2_000);
 /// For connecting, authentication included: several round trips.
 const CONNECTION: Duration = Duration::from_millis(2_000);
 
+/// Begins to connect and never gives up; never waits.
 pub fn connect(redis: &RedisConfig) -> anyhow::Result<Client> {
+    let client = builder(redis)?
+        // For ever: a finite number would leave a dead client behind.
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, 800, 2))
+        .build()?;
+    // The task runs until the client quits; while it does, it reconnects.
+    drop(client.connect());
+    Ok(client)
+}
+
+/// Connects once, or says why it cannot.
+pub async fn connect_once(redis: &RedisConfig) -> anyhow::Result<Client> {
+    let mut builder = builder(redis)?;
+    builder.with_config(|config| config.fail_fast = true);
+    let client = builder.build()?;
+    client.init().await.map_err(StoreError::from)?;
+    Ok(client)
+}
+
+fn builder(redis: &RedisConfig) -> anyhow::Result<Builder> {
     let tls = redis.tls.then(TlsConnector::default_rustls).transpose();
     let config = Config {
         // Wait for a Redis that is not there yet.
@@ -29,7 +50,8 @@ pub fn connect(redis: &RedisConfig) -> anyhow::Result<Client> {
         tls: tls.context("cannot set up TLS for Redis")?.map(Into::into),
         ..Config::default()
     };
-    let client = Builder::from_config(config)
+    let mut builder = Builder::from_config(config);
+    builder
         .with_performance_config(|performance| performance.default_command_timeout = COMMAND)
         .with_connection_config(|connection| {
             connection.connection_timeout = CONNECTION;
@@ -54,11 +76,6 @@ pub fn connect(redis: &RedisConfig) -> anyhow::Result<Client> {
                 ReconnectError::MasterDown,
                 ReconnectError::ReadOnly,
             ];
-        })
-        // For ever: a finite number would leave a dead client behind.
-        .set_policy(ReconnectPolicy::new_exponential(0, 50, 800, 2))
-        .build()?;
-    // The task runs until the client quits; while it does, it reconnects.
-    drop(client.connect());
-    Ok(client)
+        });
+    Ok(builder)
 }
