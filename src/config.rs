@@ -7,10 +7,11 @@ mod aws;
 mod effective;
 mod read;
 mod redis;
+mod secret_file;
 mod unknown;
 mod variables;
 
-pub use redis::RedisConfig;
+pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
 pub use variables::{Need, VARIABLES, Variable};
 
 use std::collections::BTreeMap;
@@ -173,13 +174,14 @@ impl Config {
         let (known, rest): (Vec<_>, Vec<_>) = environment
             .into_iter()
             .partition(|(name, _)| VARIABLES.iter().any(|variable| variable.name == name));
-        let effective = effective::effective(&known);
+        let mut effective = effective::effective(&known);
         let mut raw: Raw = envy::from_iter(known).map_err(|error| {
             ConfigErrors(vec![format!("the environment cannot be read: {error}")])
         })?;
         let mut read = Reader::new(uses);
 
-        let redis = redis::read(&mut read, &mut raw);
+        secret_file::resolve(&mut read, &mut raw);
+        let redis = redis::read(&mut read, &mut raw, &mut effective, &mut warnings);
 
         let region = read.required("AWS_REGION", raw.aws_region);
         let queue_url = read.url("QUEUE_URL", raw.queue_url, None);

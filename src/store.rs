@@ -3,6 +3,7 @@
 mod connect;
 mod direct;
 mod error;
+mod link;
 mod monitor;
 mod write;
 
@@ -21,12 +22,13 @@ use crate::health::Health;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::plan::Step;
+use link::Link;
 use write::{Writer, integer};
 
 /// Compares and writes. Clones share one connection, on which concurrent calls are pipelined.
 #[derive(Clone)]
 pub struct Store {
-    client: Client,
+    link: Link,
     keys: Keys,
     writer: Writer,
     metrics: Metrics,
@@ -42,11 +44,11 @@ impl Store {
         metrics: Metrics,
         health: Arc<Health>,
     ) -> anyhow::Result<Self> {
-        let client = connect::connect(redis)?;
-        let gate = Gate::start(client.clone(), keys.marker(), health, metrics.clone());
+        let link = Link::start(redis)?;
+        let gate = Gate::start(link.clone(), keys.marker(), health, metrics.clone());
         Ok(Self {
-            writer: Writer::new(client.clone(), writes),
-            client,
+            writer: Writer::new(link.clone(), writes),
+            link,
             keys,
             metrics,
             gate,
@@ -62,10 +64,11 @@ impl Store {
             update_if_exists: false,
             lock_retries: 0,
         };
+        let link = Link::to(Client::default());
         Self {
-            client: Client::default(),
+            writer: Writer::new(link.clone(), &writes),
+            link,
             keys: Keys::new("p"),
-            writer: Writer::new(Client::default(), &writes),
             gate: Gate::opened_for_good(health, metrics.clone()),
             metrics,
         }
@@ -87,6 +90,7 @@ impl Store {
     fn failed(&self, error: StoreError) -> StoreError {
         self.metrics.redis_errors.inc();
         self.gate.close(&error);
+        self.link.look_again();
         error
     }
 
@@ -104,12 +108,13 @@ impl Store {
             ("body", letter.body.into()),
         ];
         let cap = ("MAXLEN", "=", i64::try_from(most).unwrap_or(i64::MAX));
-        let id: Result<String, Error> = self
-            .client
-            .xadd(self.keys.dead_letters(), false, cap, "*", fields)
-            .await;
-        id.map(drop).map_err(|error| {
-            let error = StoreError::from(error);
+        let kept = async {
+            let client = self.link.client()?;
+            let key = self.keys.dead_letters();
+            let _: String = client.xadd(key, false, cap, "*", fields).await?;
+            Ok(())
+        };
+        kept.await.map_err(|error: StoreError| {
             if error.heals() {
                 self.failed(error)
             } else {
@@ -120,14 +125,16 @@ impl Store {
 
     /// The server's version, once connected.
     pub fn version(&self) -> Option<String> {
-        self.client
-            .server_version()
-            .map(|version| version.to_string())
+        let client = self.link.client().ok()?;
+        client.server_version().map(|version| version.to_string())
     }
 
     /// Closes the connection.
     pub async fn close(&self) {
-        if let Err(error) = self.client.quit().await {
+        let Ok(client) = self.link.client() else {
+            return;
+        };
+        if let Err(error) = client.quit().await {
             tracing::debug!(%error, "closing the Redis connection failed");
         }
     }

@@ -44,6 +44,11 @@ impl Reader {
         self.problems.push(format!("{name} {what}"));
     }
 
+    /// The same, where the text names the variable itself.
+    pub fn complain(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
     pub fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
         if self.problems.is_empty() {
             Ok(config)

@@ -1,63 +1,115 @@
 //! Where Redis is, and who we are to it.
 
-use secrecy::SecretString;
+mod address;
+mod login;
+mod tls;
+mod topology;
+mod url;
+
+pub use address::Address;
+pub use login::{IamConfig, Login, Password};
+pub use tls::RedisTls;
+pub use topology::Topology;
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use super::read::{Reader, text};
 use super::variables::Raw;
 
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    pub host: String,
-    pub port: u16,
+    pub topology: Topology,
     pub db: u8,
-    pub username: Option<String>,
-    pub password: Option<SecretString>,
-    pub tls: bool,
+    pub login: Login,
+    pub tls: Option<RedisTls>,
+    /// Replicas that must confirm a batch before it is acknowledged; 0: none is asked.
+    pub wait_replicas: u8,
 }
 
-pub fn read(read: &mut Reader, raw: &mut Raw) -> RedisConfig {
-    let (host, port) = address(read, raw.redis_host.take(), raw.redis_port.take());
-    let username = read.either(
-        ("REDIS_USER", raw.redis_user.take()),
-        ("REDIS_USERNAME", raw.redis_username.take()),
-    );
-    let password = read.secret(raw.redis_password.take());
-    if username.is_some() && password.is_none() {
+pub fn read(
+    read: &mut Reader,
+    raw: &mut Raw,
+    effective: &mut BTreeMap<&'static str, String>,
+    warnings: &mut Vec<String>,
+) -> RedisConfig {
+    let prefix = text(raw.environment_prefix.clone())
+        .or_else(|| text(raw.redis_environment_prefix.clone()))
+        .unwrap_or_else(|| "production".to_owned());
+    let url = url::read(read, raw);
+    let topology = topology::read(read, raw, url.as_ref(), &prefix);
+    let db = database(read, raw, url.as_ref());
+    if db > 0
+        && let Topology::Cluster { .. } = topology
+    {
+        let why = if url.is_some() {
+            "REDIS_URL"
+        } else if raw.redis_mode.is_some() {
+            "REDIS_MODE"
+        } else {
+            "REDIS_HOST"
+        };
         read.problem(
-            "REDIS_PASSWORD",
-            "is not set, but REDIS_USER is: set both, or neither",
+            "REDIS_DB",
+            format!("is {db}, but {why} is of a cluster, which has no databases: unset REDIS_DB"),
         );
+    }
+    let tls = tls::read(read, raw, url.as_ref(), &topology);
+    let login = login::read(read, raw, url.as_ref(), &topology, tls.is_some());
+    // They may have come from a URL.
+    effective.insert("REDIS_DB", db.to_string());
+    effective.insert("REDIS_TLS", u8::from(tls.is_some()).to_string());
+    if tls.as_ref().is_some_and(|tls| tls.insecure) {
+        warnings.push("REDIS_TLS_INSECURE_SKIP_VERIFY=1: any certificate is taken for that of Redis, so whoever is on the way can read and change everything; set REDIS_TLS_CA_FILE instead".into());
     }
     RedisConfig {
-        host,
-        port,
-        db: read.number("REDIS_DB", raw.redis_db.take(), 0, 0..=255),
-        username,
-        password,
-        tls: read.boolean("REDIS_TLS", raw.redis_tls.take(), false),
+        topology,
+        db,
+        login,
+        tls,
+        wait_replicas: read.number(
+            "REDIS_WAIT_REPLICAS",
+            raw.redis_wait_replicas.take(),
+            0,
+            0..=100,
+        ),
     }
 }
 
-/// Host and port. Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis.
-fn address(read: &mut Reader, host: Option<String>, port: Option<String>) -> (String, u16) {
-    let (host, port) = (text(host), text(port));
-    if let Some(host) = &host
-        && (host.contains("://") || host.contains('/') || host.contains(char::is_whitespace))
-    {
+fn database(read: &mut Reader, raw: &mut Raw, url: Option<&url::Given>) -> u8 {
+    let of_url = url.and_then(|url| url.parsed.db.clone());
+    let own = text(raw.redis_db.take());
+    let db = read.optional_number("REDIS_DB", own, 0..=255);
+    let Some(of_url) = of_url else {
+        return db.unwrap_or(0);
+    };
+    let Ok(of_url) = of_url.parse() else {
+        read.problem("REDIS_URL", "ends in no database number, 0 to 255");
+        return 0;
+    };
+    if db.is_some_and(|db| db != of_url) {
         read.problem(
-            "REDIS_HOST",
-            format!("is \"{host}\": write the host alone, such as redis"),
+            "REDIS_DB",
+            format!("is not {of_url}, which REDIS_URL ends in: set it in one of them"),
         );
     }
-    let injected = port.as_deref().and_then(|port| port.strip_prefix("tcp://"));
-    let (linked, port) = match injected.and_then(|address| address.rsplit_once(':')) {
-        Some((linked, port)) => (Some(linked.to_owned()), Some(port.to_owned())),
-        None => (None, port),
-    };
-    let host = host.or(linked);
-    if host.is_none() {
-        read.required("REDIS_HOST", None);
-    }
-    let port = read.number("REDIS_PORT", port, 6379, 1..=65_535);
-    (host.unwrap_or_default(), port)
+    of_url
 }
+
+/// For the line at start: everything but secrets.
+impl fmt::Display for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.topology {
+            Topology::Standalone(address) => write!(f, "{address}/{}", self.db),
+            Topology::Unix(path) => write!(f, "{} database {}", path.display(), self.db),
+            Topology::Sentinel { nodes, master, .. } => {
+                let nodes = address::list(nodes);
+                write!(f, "{master}/{} by sentinels {nodes}", self.db)
+            }
+            Topology::Cluster { nodes, .. } => write!(f, "cluster {}", address::list(nodes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

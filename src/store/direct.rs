@@ -3,8 +3,9 @@
 use fred::prelude::*;
 use fred::types::Key;
 
+use super::link::Link;
 use super::write::Writer;
-use super::{Applied, StoreError, connect};
+use super::{Applied, StoreError};
 use crate::config::{RedisConfig, WriteConfig};
 use crate::plan::Step;
 
@@ -29,9 +30,10 @@ pub enum Ttl {
 impl Direct {
     /// Connects, or says why it cannot.
     pub async fn connect(redis: &RedisConfig, writes: &WriteConfig) -> anyhow::Result<Self> {
-        let client = connect::connect_once(redis).await?;
+        let link = Link::once(redis).await?;
+        let client = link.client()?;
         Ok(Self {
-            writer: Writer::new(client.clone(), writes),
+            writer: Writer::new(link, writes),
             client,
         })
     }

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fred::prelude::*;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::StoreError;
+use super::link::Link;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -59,19 +61,14 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
-    pub(super) fn start(
-        client: Client,
-        marker: String,
-        health: Arc<Health>,
-        metrics: Metrics,
-    ) -> Self {
+    pub(super) fn start(link: Link, marker: String, health: Arc<Health>, metrics: Metrics) -> Self {
         let gate = Self {
             open: watch::Sender::new(false),
             strikes: Arc::default(),
             health,
             metrics,
         };
-        tokio::spawn(monitor(gate.clone(), client, marker));
+        tokio::spawn(monitor(gate.clone(), link, marker));
         gate
     }
 
@@ -137,14 +134,21 @@ impl Gate {
     }
 }
 
-async fn monitor(gate: Gate, client: Client, marker: String) {
-    let mut errors = client.error_rx();
+async fn monitor(gate: Gate, link: Link, marker: String) {
+    let mut connection = Connection::default();
     let mut seen: Option<String> = None;
     let mut said = String::new();
     loop {
         // Anew each time: data that were lost right after this marker was set would go unnoticed.
         let fresh = format!("{:032x}", fastrand::u128(..));
-        match probe(&client, &marker, &fresh).await {
+        let answer = match link.client() {
+            Ok(client) => {
+                connection.is_now(&client);
+                probe(&client, &marker, &fresh).await
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(found) => {
                 if seen.as_ref().is_some_and(|seen| *seen != found) {
                     gate.metrics.redis_data_lost.inc();
@@ -157,12 +161,10 @@ async fn monitor(gate: Gate, client: Client, marker: String) {
                 gate.open();
             }
             Err(error) => {
-                // A wrong password and the like show up on the connection, not on commands.
-                let cause = std::iter::from_fn(|| errors.try_recv().ok()).last();
-                let error = match cause {
-                    Some((cause, _)) => StoreError::from(cause),
-                    None => error,
-                };
+                // Where nobody says where Redis is, that is why it does not answer.
+                let cause = link.trouble().or_else(|| connection.cause());
+                let error = cause.unwrap_or(error);
+                link.look_again();
                 let news = !gate.close(&error);
                 let text = error.to_string();
                 if text != said {
@@ -178,6 +180,30 @@ async fn monitor(gate: Gate, client: Client, marker: String) {
             }
         }
         tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// What happens on the connection itself: a wrong password and the like show up there, not on
+/// commands.
+#[derive(Default)]
+struct Connection {
+    id: String,
+    errors: Option<Receiver<(Error, Option<Server>)>>,
+}
+
+impl Connection {
+    fn is_now(&mut self, client: &Client) {
+        if self.id != client.id() {
+            client.id().clone_into(&mut self.id);
+            self.errors = Some(client.error_rx());
+        }
+    }
+
+    /// The last error since the last time.
+    fn cause(&mut self) -> Option<StoreError> {
+        let errors = self.errors.as_mut()?;
+        let last = std::iter::from_fn(|| errors.try_recv().ok()).last();
+        last.map(|(cause, _)| cause.into())
     }
 }
 

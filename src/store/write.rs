@@ -8,6 +8,7 @@ use fred::prelude::*;
 use fred::types::{Key, Value};
 
 use super::StoreError;
+use super::link::Link;
 use crate::config::WriteConfig;
 use crate::keys;
 use crate::plan::{Action, Step};
@@ -30,7 +31,7 @@ pub enum Applied {
 /// Calls the script. Clones share one connection, on which concurrent calls are pipelined.
 #[derive(Clone)]
 pub(super) struct Writer {
-    client: Client,
+    link: Link,
     script: Arc<Script>,
     ttl: i64,
     update_if_exists: bool,
@@ -48,10 +49,10 @@ const MOST_ARGUMENTS: usize = 4_000;
 const MOST_BYTES: usize = 1 << 20;
 
 impl Writer {
-    pub fn new(client: Client, writes: &WriteConfig) -> Self {
+    pub fn new(link: Link, writes: &WriteConfig) -> Self {
         const SOURCE: &str = include_str!("apply.lua");
         Self {
-            client,
+            link,
             script: Arc::new(Script {
                 source: Str::from_static(SOURCE),
                 sha1: fred::util::sha1_hash(SOURCE).into(),
@@ -91,21 +92,22 @@ impl Writer {
         trouble.map_or(Ok(applied), Err)
     }
 
-    async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, Error> {
+    async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
+        // One primary for all of a call, wherever the next one is.
+        let client = self.link.client()?;
         let (keys, arguments) = self.encode(steps);
-        let answer = self
-            .client
+        let answer: Result<_, Error> = client
             .evalsha(self.script.sha1.clone(), keys, arguments)
             .await;
         match answer {
-            // Redis forgets scripts on restart, failover and SCRIPT FLUSH.
+            // Redis forgets scripts on restart, failover and SCRIPT FLUSH; another node of a
+            // cluster never knew them.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let (keys, arguments) = self.encode(steps);
-                self.client
-                    .eval(self.script.source.clone(), keys, arguments)
-                    .await
+                let source = self.script.source.clone();
+                Ok(client.eval(source, keys, arguments).await?)
             }
-            answer => answer,
+            answer => Ok(answer?),
         }
     }
 
