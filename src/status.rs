@@ -101,6 +101,10 @@ impl Observer {
             ("dead_lettered", metrics.dead_lettered.get()),
             ("redis_errors", metrics.redis_errors.get()),
             ("redis_data_lost", metrics.redis_data_lost.get()),
+            (
+                "redis_replicas_missing",
+                metrics.redis_replicas_missing.get(),
+            ),
             ("consumers_restarted", metrics.consumers_restarted.get()),
         ];
         outcomes.into_iter().chain(others).collect()

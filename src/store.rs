@@ -5,6 +5,7 @@ mod direct;
 mod error;
 mod link;
 mod monitor;
+mod replicas;
 mod write;
 
 pub use direct::{Direct, Ttl};
@@ -23,6 +24,8 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::plan::Step;
 use link::Link;
+use monitor::Probe;
+use replicas::Replicas;
 use write::{Writer, integer};
 
 /// Compares and writes. Clones share one connection, on which concurrent calls are pipelined.
@@ -31,6 +34,7 @@ pub struct Store {
     link: Link,
     keys: Keys,
     writer: Writer,
+    replicas: Replicas,
     metrics: Metrics,
     gate: Gate,
 }
@@ -45,9 +49,13 @@ impl Store {
         health: Arc<Health>,
     ) -> anyhow::Result<Self> {
         let link = Link::start(redis)?;
-        let gate = Gate::start(link.clone(), keys.marker(), health, metrics.clone());
+        let missing = metrics.redis_replicas_missing.clone();
+        let replicas = Replicas::new(redis.wait_replicas, keys.marker(), missing);
+        let probe = Probe::new(link.clone(), replicas.clone(), keys.marker());
+        let gate = Gate::start(probe, health, metrics.clone());
         Ok(Self {
-            writer: Writer::new(link.clone(), writes),
+            writer: Writer::new(link.clone(), replicas.clone(), writes),
+            replicas,
             link,
             keys,
             metrics,
@@ -65,8 +73,10 @@ impl Store {
             lock_retries: 0,
         };
         let link = Link::to(Client::default());
+        let replicas = Replicas::new(0, String::new(), Default::default());
         Self {
-            writer: Writer::new(link.clone(), &writes),
+            writer: Writer::new(link.clone(), replicas.clone(), &writes),
+            replicas,
             link,
             keys: Keys::new("p"),
             gate: Gate::opened_for_good(health, metrics.clone()),
@@ -110,9 +120,10 @@ impl Store {
         let cap = ("MAXLEN", "=", i64::try_from(most).unwrap_or(i64::MAX));
         let kept = async {
             let client = self.link.client()?;
+            let writing = self.replicas.watch(&client);
             let key = self.keys.dead_letters();
             let _: String = client.xadd(key, false, cap, "*", fields).await?;
-            Ok(())
+            self.replicas.confirm(writing).await
         };
         kept.await.map_err(|error: StoreError| {
             if error.heals() {

@@ -2,11 +2,14 @@
 
 use fred::prelude::*;
 use fred::types::Key;
+use prometheus_client::metrics::counter::Counter;
 
 use super::link::Link;
+use super::replicas::Replicas;
 use super::write::Writer;
 use super::{Applied, StoreError};
 use crate::config::{RedisConfig, WriteConfig};
+use crate::keys::Keys;
 use crate::plan::Step;
 
 /// A connection without a gate or a monitor.
@@ -32,8 +35,10 @@ impl Direct {
     pub async fn connect(redis: &RedisConfig, writes: &WriteConfig) -> anyhow::Result<Self> {
         let link = Link::once(redis).await?;
         let client = link.client()?;
+        let marker = Keys::new(&writes.prefix).marker();
+        let replicas = Replicas::new(redis.wait_replicas, marker, Counter::default());
         Ok(Self {
-            writer: Writer::new(link, writes),
+            writer: Writer::new(link, replicas, writes),
             client,
         })
     }

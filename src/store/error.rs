@@ -78,6 +78,11 @@ impl StoreError {
         Self::lost(format!("{error:#}"), true)
     }
 
+    /// Written, and not known to be on replicas.
+    pub fn unconfirmed(why: &str) -> Self {
+        Self::healing(format!("the write is not confirmed: {why}"))
+    }
+
     fn healing(detail: String) -> Self {
         Self {
             heals: true,

@@ -9,6 +9,7 @@ use fred::types::{Key, Value};
 
 use super::StoreError;
 use super::link::Link;
+use super::replicas::Replicas;
 use crate::config::WriteConfig;
 use crate::keys;
 use crate::plan::{Action, Step};
@@ -32,6 +33,7 @@ pub enum Applied {
 #[derive(Clone)]
 pub(super) struct Writer {
     link: Link,
+    replicas: Replicas,
     script: Arc<Script>,
     ttl: i64,
     update_if_exists: bool,
@@ -49,10 +51,11 @@ const MOST_ARGUMENTS: usize = 4_000;
 const MOST_BYTES: usize = 1 << 20;
 
 impl Writer {
-    pub fn new(link: Link, writes: &WriteConfig) -> Self {
+    pub fn new(link: Link, replicas: Replicas, writes: &WriteConfig) -> Self {
         const SOURCE: &str = include_str!("apply.lua");
         Self {
             link,
+            replicas,
             script: Arc::new(Script {
                 source: Str::from_static(SOURCE),
                 sha1: fred::util::sha1_hash(SOURCE).into(),
@@ -95,20 +98,23 @@ impl Writer {
     async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
         // One primary for all of a call, wherever the next one is.
         let client = self.link.client()?;
+        let writing = self.replicas.watch(&client);
         let (keys, arguments) = self.encode(steps);
         let answer: Result<_, Error> = client
             .evalsha(self.script.sha1.clone(), keys, arguments)
             .await;
-        match answer {
+        let answer = match answer {
             // Redis forgets scripts on restart, failover and SCRIPT FLUSH; another node of a
             // cluster never knew them.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let (keys, arguments) = self.encode(steps);
                 let source = self.script.source.clone();
-                Ok(client.eval(source, keys, arguments).await?)
+                client.eval(source, keys, arguments).await?
             }
-            answer => Ok(answer?),
-        }
+            answer => answer?,
+        };
+        self.replicas.confirm(writing).await?;
+        Ok(answer)
     }
 
     fn encode(&self, steps: &[&Step]) -> (Vec<Key>, Vec<Value>) {

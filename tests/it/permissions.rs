@@ -11,7 +11,7 @@ use crate::support::worker::Worker;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// What docs/operations.md tells people to grant, and no more.
-const RIGHTS: &str = "~production:* ~production-* +ping +info +client|id +client|setname +select +eval +evalsha +get +mget +set +del +xadd";
+const RIGHTS: &str = "~production:* ~production-* +ping +info +client|id +client|setname +select +wait +eval +evalsha +get +mget +set +del +xadd";
 
 fn grant(redis: &Redis, rights: &str) {
     let mut command = vec!["ACL", "SETUSER", "sync", "reset", "on", ">pass"];

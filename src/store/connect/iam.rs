@@ -172,8 +172,16 @@ mod tests {
     #[test]
     fn the_token_has_the_published_form() {
         for (serverless, session, signature) in [
-            (false, None, "31bbae47bf069632a404361b1033f9f95768da9e64a3ffc7e8f2bbb91b099ef4"),
-            (true, Some("to/ken+=="), "e3ece2cfea0e3e16fdf8ef3f36dd656b8d80f0bdc3a11837bcfcce5725415dae"),
+            (
+                false,
+                None,
+                "31bbae47bf069632a404361b1033f9f95768da9e64a3ffc7e8f2bbb91b099ef4",
+            ),
+            (
+                true,
+                Some("to/ken+=="),
+                "e3ece2cfea0e3e16fdf8ef3f36dd656b8d80f0bdc3a11837bcfcce5725415dae",
+            ),
         ] {
             let token = made(serverless, session);
             assert!(
