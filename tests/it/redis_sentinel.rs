@@ -8,8 +8,10 @@ use crate::stand::{SOON, TWO_SECS, state};
 use crate::support::sentinel::{MASTER, Sentinels};
 use crate::support::sqs::Sqs;
 use crate::support::worker::{Builder, Worker};
-use crate::support::{Redis, until};
+use crate::support::{Redis, repo, until};
 
+/// What docs/operations.md tells people to grant on sentinels, and no more.
+const RIGHTS: &str = "+ping +info +client|id +client|setname +sentinel|get-master-addr-by-name";
 const LONG: Duration = Duration::from_secs(60);
 
 /// A primary and its replicas.
@@ -163,12 +165,8 @@ async fn a_primary_that_is_only_cut_off_is_left_all_the_same() {
 async fn sentinels_have_passwords_of_their_own_and_what_they_do_not_know_is_said() {
     let (servers, sqs) = tokio::join!(servers(0, &[]), Sqs::start());
     let queue = sqs.queue("q").await;
-    let sentinels = Sentinels::start(
-        &servers[0],
-        0,
-        "user guard on >watch allcommands allchannels\n",
-    )
-    .await;
+    let sentinels =
+        Sentinels::start(&servers[0], 0, &format!("user guard on >watch {RIGHTS}\n")).await;
     servers[0].cmd(&["ACL", "SETUSER", "sync", "on", ">pass", "~*", "&*", "+@all"]);
     let builder = by_sentinels(Worker::builder(&servers[0], &queue), &sentinels)
         .env("REDIS_USER", "sync")
@@ -176,6 +174,11 @@ async fn sentinels_have_passwords_of_their_own_and_what_they_do_not_know_is_said
         .env("REDIS_SENTINEL_USER", "guard")
         .env("REDIS_SENTINEL_PASSWORD", "watch");
     drop(builder.start().await);
+    let operations = std::fs::read_to_string(repo("docs/operations.md")).unwrap();
+    assert!(
+        operations.contains(RIGHTS),
+        "docs/operations.md does not name {RIGHTS}"
+    );
     let worker = builder
         .clone()
         .env("REDIS_SENTINEL_PASSWORD", "wrong-one")
