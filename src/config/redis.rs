@@ -36,8 +36,16 @@ pub fn read(
     let prefix = text(raw.environment_prefix.clone())
         .or_else(|| text(raw.redis_environment_prefix.clone()))
         .unwrap_or_else(|| "production".to_owned());
+    let has_url = [&raw.redis_url, &raw.redis_url_file]
+        .into_iter()
+        .any(|value| text(value.clone()).is_some());
     let url = url::read(read, raw);
-    let topology = topology::read(read, raw, url.as_ref(), &prefix);
+    let topology = if has_url && url.is_none() {
+        // What is wrong with it is known; what it would have said is not.
+        topology::absent()
+    } else {
+        topology::read(read, raw, url.as_ref(), &prefix)
+    };
     let db = database(read, raw, url.as_ref());
     if db > 0
         && let Topology::Cluster { .. } = topology

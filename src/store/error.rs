@@ -26,12 +26,11 @@ impl StoreError {
     /// Waiting alone will not mend it: someone has to set a password or a permission right.
     pub fn needs_a_person(&self) -> bool {
         const CODES: [&str; 5] = ["NOPERM", "WRONGPASS", "NOAUTH", "Authentication", "TLS"];
-        // A password where none is asked for, and a database that is not there.
-        const STARTS: [&str; 2] = ["ERR AUTH", "ERR DB index"];
+        const NO_DATABASE: &str = "ERR DB index";
         let code = self.detail.split([' ', ':']).next().unwrap_or_default();
         self.person
             || CODES.contains(&code)
-            || STARTS.iter().any(|start| self.detail.starts_with(start))
+            || self.detail.starts_with(NO_DATABASE)
     }
 
     /// What Redis said, as text that begins with a code. What does not is an error of our script on
@@ -120,7 +119,7 @@ impl From<Error> for StoreError {
 
 /// What rustls found wrong, from the debug output that is all that fred keeps of it.
 fn tls_message(text: &str) -> Option<String> {
-    const KNOWN: [(&str, &str); 9] = [
+    const KNOWN: [(&str, &str); 8] = [
         (
             "UnknownIssuer",
             "no CA that is trusted has signed the certificate of Redis: set REDIS_TLS_CA_FILE",
@@ -146,10 +145,6 @@ fn tls_message(text: &str) -> Option<String> {
         (
             "AlertReceived(",
             "Redis refuses the handshake: check REDIS_TLS_CERT_FILE and what Redis asks of clients",
-        ),
-        (
-            "InvalidMessage(",
-            "Redis does not speak TLS on this port: check REDIS_PORT, or unset REDIS_TLS",
         ),
     ];
     if let Some((_, means)) = KNOWN.iter().find(|(sign, _)| text.contains(sign)) {

@@ -128,11 +128,9 @@ async fn follow(
             Err(error) => Some(error),
         };
         let is_in_trouble = trouble.is_some();
-        let before = sender.send_replace(State {
-            trouble: trouble.clone(),
-            ..sender.borrow().clone()
-        });
-        match (before.trouble, trouble) {
+        let mut before = trouble.clone();
+        sender.send_modify(|state| std::mem::swap(&mut state.trouble, &mut before));
+        match (before, trouble) {
             (None, Some(error)) => {
                 tracing::warn!(%error, "nobody says where Redis' primary is");
             }

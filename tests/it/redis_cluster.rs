@@ -50,7 +50,9 @@ async fn all_are_there(cluster: &Cluster, queue: &TestQueue, count: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_moves_while_messages_flow() {
     let (cluster, sqs) = (Cluster::start(0, SLOT).await, Sqs::start().await);
-    let queue = sqs.queue("cluster").await;
+    let queue = sqs
+        .queue_with("cluster", &[("VisibilityTimeout", "2")])
+        .await;
     let worker = worker(&cluster, &queue).start().await;
     let status: serde_json::Value =
         serde_json::from_str(&worker.http("/status").await.body).unwrap();
@@ -80,7 +82,9 @@ async fn a_slot_moves_while_messages_flow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_lost_and_come_back() {
     let (cluster, sqs) = (Cluster::start(1, SLOT).await, Sqs::start().await);
-    let queue = sqs.queue("cluster").await;
+    let queue = sqs
+        .queue_with("cluster", &[("VisibilityTimeout", "2")])
+        .await;
     let first = cluster.nodes[0].port();
     // One address of a cluster, which only the mode can tell.
     let worker = worker(&cluster, &queue)
@@ -125,7 +129,9 @@ async fn nodes_are_lost_and_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_takes_a_cluster_for_one_server_says_so() {
     let (cluster, sqs) = (Cluster::start(0, SLOT).await, Sqs::start().await);
-    let queue = sqs.queue("cluster").await;
+    let queue = sqs
+        .queue_with("cluster", &[("VisibilityTimeout", "2")])
+        .await;
     let worker = Worker::builder(cluster.other(SLOT), &queue)
         .env("ENVIRONMENT_PREFIX", "{production}")
         .spawn();

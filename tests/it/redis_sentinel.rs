@@ -123,7 +123,7 @@ async fn a_failover_under_load_loses_nothing_that_was_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_only_cut_off_is_left_all_the_same() {
     let (servers, sqs) = tokio::join!(servers(1, &[]), Sqs::start());
-    let queue = sqs.queue("q").await;
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "2")]).await;
     let sentinels = Sentinels::start(&servers[0], 1, "").await;
     let first = sentinels.hosts();
     let (first, others) = first.split_once(',').unwrap();
@@ -164,7 +164,7 @@ async fn a_primary_that_is_only_cut_off_is_left_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_have_passwords_of_their_own_and_what_they_do_not_know_is_said() {
     let (servers, sqs) = tokio::join!(servers(0, &[]), Sqs::start());
-    let queue = sqs.queue("q").await;
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "2")]).await;
     let sentinels =
         Sentinels::start(&servers[0], 0, &format!("user guard on >watch {RIGHTS}\n")).await;
     servers[0].cmd(&["ACL", "SETUSER", "sync", "on", ">pass", "~*", "&*", "+@all"]);

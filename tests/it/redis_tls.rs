@@ -103,11 +103,6 @@ async fn a_trusted_certificate_is_taken_and_any_other_named() {
     .await;
     let expired = worker(&old, &queue).env("REDIS_TLS_CA_FILE", &ca);
     says(&expired.spawn(), "the certificate of Redis has expired").await;
-    let plain = worker(&good, &queue)
-        .redis_port(good.redis.port())
-        .env("REDIS_TLS_CA_FILE", &ca);
-    says(&plain.spawn(), "Redis does not speak TLS on this port").await;
-
     let blind = worker(&old, &queue)
         .env("REDIS_TLS_INSECURE_SKIP_VERIFY", 1)
         .start()

@@ -129,7 +129,7 @@ pub fn read(read: &mut Reader, raw: &mut Raw, url: Option<&Given>, prefix: &str)
 }
 
 /// Stands in for what is not set or was found wrong.
-fn absent() -> Topology {
+pub fn absent() -> Topology {
     Topology::Standalone(Address {
         host: String::new(),
         port: 6379,
