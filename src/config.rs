@@ -6,9 +6,12 @@
 mod aws;
 mod effective;
 mod read;
+mod redis;
+mod secret_file;
 mod unknown;
 mod variables;
 
+pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
 pub use variables::{Need, VARIABLES, Variable};
 
 use std::collections::BTreeMap;
@@ -67,16 +70,6 @@ pub struct StaticCredentials {
     pub access_key_id: SecretString,
     pub secret_access_key: SecretString,
     pub session_token: Option<SecretString>,
-}
-
-#[derive(Debug, Clone)]
-pub struct RedisConfig {
-    pub host: String,
-    pub port: u16,
-    pub db: u8,
-    pub username: Option<String>,
-    pub password: Option<SecretString>,
-    pub tls: bool,
 }
 
 /// How state is written.
@@ -145,18 +138,50 @@ pub fn port(environment: Vec<(String, String)>) -> Result<u16, ConfigErrors> {
 
 const PORT: u16 = 4000;
 
+/// What a command talks to. Required variables of what it does not are not missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uses {
+    Queue,
+    Redis,
+    Edge,
+}
+
+impl Uses {
+    pub const ALL: [Self; 3] = [Self::Queue, Self::Redis, Self::Edge];
+
+    fn requires(self, name: &str) -> bool {
+        match self {
+            Self::Queue => ["AWS_REGION", "QUEUE_URL"].contains(&name),
+            Self::Redis => name == "REDIS_HOST",
+            Self::Edge => name == "SERVER_API_KEY",
+        }
+    }
+}
+
 impl Config {
     /// Turns variables into meaning, or says all that is wrong with them.
     pub fn load(environment: Vec<(String, String)>) -> Result<Self, ConfigErrors> {
+        Self::load_for(environment, &Uses::ALL)
+    }
+
+    /// The same for a command that uses only some of it. What belongs to the rest is a placeholder
+    /// where it is not set.
+    pub fn load_for(
+        environment: Vec<(String, String)>,
+        uses: &[Uses],
+    ) -> Result<Self, ConfigErrors> {
         let mut warnings = unknown::warnings(&environment);
         let (known, rest): (Vec<_>, Vec<_>) = environment
             .into_iter()
             .partition(|(name, _)| VARIABLES.iter().any(|variable| variable.name == name));
-        let effective = effective::effective(&known);
-        let raw: Raw = envy::from_iter(known).map_err(|error| {
+        let mut effective = effective::effective(&known);
+        let mut raw: Raw = envy::from_iter(known).map_err(|error| {
             ConfigErrors(vec![format!("the environment cannot be read: {error}")])
         })?;
-        let mut read = Reader::default();
+        let mut read = Reader::new(uses);
+
+        secret_file::resolve(&mut read, &mut raw);
+        let redis = redis::read(&mut read, &mut raw, &mut effective, &mut warnings);
 
         let region = read.required("AWS_REGION", raw.aws_region);
         let queue_url = read.url("QUEUE_URL", raw.queue_url, None);
@@ -206,27 +231,6 @@ impl Config {
                 raw.max_inflight_bytes,
                 1 << 20..=1 << 40,
             ),
-        };
-
-        let (host, port) = read.redis_address(raw.redis_host, raw.redis_port);
-        let username = read.either(
-            ("REDIS_USER", raw.redis_user),
-            ("REDIS_USERNAME", raw.redis_username),
-        );
-        let password = read.secret(raw.redis_password);
-        if username.is_some() && password.is_none() {
-            read.problem(
-                "REDIS_PASSWORD",
-                "is not set, but REDIS_USER is: set both, or neither",
-            );
-        }
-        let redis = RedisConfig {
-            host,
-            port,
-            db: read.number("REDIS_DB", raw.redis_db, 0, 0..=255),
-            username,
-            password,
-            tls: read.boolean("REDIS_TLS", raw.redis_tls, false),
         };
 
         let prefix = read

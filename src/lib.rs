@@ -110,6 +110,7 @@ pub async fn run(
         settings: settings.clone(),
         recent: telemetry.recent,
         configuration: config.effective,
+        redis_mode: config.redis.topology.name(),
         redis_version: Box::new(move || asked.version()),
     });
     // Before anything is waited for, so that probes are always answered.

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use entitlement_sync::config::{self, Config};
 use entitlement_sync::{Ended, server, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
+mod commands;
 mod help;
 
 #[derive(Parser)]
@@ -26,10 +27,14 @@ enum Command {
         #[arg(long)]
         ready: bool,
     },
+    #[command(flatten)]
+    Operator(Box<commands::Command>),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
 }
 
-const BAD_CONFIGURATION: u8 = 78;
-const FAILED: u8 = 70;
+const BAD_CONFIGURATION: u8 = commands::BAD_CONFIGURATION;
+const FAILED: u8 = commands::FAILED;
 const OVERRAN: u8 = 75;
 
 fn main() -> ExitCode {
@@ -37,6 +42,17 @@ fn main() -> ExitCode {
     match command.unwrap_or(Command::Run) {
         Command::Run => run(),
         Command::Healthcheck { ready } => healthcheck(ready),
+        Command::Operator(command) => ExitCode::from(command.run()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "entitlement-sync",
+                &mut script,
+            );
+            ExitCode::from(commands::print(&script))
+        }
     }
 }
 

@@ -127,6 +127,7 @@ pub struct Metrics {
     pub queue_errors: Family<CallFailed, Counter>,
     pub redis_errors: Counter,
     pub redis_data_lost: Counter,
+    pub redis_replicas_missing: Counter,
     pub consumers_restarted: Counter,
     pub queue_calls: Family<Call, Histogram, fn() -> Histogram>,
     pub redis_calls: Histogram,
@@ -166,6 +167,7 @@ impl Metrics {
             queue_errors: Family::default(),
             redis_errors: Counter::default(),
             redis_data_lost: Counter::default(),
+            redis_replicas_missing: Counter::default(),
             consumers_restarted: Counter::default(),
             queue_calls: Family::new_with_constructor(|| Histogram::new(CALLS)),
             redis_calls: Histogram::new(CALLS),
@@ -229,6 +231,7 @@ impl Metrics {
             queue_errors "queue_errors" "Failed calls to the queue, by what was wrong";
             redis_errors "redis_errors" "Failed or timed-out writes to Redis";
             redis_data_lost "redis_data_lost" "Times that Redis was found to have lost its data";
+            redis_replicas_missing "redis_replicas_missing" "Times that too few replicas confirmed writes in time";
             consumers_restarted "consumers_restarted" "Consumers that panicked or stalled and were started again";
             queue_calls "queue_call_duration" "Time of calls to the queue; receives wait up to 20 s" Unit::Seconds;
             redis_calls "redis_call_duration" "Time of one batch of writes to Redis" Unit::Seconds;

@@ -20,6 +20,8 @@ pub struct Observer {
     pub recent: Recent,
     /// Variables and their values in force, secrets replaced.
     pub configuration: BTreeMap<&'static str, String>,
+    /// Such as `standalone` or `sentinel`.
+    pub redis_mode: &'static str,
     pub redis_version: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
@@ -68,7 +70,7 @@ impl Observer {
             uptime_secs: self.health.uptime().as_secs(),
             readiness: self.health.readiness(),
             unready_reason: self.health.unready_reason(),
-            redis_mode: "standalone",
+            redis_mode: self.redis_mode,
             redis_version: (self.redis_version)(),
             queue: Queue {
                 visibility_timeout_secs: settings.visibility_timeout.as_secs(),
@@ -99,6 +101,10 @@ impl Observer {
             ("dead_lettered", metrics.dead_lettered.get()),
             ("redis_errors", metrics.redis_errors.get()),
             ("redis_data_lost", metrics.redis_data_lost.get()),
+            (
+                "redis_replicas_missing",
+                metrics.redis_replicas_missing.get(),
+            ),
             ("consumers_restarted", metrics.consumers_restarted.get()),
         ];
         outcomes.into_iter().chain(others).collect()

@@ -7,18 +7,46 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::ConfigErrors;
+use super::{ConfigErrors, Uses};
 
 /// Parses values and remembers every problem, and every secret met on the way.
 #[derive(Default)]
 pub struct Reader {
     problems: Vec<String>,
     secrets: Vec<SecretString>,
+    /// What a required variable may be for, to be missed.
+    uses: Vec<Uses>,
 }
 
 impl Reader {
+    pub fn new(uses: &[Uses]) -> Self {
+        Self {
+            uses: uses.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// A required variable that is not set, where what it is for is used.
+    fn missing(&mut self, name: &str) {
+        let Some(variable) = super::VARIABLES.iter().find(|it| it.name == name) else {
+            return;
+        };
+        if self.uses.iter().any(|uses| uses.requires(name)) {
+            let example = variable.example;
+            self.problem(
+                name,
+                format!("is not set: set it, such as {name}={example}"),
+            );
+        }
+    }
+
     pub fn problem(&mut self, name: &str, what: impl Display) {
         self.problems.push(format!("{name} {what}"));
+    }
+
+    /// The same, where the text names the variable itself.
+    pub fn complain(&mut self, problem: String) {
+        self.problems.push(problem);
     }
 
     pub fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
@@ -38,16 +66,7 @@ impl Reader {
         let value = text(value);
         let secret = name == "SERVER_API_KEY";
         match &value {
-            None => {
-                let example = super::VARIABLES
-                    .iter()
-                    .find(|variable| variable.name == name)
-                    .map_or("", |variable| variable.example);
-                self.problem(
-                    name,
-                    format!("is not set: set it, such as {name}={example}"),
-                );
-            }
+            None => self.missing(name),
             Some(value) if secret => self.secrets.push(value.clone().into()),
             Some(_) => {}
         }
@@ -194,30 +213,6 @@ impl Reader {
         Some(dsn)
     }
 
-    /// Host and port. Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis.
-    pub fn redis_address(&mut self, host: Option<String>, port: Option<String>) -> (String, u16) {
-        let (host, port) = (text(host), text(port));
-        if let Some(host) = &host
-            && (host.contains("://") || host.contains('/') || host.contains(char::is_whitespace))
-        {
-            self.problem(
-                "REDIS_HOST",
-                format!("is \"{host}\": write the host alone, such as redis"),
-            );
-        }
-        let injected = port.as_deref().and_then(|port| port.strip_prefix("tcp://"));
-        let (linked, port) = match injected.and_then(|address| address.rsplit_once(':')) {
-            Some((linked, port)) => (Some(linked.to_owned()), Some(port.to_owned())),
-            None => (None, port),
-        };
-        let host = host.or(linked);
-        if host.is_none() {
-            self.required("REDIS_HOST", None);
-        }
-        let port = self.number("REDIS_PORT", port, 6379, 1..=65_535);
-        (host.unwrap_or_default(), port)
-    }
-
     /// `RUST_LOG` as it is, or the level for our own lines and warnings of the libraries.
     pub fn log_filter(&mut self, rust_log: Option<String>, level: Option<String>) -> String {
         const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -237,7 +232,7 @@ impl Reader {
 }
 
 /// Trimmed; an empty string counts as unset.
-fn text(value: Option<String>) -> Option<String> {
+pub fn text(value: Option<String>) -> Option<String> {
     let value = value?;
     let trimmed = value.trim();
     (!trimmed.is_empty()).then(|| trimmed.to_owned())

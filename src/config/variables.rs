@@ -52,12 +52,20 @@ variables! {
         "URL of the SQS queue, standard or FIFO.";
     server_api_key "SERVER_API_KEY" Required secret "server-key"
         "Full-access server API key, for the Edge API.";
+    server_api_key_file "SERVER_API_KEY_FILE" Optional plain ""
+        "File that holds SERVER_API_KEY.";
     aws_access_key_id "AWS_ACCESS_KEY_ID" Optional secret ""
         "Static credentials. Without them: the AWS default chain, else the Edge API's queue credentials.";
+    aws_access_key_id_file "AWS_ACCESS_KEY_ID_FILE" Optional plain ""
+        "File that holds AWS_ACCESS_KEY_ID.";
     aws_secret_access_key "AWS_SECRET_ACCESS_KEY" Optional secret ""
         "Belongs to AWS_ACCESS_KEY_ID.";
+    aws_secret_access_key_file "AWS_SECRET_ACCESS_KEY_FILE" Optional plain ""
+        "File that holds AWS_SECRET_ACCESS_KEY.";
     aws_session_token "AWS_SESSION_TOKEN" Optional secret ""
         "Belongs to temporary static credentials; they are not renewed.";
+    aws_session_token_file "AWS_SESSION_TOKEN_FILE" Optional plain ""
+        "File that holds AWS_SESSION_TOKEN.";
     aws_endpoint_url_sqs "AWS_ENDPOINT_URL_SQS" Optional plain ""
         "Where SQS requests go. Without it: AWS_ENDPOINT_URL, else the origin of QUEUE_URL.";
     aws_endpoint_url "AWS_ENDPOINT_URL" Optional plain ""
@@ -67,7 +75,13 @@ variables! {
     redis_environment_prefix "REDIS_ENVIRONMENT_PREFIX" Alias("ENVIRONMENT_PREFIX") plain ""
         "The same, as the vendor's chart spells it.";
     redis_host "REDIS_HOST" Required plain "redis"
-        "Host of the Redis primary.";
+        "Host of the Redis primary, or `host:port` of several cluster nodes, separated by commas. REDIS_URL or REDIS_SENTINEL_HOSTS may stand in.";
+    redis_url "REDIS_URL" Optional secret ""
+        "All in one: `redis://user:password@host:port/db`; also `rediss`, `unix`, `redis-sentinel` and `redis-cluster`, see docs/redis.md.";
+    redis_url_file "REDIS_URL_FILE" Optional plain ""
+        "File that holds REDIS_URL; its user and password are read again for each connection.";
+    redis_mode "REDIS_MODE" Optional plain ""
+        "standalone, sentinel or cluster, where it cannot be told from the rest: cluster for a cluster of which one address is given.";
     redis_port "REDIS_PORT" Default("6379") plain "6379"
         "Port of Redis; Kubernetes' injected `tcp://host:port` is understood.";
     redis_db "REDIS_DB" Default("0") plain "0"
@@ -78,8 +92,38 @@ variables! {
         "The same, as the vendor's chart spells it.";
     redis_password "REDIS_PASSWORD" Optional secret ""
         "Redis password.";
+    redis_password_file "REDIS_PASSWORD_FILE" Optional plain ""
+        "File that holds REDIS_PASSWORD; read again for each connection.";
     redis_tls "REDIS_TLS" Default("0") plain "0"
-        "1 to speak TLS to Redis; certificates are always verified, against the system's roots.";
+        "1 to speak TLS to Redis; certificates are verified, against the system's roots.";
+    redis_tls_ca_file "REDIS_TLS_CA_FILE" Optional plain ""
+        "PEM file of the CAs to verify Redis against, in place of the system's roots.";
+    redis_tls_cert_file "REDIS_TLS_CERT_FILE" Optional plain ""
+        "PEM file of our client certificate and its chain.";
+    redis_tls_key_file "REDIS_TLS_KEY_FILE" Optional plain ""
+        "PEM file of the client certificate's private key.";
+    redis_tls_server_name "REDIS_TLS_SERVER_NAME" Optional plain ""
+        "Name that the certificate of Redis must hold, where it is not the host connected to.";
+    redis_tls_insecure_skip_verify "REDIS_TLS_INSECURE_SKIP_VERIFY" Default("0") plain "0"
+        "1 to take any certificate: whoever is on the way can read and change everything.";
+    redis_sentinel_hosts "REDIS_SENTINEL_HOSTS" Optional plain ""
+        "Sentinels, separated by commas, such as `a:26379,b:26379`; in place of REDIS_HOST.";
+    redis_sentinel_master "REDIS_SENTINEL_MASTER" Optional plain ""
+        "Name of the primary, as the sentinels know it.";
+    redis_sentinel_user "REDIS_SENTINEL_USER" Optional plain ""
+        "ACL user of the sentinels themselves.";
+    redis_sentinel_password "REDIS_SENTINEL_PASSWORD" Optional secret ""
+        "Password of the sentinels themselves.";
+    redis_sentinel_password_file "REDIS_SENTINEL_PASSWORD_FILE" Optional plain ""
+        "File that holds REDIS_SENTINEL_PASSWORD; read again for each connection.";
+    redis_iam_auth "REDIS_IAM_AUTH" Default("0") plain "0"
+        "1 to log in to ElastiCache by IAM, as REDIS_USER and over TLS, in place of a password.";
+    redis_iam_cache_name "REDIS_IAM_CACHE_NAME" Optional plain ""
+        "Name of the replication group or serverless cache, for REDIS_IAM_AUTH.";
+    redis_iam_serverless "REDIS_IAM_SERVERLESS" Default("0") plain "0"
+        "1 where REDIS_IAM_CACHE_NAME is a serverless cache.";
+    redis_wait_replicas "REDIS_WAIT_REPLICAS" Default("0") plain "0"
+        "Replicas that must confirm each batch before its messages are acknowledged.";
     keys_ttl_in_secs "KEYS_TTL_IN_SECS" Default("604800") plain "604800"
         "Seconds that keys live after each write; negative: for ever.";
     cache_update_policy "CACHE_UPDATE_POLICY" Default("UPSERT") plain "UPSERT"
@@ -106,6 +150,8 @@ variables! {
         "The Edge API.";
     sentry_dsn "SENTRY_DSN" Optional secret ""
         "Where errors are reported. Without it, it is fetched from the Edge API.";
+    sentry_dsn_file "SENTRY_DSN_FILE" Optional plain ""
+        "File that holds SENTRY_DSN.";
     disable_sentry "DISABLE_SENTRY" Default("0") plain "0"
         "1 to report errors nowhere.";
     log_format "LOG_FORMAT" Optional plain ""

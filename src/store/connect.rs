@@ -1,35 +1,102 @@
 //! How the connection is set up: every default of fred that would lose or hang is set here.
 
+mod credentials;
+mod iam;
+mod tls;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use fred::prelude::*;
-use fred::types::config::{ReconnectError, TcpConfig, TlsConnector, UnresponsiveConfig};
-use secrecy::ExposeSecret;
+use fred::types::config::{
+    CredentialProvider, ReconnectError, Server, TcpConfig, UnresponsiveConfig,
+};
 
-use crate::config::RedisConfig;
+use super::StoreError;
+use crate::config::{Address, Login, RedisConfig, Topology};
+use credentials::Credentials;
 
 /// A command that has no answer by then has failed, though it may still be carried out.
 const COMMAND: Duration = Duration::from_millis(2_000);
 /// For connecting, authentication included: several round trips.
 const CONNECTION: Duration = Duration::from_millis(2_000);
+/// The same for a node that is only asked where the primary is: there are others.
+const QUESTION: Duration = Duration::from_millis(1_000);
 
-pub fn connect(redis: &RedisConfig) -> anyhow::Result<Client> {
-    let tls = redis.tls.then(TlsConnector::default_rustls).transpose();
+/// Begins to connect to the primary and never gives up; never waits.
+pub fn connect(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Client> {
+    let client = builder(redis, at, &redis.login)?
+        .with_config(|config| config.database = database(redis))
+        // For ever: a finite number would leave a dead client behind.
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, 800, 2))
+        .build()?;
+    // The task runs until the client quits; while it does, it reconnects.
+    drop(client.connect());
+    Ok(client)
+}
+
+/// Connects to the primary once, or says why it cannot.
+pub async fn connect_once(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Client> {
+    let mut builder = builder(redis, at, &redis.login)?;
+    builder.with_config(|config| {
+        config.database = database(redis);
+        config.fail_fast = true;
+    });
+    let client = builder.build()?;
+    client.init().await.map_err(StoreError::from)?;
+    Ok(client)
+}
+
+/// Connects once to a sentinel or a node of a cluster, to ask where the primary is.
+pub async fn connect_to_ask(redis: &RedisConfig, node: &Address) -> anyhow::Result<Client> {
+    let login = match &redis.topology {
+        Topology::Sentinel { login, .. } => login,
+        _ => &redis.login,
+    };
+    let mut builder = builder(redis, Some(node), login)?;
+    builder
+        .with_config(|config| config.fail_fast = true)
+        .with_performance_config(|performance| performance.default_command_timeout = QUESTION)
+        .with_connection_config(|connection| {
+            connection.connection_timeout = QUESTION;
+            connection.internal_command_timeout = QUESTION;
+        });
+    let client = builder.build()?;
+    client.init().await.map_err(StoreError::from)?;
+    Ok(client)
+}
+
+/// Whether what the connection needs is there, certificates above all.
+pub fn check(redis: &RedisConfig) -> anyhow::Result<()> {
+    redis.tls.as_ref().map(tls::config).transpose().map(drop)
+}
+
+/// A cluster has no databases, and may refuse to be asked for one.
+fn database(redis: &RedisConfig) -> Option<u8> {
+    (!matches!(redis.topology, Topology::Cluster { .. })).then_some(redis.db)
+}
+
+fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::Result<Builder> {
+    let server_name = redis.tls.as_ref().and_then(|tls| tls.server_name.clone());
+    let centralized = |address: &Address| ServerConfig::Centralized {
+        server: Server::new_with_tls(address.host.clone(), address.port, server_name.clone()),
+    };
+    let server = match (at, &redis.topology) {
+        (Some(address), _) | (None, Topology::Standalone(address)) => centralized(address),
+        (None, Topology::Unix(path)) => ServerConfig::Unix { path: path.clone() },
+        (None, topology) => anyhow::bail!("the primary of {} is not known", topology.name()),
+    };
     let config = Config {
         // Wait for a Redis that is not there yet.
         fail_fast: false,
-        server: ServerConfig::new_centralized(redis.host.clone(), redis.port),
-        database: Some(redis.db),
-        username: redis.username.clone(),
-        password: redis
-            .password
-            .as_ref()
-            .map(|it| it.expose_secret().to_owned()),
-        tls: tls.context("cannot set up TLS for Redis")?.map(Into::into),
+        server,
+        tls: redis.tls.as_ref().map(tls::config).transpose()?,
+        credential_provider: Credentials::new(login)
+            .map(|credentials| Arc::new(credentials) as Arc<dyn CredentialProvider>),
         ..Config::default()
     };
-    let client = Builder::from_config(config)
+    let mut builder = Builder::from_config(config);
+    builder
         .with_performance_config(|performance| performance.default_command_timeout = COMMAND)
         .with_connection_config(|connection| {
             connection.connection_timeout = CONNECTION;
@@ -54,11 +121,6 @@ pub fn connect(redis: &RedisConfig) -> anyhow::Result<Client> {
                 ReconnectError::MasterDown,
                 ReconnectError::ReadOnly,
             ];
-        })
-        // For ever: a finite number would leave a dead client behind.
-        .set_policy(ReconnectPolicy::new_exponential(0, 50, 800, 2))
-        .build()?;
-    // The task runs until the client quits; while it does, it reconnects.
-    drop(client.connect());
-    Ok(client)
+        });
+    Ok(builder)
 }

@@ -7,6 +7,7 @@ use fred::error::{Error, ErrorKind};
 #[error("{detail}")]
 pub struct StoreError {
     heals: bool,
+    person: bool,
     detail: String,
 }
 
@@ -36,8 +37,10 @@ impl StoreError {
 
     /// Waiting alone will not mend it: someone has to set a password or a permission right.
     pub fn needs_a_person(&self) -> bool {
+        const CODES: [&str; 5] = ["NOPERM", "WRONGPASS", "NOAUTH", "Authentication", "TLS"];
+        const NO_DATABASE: &str = "ERR DB index";
         let code = self.detail.split([' ', ':']).next().unwrap_or_default();
-        ["NOPERM", "WRONGPASS", "NOAUTH", "Authentication"].contains(&code)
+        self.person || CODES.contains(&code) || self.detail.starts_with(NO_DATABASE)
     }
 
     /// What Redis said, as text that begins with a code. What does not is an error of our script on
@@ -60,6 +63,7 @@ impl StoreError {
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
         Self {
             heals: is_code && !FINAL.contains(&code),
+            person: false,
             // The code and the sentence are Redis's own; what follows may name keys.
             detail: first_sentence(text),
         }
@@ -74,9 +78,33 @@ impl StoreError {
         Self::healing("Redis gave an answer that cannot be".into())
     }
 
+    /// The primary is looked for and was not found yet.
+    pub fn looking() -> Self {
+        Self::healing("the primary is being looked for".into())
+    }
+
+    /// Nobody says where the primary is.
+    pub fn lost(detail: String, needs_a_person: bool) -> Self {
+        Self {
+            person: needs_a_person,
+            ..Self::healing(detail)
+        }
+    }
+
+    /// The connection cannot even be set up.
+    pub fn setup(error: &anyhow::Error) -> Self {
+        Self::lost(format!("{error:#}"), true)
+    }
+
+    /// Written, and not known to be on replicas.
+    pub fn unconfirmed(why: &str) -> Self {
+        Self::healing(format!("the write is not confirmed: {why}"))
+    }
+
     fn healing(detail: String) -> Self {
         Self {
             heals: true,
+            person: false,
             detail,
         }
     }
@@ -89,6 +117,13 @@ impl From<Error> for StoreError {
                 Self::of_redis(error.details())
             }
             ErrorKind::Timeout => Self::timeout(),
+            ErrorKind::IO | ErrorKind::Tls if tls_message(error.details()).is_some() => {
+                Self::healing(tls_message(error.details()).unwrap_or_default())
+            }
+            // To whoever is connected to one node of a cluster, and to us while a slot moves.
+            ErrorKind::Cluster if error.details().starts_with("MOVED") => Self::healing(
+                "MOVED: our keys are on another node of a cluster, which is followed with REDIS_MODE=cluster".into(),
+            ),
             ErrorKind::IO => {
                 Self::healing(format!("not reachable: {}", io_message(error.details())))
             }
@@ -101,9 +136,56 @@ impl From<Error> for StoreError {
     }
 }
 
+/// What rustls found wrong, from the debug output that is all that fred keeps of it.
+fn tls_message(text: &str) -> Option<String> {
+    const KNOWN: [(&str, &str); 8] = [
+        (
+            "UnknownIssuer",
+            "no CA that is trusted has signed the certificate of Redis: set REDIS_TLS_CA_FILE",
+        ),
+        ("(Expired", "the certificate of Redis has expired"),
+        ("(NotValidYet", "the certificate of Redis is not valid yet"),
+        (
+            "NotValidForName",
+            "the certificate of Redis is for another name: set REDIS_TLS_SERVER_NAME, or connect by a name that it holds",
+        ),
+        (
+            "CertificateRequired",
+            "Redis wants a client certificate: set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE",
+        ),
+        (
+            "AlertReceived(UnknownCA",
+            "Redis does not trust the CA of our client certificate: check REDIS_TLS_CERT_FILE",
+        ),
+        (
+            "AlertReceived(CertificateExpired",
+            "our client certificate has expired: check REDIS_TLS_CERT_FILE",
+        ),
+        (
+            "AlertReceived(",
+            "Redis refuses the handshake: check REDIS_TLS_CERT_FILE and what Redis asks of clients",
+        ),
+    ];
+    if let Some((_, means)) = KNOWN.iter().find(|(sign, _)| text.contains(sign)) {
+        return Some(format!("TLS: {means}"));
+    }
+    let general = text.split_once("General(\"").map(|(_, rest)| rest);
+    if let Some(general) = general {
+        let words = general.replace('\\', "");
+        return Some(format!(
+            "TLS: {}",
+            first_sentence(words.trim_end_matches(['"', ')', ' ', '}']))
+        ));
+    }
+    text.contains("InvalidCertificate(")
+        .then(|| "TLS: the certificate of Redis is not valid".to_owned())
+}
+
 /// The words in `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
 fn io_message(text: &str) -> String {
-    let words = text.split_once("message: \"");
+    let words = text
+        .split_once("message: \"")
+        .or_else(|| text.split_once("error: \""));
     let words = words.and_then(|(_, rest)| rest.split_once('"'));
     words.map_or_else(|| first_sentence(text), |(words, _)| first_sentence(words))
 }

@@ -4,10 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fred::prelude::*;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::StoreError;
+use super::link::Link;
+use super::replicas::Replicas;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -59,19 +62,14 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
-    pub(super) fn start(
-        client: Client,
-        marker: String,
-        health: Arc<Health>,
-        metrics: Metrics,
-    ) -> Self {
+    pub(super) fn start(probe: Probe, health: Arc<Health>, metrics: Metrics) -> Self {
         let gate = Self {
             open: watch::Sender::new(false),
             strikes: Arc::default(),
             health,
             metrics,
         };
-        tokio::spawn(monitor(gate.clone(), client, marker));
+        tokio::spawn(monitor(gate.clone(), probe));
         gate
     }
 
@@ -138,14 +136,11 @@ impl Gate {
     }
 }
 
-async fn monitor(gate: Gate, client: Client, marker: String) {
-    let mut errors = client.error_rx();
+async fn monitor(gate: Gate, mut probe: Probe) {
     let mut seen: Option<String> = None;
     let mut said = String::new();
     loop {
-        // Anew each time: data that were lost right after this marker was set would go unnoticed.
-        let fresh = format!("{:032x}", fastrand::u128(..));
-        match probe(&client, &marker, &fresh).await {
+        match probe.ask().await {
             Ok(found) => {
                 if seen.as_ref().is_some_and(|seen| *seen != found) {
                     gate.metrics.redis_data_lost.inc();
@@ -158,12 +153,8 @@ async fn monitor(gate: Gate, client: Client, marker: String) {
                 gate.open();
             }
             Err(error) => {
-                // A wrong password and the like show up on the connection, not on commands.
-                let cause = std::iter::from_fn(|| errors.try_recv().ok()).last();
-                let error = match cause {
-                    Some((cause, _)) => StoreError::from(cause),
-                    None => error,
-                };
+                let error = probe.cause().unwrap_or(error);
+                probe.link.look_again();
                 let news = !gate.close(&error);
                 let text = error.to_string();
                 if text != said {
@@ -182,16 +173,59 @@ async fn monitor(gate: Gate, client: Client, marker: String) {
     }
 }
 
-/// A round trip that reads and writes as the work does: a replica, a full Redis or one that lacks
-/// a permission answers PING all the same.
-async fn probe(client: &Client, marker: &str, fresh: &str) -> Result<String, StoreError> {
-    const SCRIPT: &str = include_str!("probe.lua");
-    // A probe that is carried out late does no harm, so an outer timeout is safe here.
-    let script = client.eval::<String, _, _, _>(SCRIPT, vec![marker], vec![fresh]);
-    let asked = async { tokio::try_join!(client.ping::<String>(None), script) };
-    match timeout(ANSWER, asked).await {
-        Ok(Ok((_, found))) => Ok(found),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(StoreError::timeout()),
+/// Asks whether Redis can be worked with, and remembers what happens on the connection meanwhile: a
+/// wrong password and the like show up there, not on commands.
+pub(super) struct Probe {
+    link: Link,
+    replicas: Replicas,
+    marker: String,
+    /// Of the client that was asked last.
+    client: String,
+    errors: Option<Receiver<(Error, Option<Server>)>>,
+}
+
+impl Probe {
+    pub fn new(link: Link, replicas: Replicas, marker: String) -> Self {
+        Self {
+            link,
+            replicas,
+            marker,
+            client: String::new(),
+            errors: None,
+        }
+    }
+
+    /// A round trip that reads and writes as the work does: a replica, a full Redis or one that
+    /// lacks a permission answers PING all the same. Returns the marker that was found.
+    async fn ask(&mut self) -> Result<String, StoreError> {
+        const SCRIPT: &str = include_str!("probe.lua");
+        let client = self.link.client()?;
+        if self.client != client.id() {
+            client.id().clone_into(&mut self.client);
+            self.errors = Some(client.error_rx());
+        }
+        let writing = self.replicas.watch(&client);
+        // Anew each time: data that were lost right after this marker was set would go unnoticed.
+        let fresh = format!("{:032x}", fastrand::u128(..));
+        // A probe that is carried out late does no harm, so an outer timeout is safe here.
+        let script = client.eval(SCRIPT, vec![self.marker.as_str()], vec![fresh]);
+        let asked = async { tokio::try_join!(client.ping::<String>(None), script) };
+        let (_, found) = timeout(ANSWER, asked)
+            .await
+            .map_err(|_| StoreError::timeout())??;
+        timeout(ANSWER, self.replicas.confirm(writing))
+            .await
+            .map_err(|_| StoreError::timeout())??;
+        Ok(found)
+    }
+
+    /// Why it failed: that nobody says where Redis is, or else the last error of the connection.
+    fn cause(&mut self) -> Option<StoreError> {
+        let last = self
+            .errors
+            .as_mut()
+            .and_then(|errors| std::iter::from_fn(|| errors.try_recv().ok()).last());
+        let of_connection = last.map(|(cause, _)| cause.into());
+        self.link.trouble().or(of_connection)
     }
 }

@@ -204,6 +204,17 @@ async fn faults_of_redis(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
     seen.wait(&worker, "queue_errors_total", 1.0).await;
     drop(worker);
 
+    // Replicas that are not there.
+    let worker = builder.clone().env("REDIS_WAIT_REPLICAS", 1).spawn();
+    until("it answers", LIMIT, async || {
+        worker.try_http("/livez").await.is_ok()
+    })
+    .await;
+    seen.look(&worker).await;
+    seen.wait(&worker, "redis_replicas_missing_total", 1.0)
+        .await;
+    drop(worker);
+
     // An SDK that never lets go.
     let queue = sqs.queue("locked").await;
     let worker = Worker::builder(redis, &queue)

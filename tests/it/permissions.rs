@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::cluster::Cluster;
 use crate::support::redis::Redis;
 use crate::support::sqs::Sqs;
 use crate::support::until;
@@ -11,7 +12,7 @@ use crate::support::worker::Worker;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// What docs/operations.md tells people to grant, and no more.
-const RIGHTS: &str = "~production:* ~production-* +ping +info +client|id +client|setname +select +eval +evalsha +get +mget +set +del +xadd";
+const RIGHTS: &str = "~production:* ~production-* +ping +info +client|id +client|setname +select +wait +eval +evalsha +get +mget +set +del +xadd";
 
 fn grant(redis: &Redis, rights: &str) {
     let mut command = vec!["ACL", "SETUSER", "sync", "reset", "on", ">pass"];
@@ -34,10 +35,13 @@ async fn the_documented_rights_suffice() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("rights").await;
     grant(&redis, RIGHTS);
+    let port = redis.port().to_string();
+    let _replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
     let worker = Worker::builder(&redis, &queue)
         .env("REDIS_USERNAME", "sync")
         .env("REDIS_PASSWORD", "pass")
         .env("MAX_RECEIVE_COUNT", 1)
+        .env("REDIS_WAIT_REPLICAS", 1)
         .start()
         .await;
     queue.send(&body()).await;
@@ -56,6 +60,40 @@ async fn the_documented_rights_suffice() {
     assert!(
         operations.contains(RIGHTS),
         "docs/operations.md does not name {RIGHTS}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_documented_for_a_cluster_suffice() {
+    const SLOT: u16 = 15_882;
+    let rights = RIGHTS
+        .replace("production", "{production}")
+        .replace("+wait", "+cluster|slots +wait");
+    let (cluster, sqs) = (Cluster::start(0, SLOT).await, Sqs::start().await);
+    let queue = sqs.queue("rights").await;
+    for node in &cluster.nodes {
+        grant(node, &rights);
+    }
+    let worker = Worker::builder(&cluster.nodes[0], &queue)
+        .env("REDIS_MODE", "cluster")
+        .env("ENVIRONMENT_PREFIX", "{production}")
+        .env("REDIS_USER", "sync")
+        .env("REDIS_PASSWORD", "pass")
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    queue.send(&body()).await;
+    queue.send("no JSON").await;
+    queue.wait_empty(LIMIT).await;
+    assert!(cluster.get("{production}:c_acme").is_some());
+    assert_eq!(
+        worker.metric("entitlement_sync_redis_errors_total").await,
+        0.0
+    );
+    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    assert!(
+        operations.contains(&rights),
+        "docs/operations.md does not name {rights}"
     );
 }
 

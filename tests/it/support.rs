@@ -3,6 +3,8 @@
 // One library for every file of tests; no file uses all of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod certs;
+pub mod cluster;
 pub mod edge;
 pub mod fault;
 pub mod http;
@@ -10,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod sdk;
+pub mod sentinel;
 pub mod sqs;
 pub mod worker;
 

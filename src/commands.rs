@@ -1,0 +1,88 @@
+//! What an operator can ask of it beside running: each command is a file, and says in `--help` what
+//! it does, what it touches, and how it ends.
+
+mod config;
+mod output;
+mod session;
+
+use clap::Subcommand;
+
+/// How a command ended, where it did not fail. Exit codes are documented in docs/commands.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Well,
+    /// It did what it was to do, and found something that someone should look at.
+    Found,
+}
+
+/// A failure with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    pub code: u8,
+    text: String,
+}
+
+/// A file that is not there or cannot be read.
+pub const NO_INPUT: u8 = 66;
+/// Redis, the queue or the Edge API does not answer.
+pub const UNAVAILABLE: u8 = 69;
+/// Something failed that is none of the others.
+pub const FAILED: u8 = 70;
+/// Credentials or rights are missing.
+pub const NO_PERMISSION: u8 = 77;
+pub const BAD_CONFIGURATION: u8 = 78;
+
+impl Failure {
+    pub fn new(code: u8, text: impl std::fmt::Display) -> anyhow::Error {
+        let text = format!("{text:#}");
+        Self { code, text }.into()
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Config(config::Arguments),
+}
+
+/// Prints a text as it is; returns the exit code.
+pub fn print(text: &[u8]) -> u8 {
+    match std::io::Write::write_all(&mut std::io::stdout(), text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => FAILED,
+        _ => 0,
+    }
+}
+
+impl Command {
+    /// Does it, and says on standard error why it could not. Returns the exit code.
+    pub fn run(self) -> u8 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let ended = match runtime {
+            Ok(runtime) => {
+                let ended = runtime.block_on(self.perform());
+                runtime.shutdown_background();
+                ended
+            }
+            Err(error) => Err(error.into()),
+        };
+        match ended {
+            Ok(Ended::Well) => 0,
+            Ok(Ended::Found) => 1,
+            Err(error) if output::is_closed_pipe(&error) => 0,
+            Err(error) => {
+                eprintln!("entitlement-sync: {error:#}");
+                error
+                    .downcast_ref::<Failure>()
+                    .map_or(FAILED, |failure| failure.code)
+            }
+        }
+    }
+
+    async fn perform(self) -> anyhow::Result<Ended> {
+        match self {
+            Self::Config(arguments) => config::run(arguments),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What commands begin with: the configuration they need, and a connection or a clear word why not.
+
+use anyhow::Context;
+use entitlement_sync::config::{self, Config, Uses};
+use entitlement_sync::keys::Keys;
+use entitlement_sync::store::{Direct, StoreError};
+
+use super::{BAD_CONFIGURATION, Failure, NO_INPUT, NO_PERMISSION, UNAVAILABLE};
+
+/// The configuration, of which only what is used must be there.
+pub fn configuration(uses: &[Uses]) -> anyhow::Result<Config> {
+    let config = Config::load_for(config::environment(), uses);
+    let config = config.map_err(|errors| Failure::new(BAD_CONFIGURATION, errors))?;
+    // One provider for everything that speaks TLS. That there is one already is no harm.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Ok(config)
+}
+
+pub fn keys(config: &Config) -> Keys {
+    Keys::new(&config.writes.prefix)
+}
+
+/// A connection to Redis.
+pub async fn redis(config: &Config) -> anyhow::Result<Direct> {
+    Direct::connect(&config.redis, &config.writes)
+        .await
+        .map_err(|error| redis_failure(&error))
+}
+
+/// What went wrong with Redis, with the exit code that says so.
+pub fn redis_failure(error: &anyhow::Error) -> anyhow::Error {
+    let refused = error
+        .downcast_ref::<StoreError>()
+        .is_some_and(StoreError::needs_a_person);
+    let code = if refused { NO_PERMISSION } else { UNAVAILABLE };
+    Failure::new(code, format!("Redis: {error:#}"))
+}
+
+/// A file, or standard input for `-`.
+pub fn input(path: &str) -> anyhow::Result<String> {
+    let text = if path == "-" {
+        std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")
+    } else {
+        std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))
+    };
+    text.map_err(|error| Failure::new(NO_INPUT, format!("{error:#}")))
+}

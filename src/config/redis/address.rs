@@ -1,0 +1,91 @@
+//! Hosts and ports.
+
+use std::fmt;
+
+/// Where a server listens. The host of an IPv6 address has no brackets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Address {
+    /// `host`, `host:port`, `[::1]:port` or `::1`.
+    pub fn parse(text: &str, port: u16) -> Option<Self> {
+        let text = text.trim();
+        let is_bare_v6 = !text.starts_with('[') && text.matches(':').count() > 1;
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, own)) if !is_bare_v6 && !text.ends_with(']') => (host, own.parse().ok()?),
+            _ => (text, port),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_host = !host.is_empty()
+            && !host.contains(|c: char| c.is_whitespace() || ['/', '@', '[', ']'].contains(&c));
+        (is_host && port > 0).then(|| Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+
+    /// Several, separated by commas; the entry that is none.
+    pub fn parse_list(text: &str, port: u16) -> Result<Vec<Self>, &str> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(|entry| Self::parse(entry, port).ok_or(entry))
+            .collect()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+pub fn list(addresses: &[Address]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    addresses.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_come_with_and_without_ports_and_brackets() {
+        for (text, host, port) in [
+            ("redis", "redis", 6379),
+            (" redis:1 ", "redis", 1),
+            ("10.0.0.1:7000", "10.0.0.1", 7000),
+            ("[::1]:7000", "::1", 7000),
+            ("[::1]", "::1", 6379),
+            ("fd00::2", "fd00::2", 6379),
+        ] {
+            let address = Address::parse(text, 6379).unwrap();
+            assert_eq!(
+                (address.host.as_str(), address.port),
+                (host, port),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            ":1",
+            "redis:x",
+            "redis:0",
+            "redis:70000",
+            "a b",
+            "u:p@host:1",
+            "a/b",
+        ] {
+            assert_eq!(Address::parse(text, 6379), None, "{text}");
+        }
+        assert_eq!(Address::parse_list("a:1, b:2,", 9).unwrap().len(), 2);
+        assert_eq!(Address::parse_list("a,b:x", 9), Err("b:x"));
+    }
+}

@@ -1,0 +1,274 @@
+//! Which of the ways to Redis is meant, and what contradicts it.
+
+use std::path::PathBuf;
+
+use super::Address;
+use super::address::list;
+use super::login::{self, Login};
+use super::url::{Given, Kind};
+use crate::config::read::{Reader, text};
+use crate::config::variables::Raw;
+
+/// How the primary is found.
+#[derive(Debug, Clone)]
+pub enum Topology {
+    Standalone(Address),
+    Unix(PathBuf),
+    Sentinel {
+        nodes: Vec<Address>,
+        master: String,
+        /// To the sentinels themselves.
+        login: Login,
+    },
+    Cluster {
+        /// Any of them; the others are learnt.
+        nodes: Vec<Address>,
+        /// Its hash tag says which slot all keys are in.
+        prefix: String,
+    },
+}
+
+impl Topology {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Standalone(_) => "standalone",
+            Self::Unix(_) => "unix",
+            Self::Sentinel { .. } => "sentinel",
+            Self::Cluster { .. } => "cluster",
+        }
+    }
+}
+
+const MODES: [&str; 3] = ["standalone", "sentinel", "cluster"];
+
+pub fn read(read: &mut Reader, raw: &mut Raw, url: Option<&Given>, prefix: &str) -> Topology {
+    let mode = read.one_of("REDIS_MODE", raw.redis_mode.clone(), &MODES);
+    let mode = mode.map(|place| MODES[place]);
+    let host = text(raw.redis_host.take());
+    let port = text(raw.redis_port.take());
+    // Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis.
+    let injected = port.as_deref().and_then(|port| port.strip_prefix("tcp://"));
+    let (linked, port) = match injected.and_then(|address| address.rsplit_once(':')) {
+        Some((linked, port)) => (Some(linked.to_owned()), Some(port.to_owned())),
+        None => (None, port),
+    };
+    let own_port = port.clone().filter(|_| linked.is_none());
+    let port: u16 = read.number("REDIS_PORT", port, 6379, 1..=65_535);
+    let sentinels = text(raw.redis_sentinel_hosts.take());
+    let master = text(raw.redis_sentinel_master.take());
+    let others = [("REDIS_HOST", &host), ("REDIS_SENTINEL_HOSTS", &sentinels)];
+
+    let (kind, nodes, said_by) = match (url, &sentinels) {
+        (Some(url), _) => {
+            beside_url(read, url, &others, own_port.map(|_| port));
+            (url.parsed.kind, url.parsed.nodes.clone(), "REDIS_URL")
+        }
+        (None, Some(sentinels)) => {
+            if host.is_some() {
+                read.problem(
+                    "REDIS_SENTINEL_HOSTS",
+                    "is set, and so is REDIS_HOST: the sentinels say where Redis is, so set one of them",
+                );
+            }
+            let nodes = addresses(read, "REDIS_SENTINEL_HOSTS", sentinels, 26_379);
+            (Kind::Sentinel, nodes, "REDIS_SENTINEL_HOSTS")
+        }
+        (None, None) => {
+            let Some(host) = host.or(linked) else {
+                if mode == Some("sentinel") {
+                    read.problem(
+                        "REDIS_MODE",
+                        "is sentinel, but REDIS_SENTINEL_HOSTS is not set: set it, such as REDIS_SENTINEL_HOSTS=a:26379,b:26379",
+                    );
+                } else {
+                    read.required("REDIS_HOST", None);
+                }
+                return absent();
+            };
+            let nodes = addresses(read, "REDIS_HOST", &host, port);
+            let names_a_port = nodes.first().is_some_and(|node| node.port != port);
+            if nodes.len() == 1 && names_a_port && own_port.is_some() {
+                read.problem(
+                    "REDIS_PORT",
+                    format!(
+                        "is {port}, but REDIS_HOST is \"{host}\": write the port in one of them"
+                    ),
+                );
+            }
+            let kind = if nodes.len() > 1 {
+                Kind::Cluster
+            } else {
+                Kind::Standalone
+            };
+            (kind, nodes, "REDIS_HOST")
+        }
+    };
+    let kind = with_mode(read, mode, kind, nodes.len(), said_by);
+    if kind != Kind::Sentinel {
+        login::no_sentinels(read, raw, master.as_deref());
+    }
+    match kind {
+        Kind::Unix => Topology::Unix(url.map(|url| &*url.parsed.path).unwrap_or_default().into()),
+        Kind::Sentinel => Topology::Sentinel {
+            nodes,
+            master: named(read, url, master, said_by),
+            login: login::of_sentinels(read, raw, url),
+        },
+        Kind::Cluster => {
+            check_tag(read, prefix, said_by);
+            Topology::Cluster {
+                nodes,
+                prefix: prefix.to_owned(),
+            }
+        }
+        Kind::Standalone => nodes
+            .into_iter()
+            .next()
+            .map_or_else(absent, Topology::Standalone),
+    }
+}
+
+/// Stands in for what is not set or was found wrong.
+pub fn absent() -> Topology {
+    Topology::Standalone(Address {
+        host: String::new(),
+        port: 6379,
+    })
+}
+
+fn addresses(read: &mut Reader, name: &'static str, value: &str, port: u16) -> Vec<Address> {
+    match Address::parse_list(value, port) {
+        Ok(addresses) if !addresses.is_empty() => addresses,
+        Ok(_) => {
+            read.problem(name, "names no host");
+            Vec::new()
+        }
+        Err(_) if value.contains('@') => {
+            read.problem(
+                name,
+                "holds more than hosts: write them alone, or set REDIS_URL",
+            );
+            Vec::new()
+        }
+        Err(entry) => {
+            let example = if name == "REDIS_HOST" {
+                "redis"
+            } else {
+                "sentinel:26379"
+            };
+            read.problem(
+                name,
+                format!("is \"{entry}\": write the host alone, such as {example}"),
+            );
+            Vec::new()
+        }
+    }
+}
+
+/// The same in another variable is no harm; something else is.
+fn beside_url(
+    read: &mut Reader,
+    url: &Given,
+    others: &[(&'static str, &Option<String>)],
+    port: Option<u16>,
+) {
+    let nodes = &url.parsed.nodes;
+    for (name, value) in others {
+        let same = |value: &str| {
+            let hosts: Vec<&str> = value.split(',').map(str::trim).collect();
+            list(nodes) == value || hosts.iter().eq(nodes.iter().map(|it| &it.host))
+        };
+        if value.as_deref().is_some_and(|value| !same(value)) {
+            read.problem(
+                name,
+                "is set, and so is REDIS_URL, which says otherwise: set one of them",
+            );
+        }
+    }
+    if let (Some(port), [node]) = (port, &nodes[..])
+        && port != node.port
+    {
+        read.problem(
+            "REDIS_PORT",
+            format!(
+                "is {port}, but the port of REDIS_URL is {}: set it in one of them",
+                node.port
+            ),
+        );
+    }
+}
+
+fn with_mode(
+    read: &mut Reader,
+    mode: Option<&'static str>,
+    kind: Kind,
+    nodes: usize,
+    said_by: &'static str,
+) -> Kind {
+    let told = match kind {
+        Kind::Standalone | Kind::Unix => "standalone",
+        Kind::Sentinel => "sentinel",
+        Kind::Cluster => "cluster",
+    };
+    match mode {
+        None => kind,
+        Some(mode) if mode == told => kind,
+        // One address says nothing of what is behind it.
+        Some("cluster") if kind == Kind::Standalone => Kind::Cluster,
+        Some(mode) => {
+            let is = match said_by {
+                "REDIS_URL" => format!("REDIS_URL is of the kind {told}"),
+                "REDIS_HOST" if nodes > 1 => "REDIS_HOST names several hosts".to_owned(),
+                "REDIS_HOST" => "REDIS_SENTINEL_HOSTS is not set, and REDIS_HOST is".to_owned(),
+                name => format!("{name} is set"),
+            };
+            read.problem(
+                "REDIS_MODE",
+                format!("is {mode}, but {is}: change one of them"),
+            );
+            kind
+        }
+    }
+}
+
+fn named(
+    read: &mut Reader,
+    url: Option<&Given>,
+    master: Option<String>,
+    said_by: &'static str,
+) -> String {
+    let of_url = url.and_then(|url| url.parsed.master.clone());
+    if let (Some(one), Some(two)) = (&of_url, &master)
+        && one != two
+    {
+        read.problem(
+            "REDIS_SENTINEL_MASTER",
+            "is not the sentinelServiceName of REDIS_URL: set one of them",
+        );
+    }
+    let name = master.or(of_url);
+    if name.is_none() {
+        read.problem(
+            "REDIS_SENTINEL_MASTER",
+            format!("is not set, but {said_by} is of sentinels: set it, such as REDIS_SENTINEL_MASTER=mymaster"),
+        );
+    }
+    name.unwrap_or_default()
+}
+
+/// All keys of an environment are read and written together, so they must share a slot.
+fn check_tag(read: &mut Reader, prefix: &str, said_by: &str) {
+    let tag = prefix
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map(|(tag, _)| tag);
+    if tag.is_none_or(str::is_empty) {
+        read.problem(
+            "ENVIRONMENT_PREFIX",
+            format!(
+                "is \"{prefix}\", but {said_by} is of a cluster, where all keys of an environment must share one slot: write a hash tag, such as ENVIRONMENT_PREFIX={{{}}}, here and in the SDKs",
+                prefix.replace(['{', '}'], "")
+            ),
+        );
+    }
+}

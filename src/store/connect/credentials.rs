@@ -1,0 +1,52 @@
+//! Who we are to a server, found out anew for each connection.
+
+use std::time::Duration;
+
+use fred::error::{Error, ErrorKind};
+use fred::types::config::{CredentialProvider, Server};
+
+use super::iam::Iam;
+use crate::config::{Login, Password};
+
+/// Reads files again and makes tokens anew, so that a rotated secret needs no restart.
+#[derive(Debug)]
+pub struct Credentials {
+    login: Login,
+    iam: Option<Iam>,
+}
+
+impl Credentials {
+    /// `None` where nobody asks who we are.
+    pub fn new(login: &Login) -> Option<Self> {
+        let iam = match login.password.as_ref()? {
+            Password::Iam(config) => {
+                let user = login.username.clone().unwrap_or_default();
+                Some(Iam::new(config.clone(), user))
+            }
+            _ => None,
+        };
+        Some(Self {
+            login: login.clone(),
+            iam,
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for Credentials {
+    async fn fetch(&self, _: Option<&Server>) -> Result<(Option<String>, Option<String>), Error> {
+        let refused = |problem: String| Error::new(ErrorKind::Auth, problem);
+        if let Some(iam) = &self.iam {
+            let token = iam.token().await.map_err(refused)?;
+            return Ok((self.login.username.clone(), Some(token)));
+        }
+        let pair = self.login.current().map_err(refused)?;
+        Ok(pair.unwrap_or_default())
+    }
+
+    /// ElastiCache closes what has not logged in again for 12 hours.
+    fn refresh_interval(&self) -> Option<Duration> {
+        const EACH_HOUR: Duration = Duration::from_secs(3600);
+        self.iam.as_ref().map(|_| EACH_HOUR)
+    }
+}

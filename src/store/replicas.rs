@@ -1,0 +1,109 @@
+//! Has writes confirmed by replicas before anything is acknowledged: `REDIS_WAIT_REPLICAS`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fred::prelude::*;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Mutex;
+use tokio::sync::broadcast::Receiver;
+
+use super::StoreError;
+
+/// How long replicas may take. Redis serves nobody else on this connection meanwhile.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// Clones share what was confirmed last.
+#[derive(Clone)]
+pub(super) struct Replicas {
+    least: u8,
+    marker: String,
+    missing: Counter,
+    last: Arc<Mutex<Option<Confirmed>>>,
+}
+
+/// An answer that holds for whatever was written before it was asked for.
+struct Confirmed {
+    asked: Instant,
+    client: String,
+    outcome: Result<(), StoreError>,
+}
+
+/// From before a write until it is confirmed.
+pub(super) struct Writing {
+    client: Client,
+    /// A new connection may be to another primary, which knows nothing of the write.
+    reconnects: Receiver<Server>,
+}
+
+impl Replicas {
+    pub fn new(least: u8, marker: String, missing: Counter) -> Self {
+        Self {
+            least,
+            marker,
+            missing,
+            last: Arc::default(),
+        }
+    }
+
+    /// To be called before the write; `None` where nothing has to be confirmed.
+    pub fn watch(&self, client: &Client) -> Option<Writing> {
+        (self.least > 0).then(|| Writing {
+            client: client.clone(),
+            reconnects: client.reconnect_rx(),
+        })
+    }
+
+    /// Returns once enough replicas have what was written. An error means "unknown", as with the
+    /// write itself.
+    pub async fn confirm(&self, writing: Option<Writing>) -> Result<(), StoreError> {
+        let Some(mut writing) = writing else {
+            return Ok(());
+        };
+        let written = Instant::now();
+        // One at a time: Redis answers nothing else on the connection while it waits. Whoever comes
+        // meanwhile shares the next answer.
+        let mut last = self.last.lock().await;
+        let shared = last
+            .as_ref()
+            .filter(|last| last.asked > written && last.client == writing.client.id());
+        let outcome = match shared {
+            Some(shared) => shared.outcome.clone(),
+            None => {
+                let asked = Instant::now();
+                let outcome = self.ask(&writing.client).await;
+                *last = Some(Confirmed {
+                    asked,
+                    client: writing.client.id().to_owned(),
+                    outcome: outcome.clone(),
+                });
+                outcome
+            }
+        };
+        drop(last);
+        outcome?;
+        if writing.reconnects.try_recv().is_ok() {
+            return Err(StoreError::unconfirmed("the connection was lost"));
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, client: &Client) -> Result<(), StoreError> {
+        const SCRIPT: &str = include_str!("probe.lua");
+        // WAIT speaks of the last write of this connection. One more makes sure that there is one,
+        // also where the batch had nothing new: it may be its second try.
+        let fresh = format!("{:032x}", fastrand::u128(..));
+        let marker = vec![self.marker.as_str()];
+        let _: String = client.eval(SCRIPT, marker, vec![fresh]).await?;
+        let millis = i64::try_from(LONGEST.as_millis()).unwrap_or(i64::MAX);
+        let confirmed: i64 = client.wait(self.least.into(), millis).await?;
+        if confirmed < self.least.into() {
+            self.missing.inc();
+            return Err(StoreError::unconfirmed(&format!(
+                "{confirmed} of {} replicas confirmed it in time (REDIS_WAIT_REPLICAS)",
+                self.least
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! The one call that compares and writes: steps to arguments of the script, and its answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes_utils::Str;
+use fred::prelude::*;
+use fred::types::{Key, Value};
+
+use tokio::sync::Semaphore;
+
+use super::StoreError;
+use super::link::Link;
+use super::replicas::Replicas;
+use crate::config::WriteConfig;
+use crate::keys;
+use crate::plan::{Action, Step};
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    Written {
+        written: u32,
+        stale: u32,
+    },
+    /// An SDK process is writing this owner right now: try again shortly.
+    Locked,
+    /// Nothing of this owner is cached, so nothing was to be written.
+    NotCached,
+    /// This step failed and its neighbours did not.
+    Failed(StoreError),
+}
+
+/// Calls the script. Clones share one connection, on which concurrent calls are pipelined.
+#[derive(Clone)]
+pub(super) struct Writer {
+    link: Link,
+    replicas: Replicas,
+    script: Arc<Script>,
+    room: Arc<Semaphore>,
+    ttl: i64,
+    update_if_exists: bool,
+}
+
+struct Script {
+    source: Str,
+    sha1: Str,
+}
+
+/// Long enough for SQS's longest retention, 14 days: no message from before the purge is left then.
+const TOMBSTONE_TTL_SECS: i64 = 14 * 24 * 60 * 60;
+/// Arguments and bytes of one call: Redis serves nobody else while it runs.
+const MOST_ARGUMENTS: usize = 4_000;
+const MOST_BYTES: usize = 1 << 20;
+/// What may be under way at once on the one connection, counted by [`weight`]: Redis answers one call
+/// after the other, and each has its timeout from when it was sent.
+const ROOM: u32 = 16_000;
+
+impl Writer {
+    pub fn new(link: Link, replicas: Replicas, writes: &WriteConfig) -> Self {
+        const SOURCE: &str = include_str!("apply.lua");
+        Self {
+            link,
+            replicas,
+            script: Arc::new(Script {
+                source: Str::from_static(SOURCE),
+                sha1: fred::util::sha1_hash(SOURCE).into(),
+            }),
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            ttl: writes.ttl_secs.map_or(0, i64::from),
+            update_if_exists: writes.update_if_exists,
+        }
+    }
+
+    /// Applies steps, in one round trip unless they are many or large; `took` is told how long each
+    /// took. An error means "unknown": any of them may have been or may yet be applied. Doing it
+    /// again is safe.
+    pub async fn apply(
+        &self,
+        steps: &[&Step],
+        took: impl Fn(Duration),
+    ) -> Result<Vec<Applied>, StoreError> {
+        let mut applied = Vec::with_capacity(steps.len());
+        let mut rest = steps;
+        while !rest.is_empty() {
+            let (call, later) = rest.split_at(fitting(rest));
+            let room = self.room.acquire_many(weight(call).min(ROOM)).await;
+            let started = Instant::now();
+            let answers = self.call(call).await;
+            drop(room);
+            took(started.elapsed());
+            let answers = answers?;
+            if answers.len() != call.len() {
+                return Err(StoreError::protocol());
+            }
+            applied.extend(answers.into_iter().map(outcome));
+            rest = later;
+        }
+        // Errors that a script caught are Redis's own state as often as the key's.
+        let trouble = applied.iter().find_map(|applied| match applied {
+            Applied::Failed(error) if error.heals() => Some(error.clone()),
+            _ => None,
+        });
+        trouble.map_or(Ok(applied), Err)
+    }
+
+    async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
+        // One primary for all of a call, wherever the next one is.
+        let client = self.link.client()?;
+        let writing = self.replicas.watch(&client);
+        let (keys, arguments) = self.encode(steps);
+        let answer: Result<_, Error> = client
+            .evalsha(self.script.sha1.clone(), keys, arguments)
+            .await;
+        let answer = match answer {
+            // Redis forgets scripts on restart, failover and SCRIPT FLUSH; another node of a
+            // cluster never knew them.
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                let (keys, arguments) = self.encode(steps);
+                let source = self.script.source.clone();
+                client.eval(source, keys, arguments).await?
+            }
+            answer => answer?,
+        };
+        self.replicas.confirm(writing).await?;
+        Ok(answer)
+    }
+
+    fn encode(&self, steps: &[&Step]) -> (Vec<Key>, Vec<Value>) {
+        let items: usize = steps.iter().map(|step| step.items.len()).sum();
+        let mut keys: Vec<Key> = Vec::with_capacity(2 * items + 3 * steps.len());
+        let mut arguments: Vec<Value> = Vec::with_capacity(2 * items + 3 * steps.len() + 3);
+        arguments.extend([
+            Value::Integer(self.ttl),
+            Value::Integer(i64::from(self.update_if_exists)),
+            Value::Integer(TOMBSTONE_TTL_SECS),
+        ]);
+        for step in steps {
+            keys.push(step.lock.as_str().into());
+            keys.push(step.tombstone.as_str().into());
+            let action = match &step.action {
+                Action::SetCustomer => "S",
+                Action::UpdateUsage { customer } => {
+                    keys.push(keys::timestamp(customer).into());
+                    "U"
+                }
+                Action::Purge => "P",
+            };
+            arguments.push(Value::from_static_str(action));
+            arguments.push(integer(step.items.len() as u64));
+            arguments.push(integer(step.at));
+            keys.extend(
+                step.items
+                    .iter()
+                    .map(|item| Key::from(keys::timestamp(&item.key))),
+            );
+            keys.extend(step.items.iter().map(|item| Key::from(item.key.as_str())));
+            if !matches!(step.action, Action::Purge) {
+                for item in &step.items {
+                    arguments.push(integer(item.at));
+                    arguments.push(item.value.as_str().into());
+                }
+            }
+        }
+        (keys, arguments)
+    }
+}
+
+/// How many of the first steps go into one call; at least one.
+fn fitting(steps: &[&Step]) -> usize {
+    let (mut arguments, mut bytes) = (0, 0);
+    steps
+        .iter()
+        .take_while(|step| {
+            let first = arguments == 0;
+            arguments += 6 + 4 * step.items.len();
+            bytes += step
+                .items
+                .iter()
+                .map(|item| item.value.len())
+                .sum::<usize>();
+            first || (arguments <= MOST_ARGUMENTS && bytes <= MOST_BYTES)
+        })
+        .count()
+}
+
+/// Arguments, and one more for each 256 bytes of values.
+fn weight(steps: &[&Step]) -> u32 {
+    let weights = steps.iter().map(|step| {
+        let bytes: usize = step.items.iter().map(|item| item.value.len()).sum();
+        6 + 4 * step.items.len() + bytes / 256
+    });
+    u32::try_from(weights.sum::<usize>()).unwrap_or(u32::MAX)
+}
+
+pub(super) fn integer(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn outcome(answer: Value) -> Applied {
+    const STALE: i64 = 65_536;
+    match answer {
+        Value::Integer(-1) => Applied::Locked,
+        Value::Integer(-2) => Applied::NotCached,
+        Value::Integer(counts @ 0..) => Applied::Written {
+            written: u32::try_from(counts % STALE).unwrap_or(u32::MAX),
+            stale: u32::try_from(counts / STALE).unwrap_or(u32::MAX),
+        },
+        other => Applied::Failed(match other.as_str() {
+            Some(text) => StoreError::of_redis(&text),
+            None => StoreError::protocol(),
+        }),
+    }
+}
