@@ -19,6 +19,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod check;
 pub mod config;
 pub mod consumer;
 pub mod edge;
@@ -104,10 +105,12 @@ pub async fn run(
     )?;
     let (settings_sender, settings) = watch::channel(Settings::default());
     let asked = store.clone();
+    let known = watch::Sender::new(None);
     let observer = Arc::new(Observer {
         health: health.clone(),
         metrics: metrics.clone(),
         settings: settings.clone(),
+        credentials: known.subscribe(),
         recent: telemetry.recent,
         configuration: config.effective,
         redis_version: Box::new(move || asked.version()),
@@ -127,7 +130,7 @@ pub async fn run(
         edge.clone(),
     ));
     let traces = Traces::start(config.traces.as_ref(), &config.queue.url)?;
-    let credentials = queue::credentials(&config.queue, &edge).await;
+    let credentials = queue::known_credentials(&config.queue, &edge, known).await;
     let queue = Arc::new(SqsQueue::new(&config.queue, credentials).await);
     tokio::spawn(watch_settings(
         queue.clone(),

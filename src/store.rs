@@ -6,7 +6,7 @@ mod error;
 mod monitor;
 mod write;
 
-pub use direct::{Direct, Ttl};
+pub use direct::{Direct, Ttl, check};
 pub use error::StoreError;
 pub use monitor::Gate;
 pub use write::Applied;
