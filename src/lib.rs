@@ -11,7 +11,8 @@
 //!
 //! Around them: [`config`] is all that reads the environment, [`keys`] all that spells a key,
 //! [`health`] what the process knows of itself, [`server`] what it tells, [`telemetry`] and
-//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals.
+//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals, [`check`]
+//! what an operator is told of all of them.
 //!
 //! Deliberately absent: state outside Redis and the queue; a trait in front of Redis; retries of
 //! the SDKs around receiving and writing; globals; anything that logs a body. docs/architecture.md

@@ -3,9 +3,12 @@
 // One library for every file of tests; no file uses all of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod aws;
 pub mod edge;
 pub mod fault;
+pub mod forward;
 pub mod http;
+pub mod https;
 pub mod process;
 pub mod proxy;
 pub mod redis;
