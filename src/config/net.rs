@@ -127,3 +127,70 @@ fn certificates(path: &str) -> Result<String, String> {
     }
     Ok(pem)
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn net(variables: &[(&str, &str)]) -> NetConfig {
+        let rest: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        read(
+            &mut Reader::default(),
+            &mut Raw::default(),
+            &rest,
+            &mut Vec::new(),
+        )
+    }
+
+    fn by(net: &NetConfig, url: &str) -> Option<String> {
+        let proxy = net.proxy_for(&Url::parse(url).unwrap());
+        proxy.map(|proxy| proxy.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn a_proxy_is_chosen_by_scheme_and_exceptions() {
+        let none = net(&[]);
+        assert_eq!(by(&none, "https://sqs.us-east-1.amazonaws.com"), None);
+        let both = net(&[
+            ("https_proxy", "secure:1"),
+            ("http_proxy", "http://plain:2"),
+            ("no_proxy", "internal.example, 10.0.0.0/8"),
+        ]);
+        for (url, proxy) in [
+            (
+                "https://sqs.us-east-1.amazonaws.com",
+                Some("http://secure:1/"),
+            ),
+            ("http://localhost:4566", Some("http://plain:2/")),
+            ("https://internal.example", None),
+            ("https://edge.internal.example", None),
+            ("https://10.1.2.3", None),
+            ("https://11.1.2.3", Some("http://secure:1/")),
+        ] {
+            assert_eq!(by(&both, url).as_deref(), proxy, "{url}");
+        }
+        let all = net(&[("ALL_PROXY", "http://all:3")]);
+        assert_eq!(by(&all, "http://x").as_deref(), Some("http://all:3/"));
+        assert_eq!(by(&all, "https://x").as_deref(), Some("http://all:3/"));
+    }
+
+    /// No proxy can ask for the credentials of this pod or instance.
+    #[test]
+    fn what_gives_credentials_is_never_asked_by_a_proxy() {
+        let net = net(&[("ALL_PROXY", "http://all:3"), ("NO_PROXY", "x")]);
+        for url in [
+            "http://169.254.169.254/latest",
+            "http://[fd00:ec2::254]/latest",
+            "http://169.254.170.2/v2/credentials",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::23]/v1/credentials",
+        ] {
+            assert_eq!(by(&net, url), None, "{url}");
+        }
+    }
+}

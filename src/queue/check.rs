@@ -11,7 +11,7 @@ use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::watch;
 
 use super::credentials::{Identity, known_credentials, sts};
-use super::error::{innermost, is_expired, queue_error};
+use super::error::{innermost, is_expired, kind_of, queue_error};
 use super::sqs::{SHORT, max_receive_count};
 use super::{QueueError, QueueErrorKind, SqsQueue};
 use crate::check::{Check, LIMIT};
@@ -82,22 +82,23 @@ async fn identity(config: &QueueConfig, provider: SharedCredentialsProvider) -> 
         }
         Err(error) => error,
     };
-    Some(match &error {
-        SdkError::ServiceError(service) => {
-            let code = service.err().code().unwrap_or("unknown error");
-            let message = service.err().message().unwrap_or("no message");
-            let kind = if is_expired(&error) || code.contains("Expired") {
-                QueueErrorKind::CredentialsExpired
-            } else {
-                QueueErrorKind::Credentials
-            };
-            Check::fail("identity", format!("{code}: {message}"), kind.advice())
-        }
-        error => Check::warn(
-            "identity",
-            format!("STS does not answer: {}", innermost(error)),
-            "nothing, if only the queue is to be reached; otherwise let STS through",
-        ),
+    const ADVICE: &str = "nothing, if only the queue is to be reached; otherwise let STS through";
+    let SdkError::ServiceError(service) = &error else {
+        let detail = format!("STS does not answer: {}", innermost(&error));
+        return Some(Check::warn("identity", detail, ADVICE));
+    };
+    let code = service.err().code().unwrap_or("unknown error");
+    let message = service.err().message().unwrap_or("no message");
+    let detail = format!("{code}: {message}");
+    let kind = kind_of(code);
+    let refused = [
+        QueueErrorKind::Credentials,
+        QueueErrorKind::CredentialsExpired,
+    ];
+    Some(match refused.contains(&kind) {
+        true => Check::fail("identity", detail, kind.advice()),
+        // Whatever answers is no STS, or does not tell.
+        false => Check::warn("identity", detail, ADVICE),
     })
 }
 

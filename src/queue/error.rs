@@ -69,7 +69,7 @@ pub(super) fn innermost(error: Cause<'_>) -> String {
         .map_or_else(String::new, ToString::to_string)
 }
 
-fn kind_of(code: &str) -> QueueErrorKind {
+pub(super) fn kind_of(code: &str) -> QueueErrorKind {
     // `AWS.SimpleQueueService.NonExistentQueue` in the old protocol.
     match code.rsplit('.').next().unwrap_or(code) {
         "RequestThrottled"

@@ -306,19 +306,12 @@ async fn the_edge_api_is_told_as_the_source() {
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_have_expired_are_named_so_in_readiness() {
     let stand = Stand::start().await;
-    let worker = stand
-        .worker()
-        .env("AWS_SESSION_TOKEN", "token-x")
-        .start()
-        .await;
-    assert_eq!(
-        in_use(&worker).await["source"],
-        "temporary keys in the environment"
-    );
     stand.calls.always("ReceiveMessage", Fault::expired_token());
+    let worker = stand.worker().env("AWS_SESSION_TOKEN", "token-x").spawn();
     unready_for(&worker, "credentials have expired").await;
     let status = worker.http("/status").await.json();
     assert_eq!(status["unready_reason"], "queue: credentials have expired");
+    is_told(&worker, "temporary keys in the environment").await;
 }
 
 /// Plain http: for STS and the queue the proxy gets the whole URL.

@@ -345,6 +345,7 @@ async fn each_right_in_aws_is_told_apart() {
     found.only_fails(&[]);
     found.is("queue", "warn", "assumed", "allow sqs:GetQueueAttributes");
     found.is("right-receive", "pass", "", "");
+    stand.calls.clear("GetQueueAttributes");
     stand
         .calls
         .always("GetQueueAttributes", Fault::expired_token());
@@ -379,6 +380,11 @@ async fn who_we_are_is_asked_of_sts_where_it_answers() {
     let found = caller.check().await;
     found.only_fails(&["identity"]);
     found.is("identity", "fail", "InvalidClientTokenId", "AWS variables");
+    // Not an STS at all.
+    sts.refuse("InvalidAction", "no such action here");
+    let found = caller.check().await;
+    found.only_fails(&[]);
+    found.is("identity", "warn", "InvalidAction", "STS");
     // Nothing to begin with.
     let caller = caller
         .without("AWS_ACCESS_KEY_ID")
