@@ -1,6 +1,7 @@
 //! What an operator can ask of it beside running: each command is a file, and says in `--help` what
 //! it does, what it touches, and how it ends.
 
+mod check;
 mod config;
 mod output;
 mod session;
@@ -42,6 +43,7 @@ impl Failure {
 
 #[derive(Subcommand)]
 pub enum Command {
+    Check(check::Arguments),
     Config(config::Arguments),
 }
 
@@ -82,6 +84,7 @@ impl Command {
 
     async fn perform(self) -> anyhow::Result<Ended> {
         match self {
+            Self::Check(arguments) => check::run(arguments).await,
             Self::Config(arguments) => config::run(arguments),
         }
     }

@@ -5,12 +5,16 @@
 
 mod aws;
 mod effective;
+mod net;
 mod read;
 mod redis;
 mod secret_file;
 mod unknown;
 mod variables;
 
+pub use aws::{QueueConfig, RoleConfig, StaticCredentials};
+pub use effective::{Entry, Origin, entries};
+pub use net::NetConfig;
 pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
 pub use variables::{Need, VARIABLES, Variable};
 
@@ -43,35 +47,6 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
-pub struct QueueConfig {
-    pub url: Url,
-    pub region: String,
-    pub endpoint: Url,
-    /// `None`: the AWS default chain, else the Edge API.
-    pub credentials: Option<StaticCredentials>,
-    pub batch_size: usize,
-    pub consumers: usize,
-    /// Consumers that go on polling an empty queue.
-    pub min_pollers: usize,
-    pub max_receive_count: u32,
-    pub dead_letter_max_len: u64,
-    pub max_inflight_bytes: Option<usize>,
-}
-
-impl QueueConfig {
-    pub fn is_fifo(&self) -> bool {
-        self.url.path().ends_with(".fifo")
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct StaticCredentials {
-    pub access_key_id: SecretString,
-    pub secret_access_key: SecretString,
-    pub session_token: Option<SecretString>,
-}
-
 /// How state is written.
 #[derive(Debug, Clone)]
 pub struct WriteConfig {
@@ -87,6 +62,7 @@ pub struct WriteConfig {
 pub struct EdgeConfig {
     pub url: Url,
     pub api_key: SecretString,
+    pub net: NetConfig,
 }
 
 #[derive(Debug, Clone)]
@@ -171,10 +147,10 @@ impl Config {
         uses: &[Uses],
     ) -> Result<Self, ConfigErrors> {
         let mut warnings = unknown::warnings(&environment);
+        let mut effective = effective::effective(&environment);
         let (known, rest): (Vec<_>, Vec<_>) = environment
             .into_iter()
             .partition(|(name, _)| VARIABLES.iter().any(|variable| variable.name == name));
-        let mut effective = effective::effective(&known);
         let mut raw: Raw = envy::from_iter(known).map_err(|error| {
             ConfigErrors(vec![format!("the environment cannot be read: {error}")])
         })?;
@@ -183,55 +159,8 @@ impl Config {
         secret_file::resolve(&mut read, &mut raw);
         let redis = redis::read(&mut read, &mut raw, &mut effective, &mut warnings);
 
-        let region = read.required("AWS_REGION", raw.aws_region);
-        let queue_url = read.url("QUEUE_URL", raw.queue_url, None);
-        if let (Some(url), Some(region)) = (&queue_url, &region) {
-            aws::check_region(&mut read, url, region);
-        }
-        let endpoint = read
-            .optional_url("AWS_ENDPOINT_URL_SQS", raw.aws_endpoint_url_sqs)
-            .or_else(|| read.optional_url("AWS_ENDPOINT_URL", raw.aws_endpoint_url))
-            .or_else(|| queue_url.as_ref().map(origin));
-        let credentials = aws::credentials(
-            &mut read,
-            raw.aws_access_key_id,
-            raw.aws_secret_access_key,
-            raw.aws_session_token,
-        );
-        if let Some(warning) = credentials.as_ref().and_then(|_| aws::shadowed(&rest)) {
-            warnings.push(warning);
-        }
-        let consumers = read.number("CONSUMERS", raw.consumers, 10, 1..=1000);
-        let min_pollers = read.number("MIN_POLLERS", raw.min_pollers, 1, 1..=1000);
-        if min_pollers > consumers {
-            read.problem(
-                "MIN_POLLERS",
-                format!("is {min_pollers}, more than CONSUMERS ({consumers}): write at most that"),
-            );
-        }
-        let max_receive_count =
-            read.number("MAX_RECEIVE_COUNT", raw.max_receive_count, 5, 1..=1000);
-        let queue = QueueConfig {
-            endpoint: endpoint.unwrap_or_else(placeholder),
-            url: queue_url.unwrap_or_else(placeholder),
-            region: region.unwrap_or_default(),
-            credentials,
-            batch_size: read.number("BATCH_SIZE", raw.batch_size, 1, 1..=10),
-            consumers,
-            min_pollers,
-            max_receive_count,
-            dead_letter_max_len: read.number(
-                "DEAD_LETTER_MAX_LEN",
-                raw.dead_letter_max_len,
-                1000,
-                1..=1_000_000,
-            ),
-            max_inflight_bytes: read.optional_number(
-                "MAX_INFLIGHT_BYTES",
-                raw.max_inflight_bytes,
-                1 << 20..=1 << 40,
-            ),
-        };
+        let net = net::read(&mut read, &mut raw, &rest, &mut warnings);
+        let queue = aws::read(&mut read, &mut raw, &rest, &mut warnings, net.clone());
 
         let prefix = read
             .either(
@@ -284,6 +213,7 @@ impl Config {
                 .required("SERVER_API_KEY", raw.server_api_key)
                 .unwrap_or_default()
                 .into(),
+            net,
         };
 
         let dsn = read.dsn("SENTRY_DSN", raw.sentry_dsn);
@@ -338,11 +268,6 @@ impl Config {
 /// Stands in for a URL that was found wrong: what holds it is never returned.
 fn placeholder() -> Url {
     Url::parse("http://invalid").expect("a constant")
-}
-
-/// The vendor's own SDK sends requests to the host of the queue's URL; the Rust one would not.
-fn origin(url: &Url) -> Url {
-    Url::parse(&url.origin().ascii_serialization()).unwrap_or_else(|_| url.clone())
 }
 
 #[cfg(test)]

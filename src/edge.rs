@@ -7,14 +7,20 @@ use anyhow::{Context, bail};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use ureq::config::ConfigBuilder;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::typestate::AgentScope;
 use url::Url;
 
-use crate::config::EdgeConfig;
+use crate::check::{Check, LIMIT};
+use crate::config::{EdgeConfig, NetConfig};
 
 /// Talks to the Edge API, retrying what may heal. Clones share connections.
 #[derive(Debug, Clone)]
@@ -30,7 +36,7 @@ impl Edge {
     pub fn new(config: &EdgeConfig) -> Self {
         Self {
             config: config.clone(),
-            agent: agent(),
+            agent: agent_for(&config.net, &config.url),
         }
     }
 
@@ -57,6 +63,16 @@ impl Edge {
         let configuration = answer.data.and_then(|data| data.sdk_configuration);
         let dsn = configuration.and_then(|configuration| configuration.sentry_dsn);
         Ok(dsn.filter(|dsn| !dsn.is_empty()).map(SecretString::from))
+    }
+
+    /// Whether it is there and knows our key. The worker does without it where AWS knows us.
+    pub async fn check(&self) -> Check {
+        let advice = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
+        match tokio::time::timeout(LIMIT, self.sentry_dsn()).await {
+            Ok(Ok(_)) => Check::pass("edge-api", format!("{} accepts the key", self.config.url)),
+            Ok(Err(error)) => Check::warn("edge-api", format!("{error:#}"), advice),
+            Err(_) => Check::warn("edge-api", "no answer in time", advice),
+        }
     }
 
     /// Temporary credentials for one queue, good for an hour.
@@ -116,16 +132,36 @@ impl Edge {
     }
 }
 
-/// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables.
+/// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables as ureq
+/// finds them.
 pub fn agent() -> ureq::Agent {
-    use ureq::tls::{RootCerts, TlsConfig};
-    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
+    settings(RootCerts::PlatformVerifier).build().into()
+}
+
+/// An agent for the host of one URL: its proxy and its certificates are those of the configuration.
+pub fn agent_for(net: &NetConfig, url: &Url) -> ureq::Agent {
+    let roots = match &net.ca_bundle {
+        None => RootCerts::PlatformVerifier,
+        Some(pem) => {
+            let added = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
+            let all = rustls_native_certs::load_native_certs().certs;
+            let all = all.into_iter().chain(added);
+            let all: Vec<_> = all
+                .map(|it| Certificate::from_der(&it).to_owned())
+                .collect();
+            RootCerts::from(all)
+        }
+    };
+    let proxy = net.proxy_for(url);
+    let proxy = proxy.and_then(|proxy| ureq::Proxy::new(proxy.expose_secret()).ok());
+    settings(roots).proxy(proxy).build().into()
+}
+
+fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {
     ureq::Agent::config_builder()
-        .tls_config(tls.build())
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .timeout_global(Some(Duration::from_secs(10)))
         .http_status_as_error(false)
-        .build()
-        .into()
 }
 
 enum Failure {

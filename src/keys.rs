@@ -66,6 +66,24 @@ impl Keys {
         format!("{}:entitlement-sync", self.prefix)
     }
 
+    /// A key that `check` writes and deletes.
+    pub fn scratch(&self, token: &str) -> String {
+        format!("{}:entitlement-sync:check-{token}", self.prefix)
+    }
+
+    /// Every customer's keys, as a pattern of Redis; the prefix stands for itself.
+    pub fn pattern_of_customers(&self) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + 4);
+        for letter in self.prefix.chars() {
+            if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern.push_str(":c_*");
+        pattern
+    }
+
     fn owned(&self, owner: Owner<'_>, infix: &str, id: &str) -> String {
         let resource = owner.resource.map_or(0, |resource| resource.len() + 3);
         let length =

@@ -11,7 +11,8 @@
 //!
 //! Around them: [`config`] is all that reads the environment, [`keys`] all that spells a key,
 //! [`health`] what the process knows of itself, [`server`] what it tells, [`telemetry`] and
-//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals.
+//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals, [`check`]
+//! what an operator is told of all of them.
 //!
 //! Deliberately absent: state outside Redis and the queue; a trait in front of Redis; retries of
 //! the SDKs around receiving and writing; globals; anything that logs a body. docs/architecture.md
@@ -19,6 +20,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod check;
 pub mod config;
 pub mod consumer;
 pub mod edge;
@@ -104,10 +106,12 @@ pub async fn run(
     )?;
     let (settings_sender, settings) = watch::channel(Settings::default());
     let asked = store.clone();
+    let known = watch::Sender::new(None);
     let observer = Arc::new(Observer {
         health: health.clone(),
         metrics: metrics.clone(),
         settings: settings.clone(),
+        credentials: known.subscribe(),
         recent: telemetry.recent,
         configuration: config.effective,
         redis_mode: config.redis.topology.name(),
@@ -128,7 +132,7 @@ pub async fn run(
         edge.clone(),
     ));
     let traces = Traces::start(config.traces.as_ref(), &config.queue.url)?;
-    let credentials = queue::credentials(&config.queue, &edge).await;
+    let credentials = queue::known_credentials(&config.queue, &edge, known).await;
     let queue = Arc::new(SqsQueue::new(&config.queue, credentials).await);
     tokio::spawn(watch_settings(
         queue.clone(),

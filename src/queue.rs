@@ -1,11 +1,15 @@
 //! The delivery contract, in our own words and types.
 
 mod acknowledger;
+mod check;
 mod credentials;
+mod error;
+mod http;
 mod sqs;
 
 pub use acknowledger::{Acknowledgement, Acknowledger};
-pub use credentials::credentials;
+pub use check::check;
+pub use credentials::{Identity, credentials, known_credentials};
 pub use sqs::SqsQueue;
 
 use std::future::Future;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::health::{ConsumerStatus, Health, Readiness};
 use crate::metrics::{Lag, Metrics, Outcome, Point};
-use crate::queue::{Depth, Settings};
+use crate::queue::{Depth, Identity, Settings};
 use crate::telemetry::{Recent, Said};
 
 /// All that a snapshot is taken from.
@@ -17,6 +17,7 @@ pub struct Observer {
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub settings: watch::Receiver<Settings>,
+    pub credentials: watch::Receiver<Option<Identity>>,
     pub recent: Recent,
     /// Variables and their values in force, secrets replaced.
     pub configuration: BTreeMap<&'static str, String>,
@@ -55,6 +56,8 @@ pub struct Queue {
     pub redrive_after: Option<u32>,
     /// `null`: not known, or no right to ask.
     pub depth: Option<Depth>,
+    /// `null`: not known yet.
+    pub credentials: Option<Identity>,
 }
 
 const WINDOW: Duration = Duration::from_secs(300);
@@ -76,6 +79,7 @@ impl Observer {
                 visibility_timeout_secs: settings.visibility_timeout.as_secs(),
                 redrive_after: settings.max_receive_count,
                 depth: settings.depth,
+                credentials: self.credentials.borrow().clone(),
             },
             lag: self.metrics.history.lag(WINDOW),
             counters: self.counters(),

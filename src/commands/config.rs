@@ -1,29 +1,90 @@
-//! `config`: what is in force.
+//! `config`: what is in force, and where each value is from.
 
-use entitlement_sync::config;
-use entitlement_sync::config::{Config, Uses};
+use entitlement_sync::config::{self, Config, Entry, Uses};
+use serde::Serialize;
 
 use super::output::{self, Format};
 use super::{BAD_CONFIGURATION, Ended, Failure};
 
-/// Show the configuration in force, secrets hidden
+/// Show the configuration in force and where each value is from, secrets hidden
+///
+/// Reads the environment and nothing else: it asks neither the queue nor Redis. Variables that have
+/// no value are left out; entitlement-sync --help lists them all. What is wrong is said on standard
+/// error, all of it at once.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  entitlement-sync config
+  entitlement-sync config --json | jq '.variables[] | select(.origin != \"default\")'
+
+Exit codes:
+  0   well; there may be warnings
+  78  wrong configuration")]
 pub struct Arguments {
     #[command(flatten)]
     format: Format,
 }
 
+#[derive(Serialize)]
+struct Report {
+    variables: Vec<Variable>,
+    warnings: Vec<String>,
+    errors: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Variable {
+    name: &'static str,
+    value: String,
+    origin: String,
+}
+
 pub fn run(arguments: Arguments) -> anyhow::Result<Ended> {
-    let config = Config::load_for(config::environment(), &Uses::ALL)
-        .map_err(|errors| Failure::new(BAD_CONFIGURATION, errors))?;
+    let environment = config::environment();
+    let entries = config::entries(&environment);
+    let loaded = Config::load_for(environment, &Uses::ALL);
+    let (warnings, errors) = match &loaded {
+        Ok(config) => (config.warnings.clone(), Vec::new()),
+        Err(errors) => (Vec::new(), errors.0.clone()),
+    };
+    let variables = entries.into_iter().map(variable).collect();
+    let report = Report {
+        variables,
+        warnings,
+        errors,
+    };
     if arguments.format.is_json() {
-        output::json(&config.effective)?;
+        output::json(&report)?;
     } else {
-        let rows = config.effective.iter();
-        let rows: Vec<_> = rows
-            .map(|(name, value)| [(*name).to_owned(), value.clone()])
-            .collect();
-        output::table(["VARIABLE", "VALUE"], &rows)?;
+        print(&report)?;
     }
-    Ok(Ended::Well)
+    loaded
+        .map(|_| Ended::Well)
+        .map_err(|errors| Failure::new(BAD_CONFIGURATION, errors))
+}
+
+fn variable(entry: Entry) -> Variable {
+    Variable {
+        name: entry.name,
+        value: entry.value,
+        origin: entry.origin.to_string(),
+    }
+}
+
+fn print(report: &Report) -> anyhow::Result<()> {
+    let rows = report.variables.iter();
+    let rows: Vec<_> = rows
+        .map(|it| [it.name.to_owned(), it.value.clone(), it.origin.clone()])
+        .collect();
+    output::table(["VARIABLE", "VALUE", "FROM"], &rows)?;
+    if !report.warnings.is_empty() {
+        output::line("")?;
+    }
+    for warning in &report.warnings {
+        output::line(format!(
+            "{} {warning}",
+            output::doubtful().apply_to("warning")
+        ))?;
+    }
+    Ok(())
 }

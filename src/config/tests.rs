@@ -103,6 +103,12 @@ fn every_variable_takes_a_good_value() {
         ("AWS_SESSION_TOKEN", "token"),
         ("AWS_ENDPOINT_URL", "http://all:1"),
         ("AWS_ENDPOINT_URL_SQS", "http://sqs:2"),
+        ("AWS_ENDPOINT_URL_STS", "http://sts:3"),
+        ("SQS_ROLE_ARN", "arn:aws:iam::123456789012:role/sync"),
+        ("SQS_ROLE_EXTERNAL_ID", "agreed"),
+        ("HTTPS_PROXY", "https://user:pass@proxy:3128"),
+        ("HTTP_PROXY", "proxy:3128"),
+        ("NO_PROXY", "localhost"),
         ("QUEUE_URL", "http://localhost:9324/000000000000/q.fifo"),
         ("REDIS_ENVIRONMENT_PREFIX", "staging"),
         ("REDIS_PORT", " 6380 "),
@@ -141,6 +147,16 @@ fn every_variable_takes_a_good_value() {
     );
     assert_eq!(config.queue.endpoint.as_str(), "http://sqs:2/");
     assert!(config.queue.is_fifo());
+    assert_eq!(config.queue.sts.unwrap().as_str(), "http://sts:3/");
+    let role = config.queue.role.unwrap();
+    assert_eq!(role.arn, "arn:aws:iam::123456789012:role/sync");
+    assert_eq!(role.external_id.as_deref(), Some("agreed"));
+    let net = config.edge.net;
+    let https = net.https_proxy.unwrap();
+    assert_eq!(https.expose_secret(), "https://user:pass@proxy:3128/");
+    let http = net.http_proxy.unwrap();
+    assert_eq!(http.expose_secret(), "http://proxy:3128/");
+    assert!(net.no_proxy.starts_with("localhost,"));
     assert_eq!(config.writes.prefix, "staging");
     assert_eq!(config.redis.to_string(), "redis.internal:6380/3");
     assert!(config.redis.tls.is_some());
@@ -248,6 +264,11 @@ fn every_bad_value_is_named_with_what_to_write_instead() {
             "https://host/path",
         ),
         ("AWS_ENDPOINT_URL", "localhost", "https://host/path"),
+        ("AWS_ENDPOINT_URL_STS", "localhost", "https://host/path"),
+        ("SQS_ROLE_ARN", "sync", "arn:aws:iam::"),
+        ("HTTPS_PROXY", "socks5://proxy", "http://host:port"),
+        ("HTTP_PROXY", "http://", "http://host:port"),
+        ("AWS_CA_BUNDLE", "/nonexistent", "path of a PEM file"),
         ("REDIS_HOST", "redis://redis", "the host alone"),
         ("REDIS_PORT", "0", "from 1 to 65535"),
         ("REDIS_DB", "256", "from 0 to 255"),
@@ -315,6 +336,7 @@ fn what_contradicts_or_lacks_its_other_half_is_named() {
         (&[("AWS_ACCESS_KEY_ID", "a")], "AWS_SECRET_ACCESS_KEY"),
         (&[("AWS_SECRET_ACCESS_KEY", "a")], "AWS_ACCESS_KEY_ID"),
         (&[("AWS_SESSION_TOKEN", "a")], "AWS_SESSION_TOKEN"),
+        (&[("SQS_ROLE_EXTERNAL_ID", "a")], "SQS_ROLE_ARN"),
     ] {
         let errors = errors(more);
         assert!(errors.len() == 1 && errors[0].contains(says), "{errors:?}");
@@ -395,6 +417,9 @@ fn typos_are_warned_about_with_the_nearest_name() {
         ("CONSUMER", "3"),
         ("QUEUE_TIMEOUT", "3"),
         ("AWS_PROFILE", "x"),
+        ("AWS_ROLE_ARN", "x"),
+        ("ALL_PROXY", "x"),
+        ("no_proxy", "x"),
         ("PATH", "/bin"),
         ("HOSTNAME", "pod"),
     ])
@@ -419,6 +444,8 @@ fn hazards_are_warned_about() {
         "{warnings:?}"
     );
     assert!(load(&[shadow]).unwrap().warnings.is_empty());
+    let warnings = load(&[("SSL_CERT_FILE", "/nonexistent")]).unwrap().warnings;
+    assert!(warnings[0].contains("trust nobody"), "{warnings:?}");
     let warnings = load(&[("KEYS_TTL_IN_SECS", "604800000")]).unwrap().warnings;
     assert!(warnings[0].contains("seconds"), "{warnings:?}");
 }

@@ -15,6 +15,9 @@ const OURS: [&str; 9] = [
     "ENVIRONMENT_",
 ];
 
+/// Near to ours, and read by the AWS SDK or by [`net`](super::net): IRSA sets the first.
+const THEIRS: [&str; 3] = ["AWS_ROLE_ARN", "ALL_PROXY", "SSL_CERT_DIR"];
+
 pub fn warnings(environment: &[(String, String)]) -> Vec<String> {
     let mut names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -22,7 +25,8 @@ pub fn warnings(environment: &[(String, String)]) -> Vec<String> {
 }
 
 fn warning(name: &str) -> Option<String> {
-    if VARIABLES.iter().any(|variable| variable.name == name) || injected_by_kubernetes(name) {
+    let is_known = VARIABLES.iter().any(|variable| variable.name == name);
+    if is_known || THEIRS.contains(&name) || injected_by_kubernetes(name) {
         return None;
     }
     let nearest = VARIABLES

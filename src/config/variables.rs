@@ -70,6 +70,22 @@ variables! {
         "Where SQS requests go. Without it: AWS_ENDPOINT_URL, else the origin of QUEUE_URL.";
     aws_endpoint_url "AWS_ENDPOINT_URL" Optional plain ""
         "As above, for all AWS services.";
+    aws_endpoint_url_sts "AWS_ENDPOINT_URL_STS" Optional plain ""
+        "Where STS requests go, for roles. Without it: AWS_ENDPOINT_URL, else AWS's own of the region.";
+    sqs_role_arn "SQS_ROLE_ARN" Optional plain ""
+        "Role to take on for the queue, by the keys given or those of the AWS default chain.";
+    sqs_role_external_id "SQS_ROLE_EXTERNAL_ID" Optional plain ""
+        "External id that the trust policy of SQS_ROLE_ARN asks for.";
+    https_proxy "HTTPS_PROXY" Optional plain ""
+        "Proxy for https requests to AWS and the Edge API; https_proxy and ALL_PROXY work too.";
+    http_proxy "HTTP_PROXY" Optional plain ""
+        "The same for http requests.";
+    no_proxy "NO_PROXY" Optional plain ""
+        "Hosts, domains and networks that are reached without a proxy, with commas between.";
+    aws_ca_bundle "AWS_CA_BUNDLE" Optional plain ""
+        "PEM file of certificates that AWS and the Edge API are trusted by, beside the system's roots.";
+    ssl_cert_file "SSL_CERT_FILE" Optional plain ""
+        "PEM file in place of the system's roots, for all TLS.";
     environment_prefix "ENVIRONMENT_PREFIX" Default("production") plain "production"
         "First part of every Redis key; the SDK must use the same.";
     redis_environment_prefix "REDIS_ENVIRONMENT_PREFIX" Alias("ENVIRONMENT_PREFIX") plain ""

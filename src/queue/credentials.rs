@@ -1,39 +1,231 @@
 //! Who we are to AWS.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use aws_config::Region;
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use secrecy::ExposeSecret;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
 
-use crate::config::QueueConfig;
+use super::http;
+use crate::config::{QueueConfig, StaticCredentials};
 use crate::edge::{Edge, QueueCredentials};
 
+/// Where the credentials in use are from. No part of them is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// In words.
+    pub source: String,
+    /// When they end, as ISO 8601; the SDK renews them before. `None`: not known, or never.
+    pub expires_at: Option<String>,
+}
+
+const KEYS: &str = "keys in the environment";
+const SESSION_KEYS: &str = "temporary keys in the environment";
+const PROFILE: &str = "an AWS profile";
+const WEB_IDENTITY: &str = "a web identity token (IRSA)";
+const CONTAINER: &str = "container credentials (EKS Pod Identity or ECS)";
+const INSTANCE: &str = "the role of the instance (EC2 metadata)";
+const EDGE: &str = "the Edge API";
+
+/// STS is to answer before the SDK's cache of credentials gives up, after 5 s.
+const STS: std::time::Duration = std::time::Duration::from_secs(4);
+
 /// Given keys; else what the platform provides; else the Edge API's credentials for this queue.
+/// With a role, the role's, by whichever of the first two there is.
 pub async fn credentials(config: &QueueConfig, edge: &Edge) -> SharedCredentialsProvider {
-    if let Some(keys) = &config.credentials {
-        return SharedCredentialsProvider::new(Credentials::new(
-            keys.access_key_id.expose_secret(),
-            keys.secret_access_key.expose_secret(),
-            keys.session_token
-                .as_ref()
-                .map(|token| token.expose_secret().to_owned()),
-            None,
-            "Environment",
-        ));
-    }
-    let platform = DefaultCredentialsChain::builder()
-        .region(Region::new(config.region.clone()))
-        .build()
-        .await;
-    let edge = QueueCredentials {
-        edge: edge.clone(),
-        queue: Arc::new(config.url.clone()),
+    known_credentials(config, edge, watch::Sender::new(None)).await
+}
+
+/// The same, and tells `known` which they are, once they are known and whenever they change.
+pub async fn known_credentials(
+    config: &QueueConfig,
+    edge: &Edge,
+    known: watch::Sender<Option<Identity>>,
+) -> SharedCredentialsProvider {
+    let used = watch::Sender::new("");
+    let named = |source, inner: SharedCredentialsProvider| Named {
+        source,
+        inner,
+        used: used.clone(),
     };
-    SharedCredentialsProvider::new(
-        CredentialsProviderChain::first_try("Platform", platform).or_else("EdgeApi", edge),
+    let base = match &config.credentials {
+        Some(keys) => {
+            let temporary = keys.session_token.is_some();
+            let source = if temporary { SESSION_KEYS } else { KEYS };
+            SharedCredentialsProvider::new(named(source, given(keys)))
+        }
+        None => {
+            let platform = platform(config, named);
+            SharedCredentialsProvider::new(match config.role {
+                // The Edge API's credentials are for the queue alone, and take on no role.
+                Some(_) => platform,
+                None => {
+                    let edge = SharedCredentialsProvider::new(QueueCredentials {
+                        edge: edge.clone(),
+                        queue: Arc::new(config.url.clone()),
+                    });
+                    platform.or_else("EdgeApi", named(EDGE, edge))
+                }
+            })
+        }
+    };
+    let inner = match &config.role {
+        None => base,
+        Some(role) => {
+            let mut provider = AssumeRoleProvider::builder(&role.arn)
+                .configure(&sts(config, base).await)
+                .session_name("entitlement-sync");
+            if let Some(id) = &role.external_id {
+                provider = provider.external_id(id);
+            }
+            SharedCredentialsProvider::new(provider.build().await)
+        }
+    };
+    SharedCredentialsProvider::new(Known {
+        inner,
+        role: config.role.as_ref().map(|role| role.arn.clone()),
+        used: used.subscribe(),
+        known,
+    })
+}
+
+/// For clients of STS: by these credentials, in the queue's region. `AWS_ENDPOINT_URL_STS` is
+/// honoured by the SDK.
+pub(super) async fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(Region::new(config.region.clone()))
+        .http_client(http::client(&config.net))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(STS).build())
+        .credentials_provider(credentials)
+        .load()
+        .await
+}
+
+fn given(keys: &StaticCredentials) -> SharedCredentialsProvider {
+    let token = keys.session_token.as_ref();
+    SharedCredentialsProvider::new(Credentials::new(
+        keys.access_key_id.expose_secret(),
+        keys.secret_access_key.expose_secret(),
+        token.map(|token| token.expose_secret().to_owned()),
+        None,
+        "Environment",
+    ))
+}
+
+/// The SDK's default chain in its order, without the keys in the environment, which are given
+/// ones; spelt out so that it is known which link gave them.
+fn platform(
+    config: &QueueConfig,
+    named: impl Fn(&'static str, SharedCredentialsProvider) -> Named,
+) -> CredentialsProviderChain {
+    let provider = ProviderConfig::without_region()
+        .with_region(Some(Region::new(config.region.clone())))
+        .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
+        .with_http_client(http::client(&config.net));
+    let profile = ProfileFileCredentialsProvider::builder().configure(&provider);
+    let token = WebIdentityTokenCredentialsProvider::builder().configure(&provider);
+    let container = EcsCredentialsProvider::builder().configure(&provider);
+    let instance = ImdsCredentialsProvider::builder().configure(&provider);
+    let link = |source, inner| named(source, inner);
+    CredentialsProviderChain::first_try(
+        "Profile",
+        link(PROFILE, SharedCredentialsProvider::new(profile.build())),
     )
+    .or_else(
+        "WebIdentityToken",
+        link(WEB_IDENTITY, SharedCredentialsProvider::new(token.build())),
+    )
+    .or_else(
+        "EcsContainer",
+        link(CONTAINER, SharedCredentialsProvider::new(container.build())),
+    )
+    .or_else(
+        "Ec2InstanceMetadata",
+        link(INSTANCE, SharedCredentialsProvider::new(instance.build())),
+    )
+}
+
+/// One way to credentials, which leaves its name when it was the one.
+#[derive(Debug)]
+struct Named {
+    source: &'static str,
+    inner: SharedCredentialsProvider,
+    used: watch::Sender<&'static str>,
+}
+
+impl ProvideCredentials for Named {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let credentials = self.inner.provide_credentials().await?;
+            self.used.send_replace(self.source);
+            Ok(credentials)
+        })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.inner.fallback_on_interrupt()
+    }
+}
+
+/// All of them, which tells what is in use.
+#[derive(Debug)]
+struct Known {
+    inner: SharedCredentialsProvider,
+    role: Option<String>,
+    used: watch::Receiver<&'static str>,
+    known: watch::Sender<Option<Identity>>,
+}
+
+impl ProvideCredentials for Known {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let credentials = self.inner.provide_credentials().await?;
+            self.tell(credentials.expiry());
+            Ok(credentials)
+        })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.inner.fallback_on_interrupt()
+    }
+}
+
+impl Known {
+    fn tell(&self, expiry: Option<SystemTime>) {
+        let base = *self.used.borrow();
+        let source = match &self.role {
+            Some(role) => format!("role {role}, by {base}"),
+            None => base.to_owned(),
+        };
+        let expires_at =
+            expiry.and_then(|expiry| OffsetDateTime::from(expiry).format(&Rfc3339).ok());
+        let identity = Identity { source, expires_at };
+        let before = self.known.send_replace(Some(identity.clone()));
+        let Identity { source, expires_at } = identity;
+        if before.is_some_and(|before| before.source == source) {
+            tracing::debug!(source, expires_at, "AWS credentials are renewed");
+        } else {
+            tracing::info!(source, expires_at, "AWS credentials are known");
+        }
+    }
 }

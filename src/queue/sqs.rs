@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
     DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName,
 };
 
-use super::{Delivery, Depth, Queue, QueueError, QueueErrorKind, Refused, Settings};
+use super::error::{build_error, queue_error};
+use super::{Delivery, Depth, Queue, QueueError, Refused, Settings, http};
 use crate::config::QueueConfig;
 use crate::message::Attributes;
 
@@ -35,6 +34,8 @@ pub struct SqsQueue {
 const ANSWER: Duration = Duration::from_secs(7);
 const CONNECT: Duration = Duration::from_secs(3);
 const LONGEST_POLL: Duration = Duration::from_secs(20);
+/// What a short call may take, its second try included.
+pub(super) const SHORT: Duration = Duration::from_secs(9);
 
 impl SqsQueue {
     /// Sets up the clients; nothing is sent yet.
@@ -42,6 +43,7 @@ impl SqsQueue {
         let shared: SdkConfig = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .region(Region::new(config.region.clone()))
             .endpoint_url(config.endpoint.as_str())
+            .http_client(http::client(&config.net))
             .credentials_provider(credentials)
             .load()
             .await;
@@ -64,12 +66,19 @@ impl SqsQueue {
             short: client(
                 RetryConfig::standard().with_max_attempts(2),
                 Duration::from_secs(4),
-                Duration::from_secs(9),
+                SHORT,
             ),
             visibility_ms: AtomicU64::new(
                 u64::try_from(Settings::default().visibility_timeout.as_millis()).unwrap_or(30_000),
             ),
         }
+    }
+}
+
+impl SqsQueue {
+    /// For calls that are not the worker's.
+    pub(super) fn client(&self) -> &Client {
+        &self.short
     }
 }
 
@@ -195,7 +204,7 @@ impl Queue for SqsQueue {
 }
 
 /// The limit in a redrive policy; some write it as a number, some as a string.
-fn max_receive_count(policy: &str) -> Option<u32> {
+pub(super) fn max_receive_count(policy: &str) -> Option<u32> {
     let policy: serde_json::Value = serde_json::from_str(policy).ok()?;
     let count = policy.get("maxReceiveCount")?;
     match count {
@@ -249,119 +258,9 @@ fn refused(failed: Vec<BatchResultErrorEntry>, entries: usize) -> Result<Vec<Ref
     Ok(refused.into_values().collect())
 }
 
-fn build_error(error: impl std::fmt::Display) -> QueueError {
-    QueueError {
-        kind: QueueErrorKind::Failed,
-        detail: error.to_string(),
-    }
-}
-
-fn queue_error<E>(error: SdkError<E>) -> QueueError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    let kind = match &error {
-        SdkError::TimeoutError(_) => QueueErrorKind::Timeout,
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => QueueErrorKind::Timeout,
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
-            if is_credentials(&error) {
-                QueueErrorKind::Credentials
-            } else {
-                QueueErrorKind::Unreachable
-            }
-        }
-        SdkError::ServiceError(service) => kind_of(service.err().code().unwrap_or_default()),
-        _ => QueueErrorKind::Failed,
-    };
-    let detail = match error.as_service_error() {
-        Some(service) => {
-            let code = service.code().unwrap_or("unknown error");
-            format!("{code}: {}", service.message().unwrap_or("no message"))
-        }
-        None => innermost(&error),
-    };
-    QueueError { kind, detail }
-}
-
-type Cause<'a> = &'a (dyn std::error::Error + 'static);
-
-/// An error and its causes, from the top to the bottom.
-fn causes<'a>(error: Cause<'a>) -> impl Iterator<Item = Cause<'a>> {
-    let mut next = Some(error);
-    std::iter::from_fn(move || {
-        let error = next?;
-        next = error.source();
-        Some(error)
-    })
-}
-
-fn is_credentials(error: Cause<'_>) -> bool {
-    causes(error).any(|error| error.is::<CredentialsError>())
-}
-
-/// The cause at the bottom says most: "connection refused" rather than "dispatch failure".
-fn innermost(error: Cause<'_>) -> String {
-    causes(error)
-        .last()
-        .map_or_else(String::new, ToString::to_string)
-}
-
-fn kind_of(code: &str) -> QueueErrorKind {
-    // `AWS.SimpleQueueService.NonExistentQueue` in the old protocol.
-    match code.rsplit('.').next().unwrap_or(code) {
-        "RequestThrottled"
-        | "Throttling"
-        | "ThrottlingException"
-        | "TooManyRequestsException"
-        | "OverLimit"
-        | "SlowDown"
-        | "RequestLimitExceeded"
-        | "KmsThrottled" => QueueErrorKind::Throttled,
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
-            QueueErrorKind::CredentialsExpired
-        }
-        "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "InvalidAccessKeyId"
-        | "SignatureDoesNotMatch"
-        | "InvalidSignatureException"
-        | "InvalidSecurity"
-        | "MissingAuthenticationToken"
-        | "IncompleteSignature"
-        | "InvalidToken" => QueueErrorKind::Credentials,
-        "AccessDenied" | "AccessDeniedException" | "KmsAccessDenied" | "NotAuthorized" => {
-            QueueErrorKind::AccessDenied
-        }
-        "QueueDoesNotExist" | "NonExistentQueue" | "QueueDeletedRecently" => {
-            QueueErrorKind::NoQueue
-        }
-        _ => QueueErrorKind::Failed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_are_told_apart_by_their_codes() {
-        for (code, kind) in [
-            ("RequestThrottled", QueueErrorKind::Throttled),
-            ("OverLimit", QueueErrorKind::Throttled),
-            ("ExpiredToken", QueueErrorKind::CredentialsExpired),
-            ("InvalidClientTokenId", QueueErrorKind::Credentials),
-            ("AccessDeniedException", QueueErrorKind::AccessDenied),
-            (
-                "AWS.SimpleQueueService.NonExistentQueue",
-                QueueErrorKind::NoQueue,
-            ),
-            ("QueueDoesNotExist", QueueErrorKind::NoQueue),
-            ("InternalFailure", QueueErrorKind::Failed),
-            ("", QueueErrorKind::Failed),
-        ] {
-            assert_eq!(kind_of(code), kind, "{code}");
-        }
-    }
 
     #[test]
     fn an_entry_is_refused_once_and_a_strange_one_makes_the_answer_worthless() {

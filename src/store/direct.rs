@@ -1,5 +1,9 @@
 //! Redis as an operator's command uses it: connects once, says why if it cannot, waits for nothing.
 
+mod check;
+
+pub use check::check;
+
 use fred::prelude::*;
 use fred::types::Key;
 use prometheus_client::metrics::counter::Counter;

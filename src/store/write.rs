@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use bytes_utils::Str;
 use fred::prelude::*;
 use fred::types::{Key, Value};
-
 use tokio::sync::Semaphore;
 
 use super::StoreError;

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod aws;
+mod check;
 mod delivery;
 mod docs;
 mod environment;

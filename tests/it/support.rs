@@ -3,11 +3,14 @@
 // One library for every file of tests; no file uses all of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod aws;
 pub mod certs;
 pub mod cluster;
 pub mod edge;
 pub mod fault;
+pub mod forward;
 pub mod http;
+pub mod https;
 pub mod process;
 pub mod proxy;
 pub mod redis;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use hyper::{Request, Response};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use super::TestQueue;
 use super::http::{self, Outcome, Received, Server};
@@ -23,6 +25,8 @@ pub struct FaultProxy {
 struct State {
     /// By action. The first rule applies until it is used up.
     rules: HashMap<String, VecDeque<Rule>>,
+    /// How far the clock that answers show is ahead.
+    skew_secs: i64,
     received: Vec<(String, Received)>,
     open: HashMap<String, usize>,
 }
@@ -90,6 +94,11 @@ impl FaultProxy {
 
     pub fn clear_all(&self) {
         lock(&self.state).rules.clear();
+    }
+
+    /// Every answer from now on has a `Date` that is off by that much.
+    pub fn skew(&self, secs: i64) {
+        lock(&self.state).skew_secs = secs;
     }
 
     /// How many calls of an action came in, those that met a fault too.
@@ -252,7 +261,20 @@ async fn handle(request: Received, target: u16, state: Arc<Mutex<State>>) -> Out
         .unwrap_or_default()
         .to_owned();
     let fault = lock(&state).take(&action, &request);
+    let skew_secs = lock(&state).skew_secs;
     let _open = Open::new(action, state);
+    let mut outcome = fail(request, target, fault).await;
+    if let Outcome::Answer(answer) = &mut outcome
+        && skew_secs != 0
+    {
+        let date = OffsetDateTime::now_utc() + time::Duration::seconds(skew_secs);
+        let date = date.format(&Rfc2822).unwrap().replace("+0000", "GMT");
+        answer.headers_mut().insert(DATE, date.parse().unwrap());
+    }
+    outcome
+}
+
+async fn fail(request: Received, target: u16, fault: Option<Fault>) -> Outcome {
     match fault {
         None => forward(&request, target, request.body.clone()).await,
         Some(Fault::Answer { status, code, body }) => {

@@ -1,0 +1,108 @@
+//! How AWS is reached: the proxies and certificates of the configuration, rather than what the SDK
+//! would find in the environment by itself.
+
+use aws_smithy_http_client::proxy::{ProxyConfig, ProxyError};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::{
+    RuntimeComponents, RuntimeComponentsBuilder,
+};
+use aws_smithy_types::config_bag::ConfigBag;
+use secrecy::ExposeSecret;
+
+use crate::config::NetConfig;
+
+/// The HTTP client of everything that speaks to AWS.
+pub fn client(net: &NetConfig) -> SharedHttpClient {
+    let mut trust = TrustStore::default();
+    if let Some(pem) = &net.ca_bundle {
+        trust.add_pem_certificate(pem.as_bytes());
+    }
+    // A builder without a choice to make cannot fail.
+    let tls = TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .unwrap_or_default();
+    // The configuration refuses what is no URL, so a proxy that is given is used.
+    let by = |proxy: Option<Result<ProxyConfig, ProxyError>>| match proxy {
+        Some(Ok(proxy)) => proxy.no_proxy(&net.no_proxy),
+        Some(Err(_)) | None => ProxyConfig::disabled(),
+    };
+    let http = net.http_proxy.as_ref();
+    let https = net.https_proxy.as_ref();
+    let http = by(http.map(|url| ProxyConfig::http(url.expose_secret())));
+    let https = by(https.map(|url| ProxyConfig::https(url.expose_secret())));
+    SharedHttpClient::new(ByScheme {
+        http: build(http, tls.clone()),
+        https: build(https, tls),
+    })
+}
+
+fn build(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder()
+            .proxy_config(proxy.clone())
+            .tls_provider(Provider::rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build()
+    })
+}
+
+/// The SDK's client takes one proxy; the environment may name one for each scheme.
+#[derive(Debug)]
+struct ByScheme {
+    http: SharedHttpClient,
+    https: SharedHttpClient,
+}
+
+impl HttpClient for ByScheme {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Connectors {
+            http: self.http.http_connector(settings, components),
+            https: self.https.http_connector(settings, components),
+        })
+    }
+
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        bag: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.https.validate_base_client_config(components, bag)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.https.connector_metadata()
+    }
+}
+
+#[derive(Debug)]
+struct Connectors {
+    http: SharedHttpConnector,
+    https: SharedHttpConnector,
+}
+
+impl HttpConnector for Connectors {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        if request.uri().starts_with("http:") {
+            self.http.call(request)
+        } else {
+            self.https.call(request)
+        }
+    }
+}
