@@ -2,10 +2,12 @@
 
 mod acknowledger;
 mod credentials;
+mod letters;
 mod sqs;
 
 pub use acknowledger::{Acknowledgement, Acknowledger};
 pub use credentials::credentials;
+pub use letters::{HeldLetter, Outgoing};
 pub use sqs::SqsQueue;
 
 use std::future::Future;
