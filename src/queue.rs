@@ -7,7 +7,7 @@ mod sqs;
 
 pub use acknowledger::{Acknowledgement, Acknowledger};
 pub use credentials::credentials;
-pub use letters::{HeldLetter, Outgoing};
+pub use letters::{HeldLetter, Resent};
 pub use sqs::SqsQueue;
 
 use std::future::Future;

@@ -6,7 +6,7 @@ mod error;
 mod monitor;
 mod write;
 
-pub use direct::{Direct, KeptLetter, LOOKED_AT, Scan, Ttl};
+pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl};
 pub use error::StoreError;
 pub use monitor::Gate;
 pub use write::Applied;

@@ -70,7 +70,7 @@ async fn count(redis: &Direct, keys: &Keys, limit: Option<u64>) -> Result<Stats,
     let size = redis.size().await;
     let progress = Progress::through_keys(size);
     let mut tally = Tally::default();
-    let mut scan = redis.scan(keys.pattern_of_all());
+    let mut scan = redis.browse(keys.pattern_of_all());
     let mut is_sample = false;
     while let Some(mut page) = scan.next().await? {
         progress.page();

@@ -19,7 +19,7 @@ pub struct HeldLetter {
 
 /// A message to be sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
+pub struct Resent<'a> {
     pub body: &'a str,
     /// String attributes.
     pub attributes: &'a [(String, String)],
@@ -55,7 +55,7 @@ impl SqsQueue {
     }
 
     /// Sends a message; returns its id. After an error it may have been sent all the same.
-    pub async fn send(&self, message: Outgoing<'_>) -> Result<String, QueueError> {
+    pub async fn send(&self, message: Resent<'_>) -> Result<String, QueueError> {
         let mut request = self
             .short
             .send_message()

@@ -1,10 +1,10 @@
 //! Redis as an operator's command uses it: connects once, says why if it cannot, waits for nothing.
 
+mod browse;
 mod letters;
-mod scan;
 
+pub use browse::{Browse, LOOKED_AT};
 pub use letters::KeptLetter;
-pub use scan::{LOOKED_AT, Scan};
 
 use fred::prelude::*;
 use fred::types::{Key, Value};

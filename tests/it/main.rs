@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod commands_dead_letter;
+mod commands_inspect;
+mod commands_purge;
+mod commands_stats;
 mod delivery;
 mod docs;
 mod environment;

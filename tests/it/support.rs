@@ -6,6 +6,7 @@
 pub mod edge;
 pub mod fault;
 pub mod http;
+pub mod operator;
 pub mod process;
 pub mod proxy;
 pub mod redis;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use edge::{Answer, EdgeMock};
 pub use fault::{Fault, FaultProxy};
 pub use nix::sys::signal::Signal;
+pub use operator::Operator;
 pub use proxy::TcpProxy;
 pub use redis::Redis;
 pub use sqs::{Sqs, TestQueue};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::Keys;
 use entitlement_sync::plan::{self, Step};
-use entitlement_sync::queue::{Outgoing, SqsQueue};
+use entitlement_sync::queue::{Resent, SqsQueue};
 use entitlement_sync::store::{Applied, Direct};
 use serde_json::json;
 
@@ -216,7 +216,7 @@ impl Replay {
 
 async fn send(queue: &SqsQueue, letter: &Letter) -> anyhow::Result<String> {
     let deduplication = format!("replay-{}-{}", when::now(), fastrand::u64(..));
-    let message = Outgoing {
+    let message = Resent {
         body: &letter.body_to_send(),
         attributes: &letter.attributes,
         // The stream does not keep the group: one of its own holds up nobody.

@@ -65,7 +65,7 @@ impl Searched {
         mut tick: impl FnMut(),
     ) -> Result<Self, StoreError> {
         let mut searched = Self::default();
-        let mut scan = redis.scan(keys.pattern_of(owner));
+        let mut scan = redis.browse(keys.pattern_of(owner));
         loop {
             match scan.next().await {
                 Ok(Some(page)) => {

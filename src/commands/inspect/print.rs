@@ -169,8 +169,8 @@ impl Report<'_> {
                     .at
                     .map_or_else(|| "unknown".into(), |at| when::ago(now - at)),
                 match resource.miss {
-                    None => good().apply_to("from Redis").to_string(),
-                    Some(why) => bad().apply_to(format!("Edge API: {why}")).to_string(),
+                    None => good().apply_to("fresh").to_string(),
+                    Some(why) => bad().apply_to(format!("a miss: {why}")).to_string(),
                 },
             ]
         };
@@ -178,6 +178,6 @@ impl Report<'_> {
         if !rows.is_empty() {
             output::line("")?;
         }
-        output::table(["RESOURCE", "AGE", "ANSWERED"], &rows)
+        output::table(["RESOURCE", "AGE", "ENTITLEMENTS"], &rows)
     }
 }

@@ -30,7 +30,7 @@ pub struct Resource {
     pub(super) miss: Option<&'static str>,
 }
 
-/// The resources that were found, and whether they hit.
+/// The resources that were found, and whether they are as new as the customer itself.
 pub async fn resources(
     redis: &Direct,
     keys: &Keys,
@@ -233,7 +233,7 @@ impl<'a> Report<'a> {
             let at = millis(text);
             json!({"at": at, "stored_is_older": stored.zip(at).map(|(stored, at)| stored < at)})
         });
-        let resource = |it: &Resource| json!({"id": it.id, "at": it.at, "from": if it.miss.is_none() { "redis" } else { "edge-api" }, "because": it.miss});
+        let resource = |it: &Resource| json!({"id": it.id, "at": it.at, "is_fresh": it.miss.is_none(), "because": it.miss});
         let absent = match (&self.map, self.feature) {
             (Map::Entries(_), Some(_)) if self.entitlements.is_empty() => Some(self.absent()),
             _ => None,

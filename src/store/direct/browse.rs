@@ -21,13 +21,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Pages of keys. SCAN may give a key twice while Redis grows or shrinks its table, and gives every
 /// key that is there all the while.
-pub struct Scan {
+pub struct Browse {
     pages: Pin<Box<dyn Stream<Item = Result<ScanResult, Error>> + Send>>,
     last: Option<ScanResult>,
     since: Instant,
 }
 
-impl Scan {
+impl Browse {
     /// The keys of the next page, often none; `None` after the last page. Between two pages there
     /// is a pause as long as what was done since the last one, so that Redis works for us half of
     /// the time at most.
@@ -52,10 +52,10 @@ impl Scan {
 
 impl Direct {
     /// Every key that matches, on every primary.
-    pub fn scan(&self, pattern: String) -> Scan {
+    pub fn browse(&self, pattern: String) -> Browse {
         let count = Some(LOOKED_AT);
         let is_cluster = self.client.is_clustered();
-        Scan {
+        Browse {
             pages: if is_cluster {
                 Box::pin(self.client.scan_cluster(pattern, count, None))
             } else {
