@@ -141,13 +141,16 @@ impl Held {
     }
 
     async fn delete(&mut self, letter: &Letter) -> anyhow::Result<()> {
-        let Some(receipt) = self.held.remove(&letter.message_id) else {
+        let Some(receipt) = self.held.get(&letter.message_id) else {
             return Ok(());
         };
-        let refused = self.queue.acknowledge(&[&receipt]).await;
+        let refused = self.queue.acknowledge(&[receipt.as_str()]).await;
         let refused = refused.map_err(|error| session::queue_failure(&error))?;
         match refused.first() {
-            None => Ok(()),
+            None => {
+                self.held.remove(&letter.message_id);
+                Ok(())
+            }
             Some(refused) => Err(Failure::new(
                 FAILED,
                 format!(

@@ -27,19 +27,17 @@ impl Map {
             return Self::Entries(entries);
         }
         // What `Object.entries` makes of the rest.
-        match serde_json::from_str::<Value>(text) {
-            Ok(Value::Null) => Self::Unreadable("is null"),
-            Ok(Value::String(text)) if !text.is_empty() => Self::Unreadable("is a string"),
-            Ok(Value::Array(values)) => {
-                let entries = values.iter().enumerate();
-                let entry = |(at, value): (usize, &Value)| {
-                    Some((at.to_string(), serde_json::value::to_raw_value(value).ok()?))
-                };
-                Self::Entries(entries.filter_map(entry).collect())
-            }
-            Ok(_) => Self::Entries(Vec::new()),
-            Err(_) => Self::Unreadable("is no JSON"),
-        }
+        let values: Vec<Value> = match serde_json::from_str(text) {
+            Ok(Value::Null) => return Self::Unreadable("is null"),
+            Ok(Value::String(text)) => text.chars().map(|it| it.to_string().into()).collect(),
+            Ok(Value::Array(values)) => values,
+            Ok(_) => Vec::new(),
+            Err(_) => return Self::Unreadable("is no JSON"),
+        };
+        let entry = |(at, value): (usize, &Value)| {
+            Some((at.to_string(), serde_json::value::to_raw_value(value).ok()?))
+        };
+        Self::Entries(values.iter().enumerate().filter_map(entry).collect())
     }
 }
 

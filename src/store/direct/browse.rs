@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use bytes_utils::Str;
 use fred::clients::Pipeline;
 use fred::prelude::*;
 use fred::types::Key;
@@ -22,9 +23,23 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Pages of keys. SCAN may give a key twice while Redis grows or shrinks its table, and gives every
 /// key that is there all the while.
 pub struct Browse {
-    pages: Pin<Box<dyn Stream<Item = Result<ScanResult, Error>> + Send>>,
-    last: Option<ScanResult>,
+    pages: Pages,
     since: Instant,
+}
+
+enum Pages {
+    /// Of one server, from this cursor on. Asked for one by one: the stream of the client hides
+    /// what Redis says when it refuses.
+    Server {
+        client: Client,
+        pattern: Str,
+        cursor: Option<Str>,
+    },
+    /// Of every primary of a cluster.
+    Cluster {
+        stream: Pin<Box<dyn Stream<Item = Result<ScanResult, Error>> + Send>>,
+        last: Option<ScanResult>,
+    },
 }
 
 impl Browse {
@@ -32,36 +47,67 @@ impl Browse {
     /// is a pause as long as what was done since the last one, so that Redis works for us half of
     /// the time at most.
     pub async fn next(&mut self) -> Result<Option<Vec<String>>, StoreError> {
-        if let Some(last) = self.last.take() {
-            tokio::time::sleep(self.since.elapsed().min(LONGEST_PAUSE)).await;
-            self.since = Instant::now();
-            // On a cluster the last page of one primary is not the last of all.
-            last.next();
-        }
+        tokio::time::sleep(self.since.elapsed().min(LONGEST_PAUSE)).await;
+        self.since = Instant::now();
         let page = tokio::time::timeout(PAGE, self.pages.next()).await;
-        let Some(page) = page.map_err(|_| StoreError::timeout())? else {
-            return Ok(None);
-        };
-        let mut page = page?;
-        let keys = page.take_results().unwrap_or_default();
-        self.last = Some(page);
+        let keys = page.map_err(|_| StoreError::timeout())??;
         let text = |key: Key| key.as_str_lossy().into_owned();
-        Ok(Some(keys.into_iter().map(text).collect()))
+        Ok(keys.map(|keys| keys.into_iter().map(text).collect()))
+    }
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<Option<Vec<Key>>, Error> {
+        match self {
+            Self::Server {
+                client,
+                pattern,
+                cursor,
+            } => {
+                let Some(from) = cursor.take() else {
+                    return Ok(None);
+                };
+                let (next, keys): (Str, Vec<Key>) = client
+                    .scan_page(from, pattern.clone(), Some(LOOKED_AT), None)
+                    .await?;
+                *cursor = Some(next).filter(|next| *next != "0");
+                Ok(Some(keys))
+            }
+            Self::Cluster { stream, last } => {
+                if let Some(last) = last.take() {
+                    // The last page of one primary is not the last of all.
+                    last.next();
+                }
+                let Some(page) = stream.next().await else {
+                    return Ok(None);
+                };
+                let mut page = page?;
+                let keys = page.take_results().unwrap_or_default();
+                *last = Some(page);
+                Ok(Some(keys))
+            }
+        }
     }
 }
 
 impl Direct {
     /// Every key that matches, on every primary.
     pub fn browse(&self, pattern: String) -> Browse {
-        let count = Some(LOOKED_AT);
-        let is_cluster = self.client.is_clustered();
+        let pages = if self.client.is_clustered() {
+            let stream = self.client.scan_cluster(pattern, Some(LOOKED_AT), None);
+            Pages::Cluster {
+                stream: Box::pin(stream),
+                last: None,
+            }
+        } else {
+            Pages::Server {
+                client: self.client.clone(),
+                pattern: pattern.into(),
+                cursor: Some("0".into()),
+            }
+        };
         Browse {
-            pages: if is_cluster {
-                Box::pin(self.client.scan_cluster(pattern, count, None))
-            } else {
-                Box::pin(self.client.scan(pattern, count, None))
-            },
-            last: None,
+            pages,
             since: Instant::now(),
         }
     }
