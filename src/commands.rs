@@ -3,8 +3,16 @@
 
 mod check;
 mod config;
+mod confirm;
+mod dead_letter;
+mod ids;
+mod inspect;
 mod output;
+mod progress;
+mod purge;
 mod session;
+mod stats;
+mod when;
 
 use clap::Subcommand;
 
@@ -24,6 +32,8 @@ pub struct Failure {
     text: String,
 }
 
+/// Arguments that make no sense, as clap has it.
+pub const USAGE: u8 = 2;
 /// A file that is not there or cannot be read.
 pub const NO_INPUT: u8 = 66;
 /// Redis, the queue or the Edge API does not answer.
@@ -45,6 +55,10 @@ impl Failure {
 pub enum Command {
     Check(check::Arguments),
     Config(config::Arguments),
+    DeadLetter(dead_letter::Arguments),
+    Inspect(inspect::Arguments),
+    Purge(purge::Arguments),
+    Stats(stats::Arguments),
 }
 
 /// Prints a text as it is; returns the exit code.
@@ -86,6 +100,10 @@ impl Command {
         match self {
             Self::Check(arguments) => check::run(arguments).await,
             Self::Config(arguments) => config::run(arguments),
+            Self::DeadLetter(arguments) => dead_letter::run(arguments).await,
+            Self::Inspect(arguments) => inspect::run(arguments).await,
+            Self::Purge(arguments) => purge::run(arguments).await,
+            Self::Stats(arguments) => stats::run(arguments).await,
         }
     }
 }

@@ -16,6 +16,25 @@ pub struct Owner<'a> {
     pub resource: Option<&'a str>,
 }
 
+/// A key, read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spelt<'a> {
+    pub owner: Owner<'a>,
+    pub what: What<'a>,
+    /// The timestamp beside it, rather than the value.
+    pub is_timestamp: bool,
+}
+
+/// What a key of an owner holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What<'a> {
+    Entitlements,
+    FeatureUsage(&'a str),
+    CreditUsage(&'a str),
+    Metadata,
+    Tombstone,
+}
+
 impl Keys {
     pub fn new(prefix: impl Into<String>) -> Self {
         Self {
@@ -73,15 +92,47 @@ impl Keys {
 
     /// Every customer's keys, as a pattern of Redis; the prefix stands for itself.
     pub fn pattern_of_customers(&self) -> String {
-        let mut pattern = String::with_capacity(self.prefix.len() + 4);
-        for letter in self.prefix.chars() {
-            if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
-                pattern.push('\\');
-            }
-            pattern.push(letter);
-        }
-        pattern.push_str(":c_*");
-        pattern
+        pattern(&format!("{}:c_", self.prefix))
+    }
+
+    /// A glob for SCAN: everything of an owner, and of others whose ids begin alike. What it finds
+    /// is to be read by [`read`](Self::read).
+    pub fn pattern_of(&self, owner: Owner<'_>) -> String {
+        pattern(&self.entitlements(owner))
+    }
+
+    /// A glob for SCAN: everything of this environment but the locks, which begin differently.
+    pub fn pattern_of_all(&self) -> String {
+        pattern(&format!("{}:", self.prefix))
+    }
+
+    /// What a key of this environment holds, and whose it is; `None` for what is no owner's.
+    pub fn read<'a>(&self, key: &'a str) -> Option<Spelt<'a>> {
+        let rest = key.strip_prefix(self.prefix.as_str())?;
+        let rest = rest.strip_prefix(":c_")?;
+        let (rest, is_timestamp) = match rest.strip_suffix(TIMESTAMP) {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        // Ids of owners hold no infix, so the first one is where they end.
+        let (owner, what) = match first_infix(rest, &[":f_", ":credit_"]) {
+            Some((owner, ":f_", id)) => (owner, What::FeatureUsage(id)),
+            Some((owner, _, id)) => (owner, What::CreditUsage(id)),
+            None => match (rest.strip_suffix(":metadata"), rest.strip_suffix("#purged")) {
+                (Some(owner), _) => (owner, What::Metadata),
+                (None, Some(owner)) => (owner, What::Tombstone),
+                (None, None) => (rest, What::Entitlements),
+            },
+        };
+        let (customer, resource) = match owner.split_once(":r_") {
+            Some((customer, resource)) => (customer, Some(resource)),
+            None => (owner, None),
+        };
+        Some(Spelt {
+            owner: Owner { customer, resource },
+            what,
+            is_timestamp,
+        })
     }
 
     fn owned(&self, owner: Owner<'_>, infix: &str, id: &str) -> String {
@@ -110,7 +161,34 @@ pub fn timestamp(key: &str) -> String {
     timestamp
 }
 
+/// The key whose value a timestamp belongs to.
+pub fn value_of(timestamp: &str) -> Option<&str> {
+    timestamp.strip_suffix(TIMESTAMP)
+}
+
 const TIMESTAMP: &str = "#timestamp";
+
+/// A glob that matches all that begins with this text, to the letter.
+fn pattern(start: &str) -> String {
+    let mut pattern = String::with_capacity(start.len() + 1);
+    for letter in start.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('*');
+    pattern
+}
+
+/// The text before and after the first of some infixes, and which it is.
+fn first_infix<'a, 'b>(text: &'a str, infixes: &[&'b str]) -> Option<(&'a str, &'b str, &'a str)> {
+    let found = infixes
+        .iter()
+        .filter_map(|infix| Some((text.find(infix)?, *infix)));
+    let (at, infix) = found.min_by_key(|(at, _)| *at)?;
+    Some((&text[..at], infix, &text[at + infix.len()..]))
+}
 
 /// What in a customer or resource id would make its keys spell those of someone else: customer
 /// `a:f_x` would write its entitlements over the usage of feature `x` of customer `a`.
@@ -168,6 +246,58 @@ mod tests {
             timestamp("production:c_acme"),
             "production:c_acme#timestamp"
         );
+    }
+
+    #[test]
+    fn keys_are_read_back_as_they_are_spelt() {
+        let keys = Keys::new("p{1}");
+        for customer in ["acme", "a b", "a*?[x]\\", "ä:f", "a:metadatas", "#", "a:r"] {
+            for resource in [None, Some("site-1"), Some("r:f")] {
+                let owner = Owner { customer, resource };
+                for (key, what) in [
+                    (keys.entitlements(owner), What::Entitlements),
+                    (
+                        keys.feature_usage(owner, "x:f_y"),
+                        What::FeatureUsage("x:f_y"),
+                    ),
+                    (
+                        keys.feature_usage(owner, "x:metadata"),
+                        What::FeatureUsage("x:metadata"),
+                    ),
+                    (
+                        keys.credit_usage(owner, "a:r_b:f_c"),
+                        What::CreditUsage("a:r_b:f_c"),
+                    ),
+                    (keys.metadata(owner), What::Metadata),
+                ] {
+                    let spelt = |is_timestamp| Spelt {
+                        owner,
+                        what,
+                        is_timestamp,
+                    };
+                    assert_eq!(keys.read(&key), Some(spelt(false)), "{key}");
+                    assert_eq!(keys.read(&timestamp(&key)), Some(spelt(true)), "{key}");
+                }
+                let tombstone = keys.tombstone(owner);
+                assert_eq!(
+                    keys.read(&tombstone).map(|spelt| spelt.what),
+                    Some(What::Tombstone)
+                );
+            }
+        }
+        for other in [keys.dead_letters(), keys.marker(), "q:c_acme".into()] {
+            assert_eq!(keys.read(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_ids_to_the_letter() {
+        let owner = Owner {
+            customer: r"a*?[b]\^-c",
+            resource: None,
+        };
+        assert_eq!(Keys::new("p").pattern_of(owner), r"p:c_a\*\?\[b\]\\\^\-c*");
+        assert_eq!(Keys::new("p[1]").pattern_of_all(), r"p\[1\]:*");
     }
 
     /// Every pair of differing (owner, kind of key) spells a differing key, or one of the two ids

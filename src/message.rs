@@ -12,6 +12,7 @@ mod wire;
 
 pub use envelope::{Attributes, Kind, Opened, open};
 pub use terms::{FeatureType, MeterType, Number};
+pub use time::{iso, read_time};
 
 use std::borrow::Cow;
 

@@ -5,11 +5,13 @@ mod check;
 mod credentials;
 mod error;
 mod http;
+mod letters;
 mod sqs;
 
 pub use acknowledger::{Acknowledgement, Acknowledger};
 pub use check::check;
 pub use credentials::{Identity, credentials, known_credentials};
+pub use letters::{HeldLetter, Resent};
 pub use sqs::SqsQueue;
 
 use std::future::Future;

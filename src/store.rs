@@ -8,7 +8,7 @@ mod monitor;
 mod replicas;
 mod write;
 
-pub use direct::{Direct, Ttl, check};
+pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
 pub use error::StoreError;
 pub use monitor::Gate;
 pub use write::Applied;

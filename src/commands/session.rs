@@ -2,14 +2,24 @@
 
 use anyhow::Context;
 use entitlement_sync::config::{self, Config, Uses};
+use entitlement_sync::edge::Edge;
 use entitlement_sync::keys::Keys;
+use entitlement_sync::queue::{self, QueueError, QueueErrorKind, SqsQueue};
 use entitlement_sync::store::{Direct, StoreError};
 
 use super::{BAD_CONFIGURATION, Failure, NO_INPUT, NO_PERMISSION, UNAVAILABLE};
 
 /// The configuration, of which only what is used must be there.
 pub fn configuration(uses: &[Uses]) -> anyhow::Result<Config> {
-    let config = Config::load_for(config::environment(), uses);
+    configuration_of(config::environment(), uses)
+}
+
+/// The same, of other variables than those of the process.
+pub fn configuration_of(
+    environment: Vec<(String, String)>,
+    uses: &[Uses],
+) -> anyhow::Result<Config> {
+    let config = Config::load_for(environment, uses);
     let config = config.map_err(|errors| Failure::new(BAD_CONFIGURATION, errors))?;
     // One provider for everything that speaks TLS. That there is one already is no harm.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -34,6 +44,22 @@ pub fn redis_failure(error: &anyhow::Error) -> anyhow::Error {
         .is_some_and(StoreError::needs_a_person);
     let code = if refused { NO_PERMISSION } else { UNAVAILABLE };
     Failure::new(code, format!("Redis: {error:#}"))
+}
+
+/// The queue of a configuration; nothing is sent yet.
+pub async fn queue(config: &Config) -> SqsQueue {
+    let credentials = queue::credentials(&config.queue, &Edge::new(&config.edge)).await;
+    SqsQueue::new(&config.queue, credentials).await
+}
+
+/// What went wrong with a queue, with the exit code that says so.
+pub fn queue_failure(error: &QueueError) -> anyhow::Error {
+    let code = match error.kind {
+        QueueErrorKind::NoQueue => UNAVAILABLE,
+        kind if kind.needs_a_person() => NO_PERMISSION,
+        _ => UNAVAILABLE,
+    };
+    Failure::new(code, format!("the queue: {error}"))
 }
 
 /// A file, or standard input for `-`.

@@ -21,12 +21,12 @@ use crate::message::Attributes;
 /// A queue in SQS, or in a server that speaks its JSON protocol.
 #[derive(Debug)]
 pub struct SqsQueue {
-    url: String,
+    pub(super) url: String,
     /// Never retries: the consumer does, with a back-off of its own that knows the reason. The
     /// SDK's retry bucket would drain and then fail at once.
-    receiving: Client,
+    pub(super) receiving: Client,
     /// Short calls whose retry is safe and wanted at once.
-    short: Client,
+    pub(super) short: Client,
     visibility_ms: AtomicU64,
 }
 
@@ -213,7 +213,7 @@ pub(super) fn max_receive_count(policy: &str) -> Option<u32> {
     }
 }
 
-fn delivery(message: Message, expires: Instant) -> Delivery {
+pub(super) fn delivery(message: Message, expires: Instant) -> Delivery {
     let system = |name: MessageSystemAttributeName| {
         message
             .attributes

@@ -1,11 +1,15 @@
 //! Redis as an operator's command uses it: connects once, says why if it cannot, waits for nothing.
 
+mod browse;
 mod check;
+mod letters;
 
+pub use browse::{Browse, LOOKED_AT};
 pub use check::check;
+pub use letters::KeptLetter;
 
 use fred::prelude::*;
-use fred::types::Key;
+use fred::types::{Key, Value};
 use prometheus_client::metrics::counter::Counter;
 
 use super::link::Link;
@@ -34,6 +38,17 @@ pub enum Ttl {
     Secs(u64),
 }
 
+impl Ttl {
+    /// What ends first of two; what is not there ends nothing.
+    pub fn soonest(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Missing, other) | (other, Self::Missing) => other,
+            (Self::Forever, other) | (other, Self::Forever) => other,
+            (Self::Secs(one), Self::Secs(other)) => Self::Secs(one.min(other)),
+        }
+    }
+}
+
 impl Direct {
     /// Connects, or says why it cannot.
     pub async fn connect(redis: &RedisConfig, writes: &WriteConfig) -> anyhow::Result<Self> {
@@ -52,7 +67,8 @@ impl Direct {
         let mut values = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
             let chunk: Vec<Key> = chunk.iter().map(|key| key.as_str().into()).collect();
-            values.extend(self.client.mget::<Vec<Option<String>>, _>(chunk).await?);
+            let found: Vec<Value> = self.client.mget(chunk).await?;
+            values.extend(found.iter().map(text));
         }
         Ok(values)
     }
@@ -84,4 +100,10 @@ impl Direct {
         // Whatever is wrong with it, it is not needed any more.
         let _ = self.client.quit().await;
     }
+}
+
+/// What is no UTF-8 is read as readers read it, with replacement characters.
+fn text(value: &Value) -> Option<String> {
+    let bytes = value.as_bytes()?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
 }

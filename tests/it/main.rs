@@ -6,6 +6,10 @@
 mod architecture;
 mod aws;
 mod check;
+mod commands_dead_letter;
+mod commands_inspect;
+mod commands_purge;
+mod commands_stats;
 mod delivery;
 mod docs;
 mod environment;

@@ -1,0 +1,290 @@
+//! `dead-letter`: messages that were given up, in Redis or in a dead-letter queue.
+
+mod letter;
+mod place;
+mod replay;
+
+use entitlement_sync::config::{self, Config, Uses};
+
+use super::confirm::confirm;
+use super::output::{self, Format, dim};
+use super::{BAD_CONFIGURATION, Ended, Failure, session, when};
+use letter::Letter;
+use place::Place;
+
+/// Look at messages that were given up, send them again, or drop them
+///
+/// They are in the Redis stream <prefix>:dead-letter, where the worker keeps what its queue has no
+/// dead-letter queue for; or in an SQS dead-letter queue, with --queue-url.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Looking into an SQS queue is receiving from it: each look raises the receive counts of what it sees,
+and hides it from others until the command ends, for 60 s at most.
+
+Examples:
+  entitlement-sync dead-letter list
+  entitlement-sync dead-letter show 1795426055851-0 > body.json
+  entitlement-sync dead-letter replay 1795426055851-0 --body body.json
+  entitlement-sync dead-letter replay --all --queue-url \"$DEAD_QUEUE_URL\" --dry-run
+  entitlement-sync dead-letter purge --all --yes"
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    List(List),
+    Show(Show),
+    Replay(replay::Replay),
+    Purge(Purge),
+}
+
+/// List them: id, kind, reason, deliveries, age; never the body
+#[derive(clap::Args)]
+struct List {
+    /// List this many at most
+    #[arg(long, value_name = "LETTERS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Print the body of one on standard output, and what is known of it on standard error
+#[derive(clap::Args)]
+struct Show {
+    /// As `list` shows it, or the id of the message
+    id: String,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Delete them, for good
+#[derive(clap::Args)]
+struct Purge {
+    #[command(flatten)]
+    which: Which,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(clap::Args)]
+struct Source {
+    /// Look into this SQS dead-letter queue, rather than into the stream in Redis
+    #[arg(long, value_name = "URL")]
+    queue_url: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// As `list` shows them, or ids of messages
+    ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
+impl Which {
+    /// Whether a letter is meant; takes note of it.
+    fn takes(&self, letter: &Letter, missing: &mut Vec<String>) -> bool {
+        let before = missing.len();
+        missing.retain(|id| !letter.is_called(id));
+        self.all || missing.len() < before
+    }
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    match arguments.action {
+        Action::List(list) => list.run().await,
+        Action::Show(show) => show.run().await,
+        Action::Replay(replay) => replay.run().await,
+        Action::Purge(purge) => purge.run().await,
+    }
+}
+
+impl Source {
+    /// The configuration of where the letters are.
+    fn configuration(&self) -> anyhow::Result<Config> {
+        let Some(url) = &self.queue_url else {
+            return session::configuration(&[Uses::Redis]);
+        };
+        // As if it were the queue that is worked off: region, endpoint and credentials follow.
+        let mut environment = config::environment();
+        environment.retain(|(name, _)| name != "QUEUE_URL");
+        environment.push(("QUEUE_URL".into(), url.clone()));
+        session::configuration_of(environment, &[Uses::Queue]).map_err(|error| {
+            let text = error.to_string().replace("QUEUE_URL", "--queue-url");
+            Failure::new(BAD_CONFIGURATION, text)
+        })
+    }
+
+    async fn open(&self) -> anyhow::Result<Place> {
+        let config = self.configuration()?;
+        if self.queue_url.is_some() {
+            return Ok(Place::queue(session::queue(&config).await));
+        }
+        let redis = session::redis(&config).await?;
+        Place::stream(redis, session::keys(&config).dead_letters()).await
+    }
+}
+
+impl List {
+    async fn run(self) -> anyhow::Result<Ended> {
+        let mut place = self.source.open().await?;
+        let listed = self.letters(&mut place).await;
+        place.close().await;
+        let (letters, is_all) = listed?;
+        if self.format.is_json() {
+            let letters: Vec<_> = letters.iter().map(Letter::to_json).collect();
+            output::json(&serde_json::json!({"letters": letters, "is_all": is_all}))?;
+            return Ok(Ended::Well);
+        }
+        if letters.is_empty() {
+            output::line("no dead letters")?;
+        }
+        let rows: Vec<_> = letters.iter().map(Letter::row).collect();
+        output::table(
+            ["ID", "MESSAGE", "KIND", "DELIVERIES", "AGE", "REASON"],
+            &rows,
+        )?;
+        if !is_all {
+            let more = format!("more than {}: see --limit", self.limit);
+            output::line(dim().apply_to(more))?;
+        }
+        Ok(Ended::Well)
+    }
+
+    /// Without their bodies.
+    async fn letters(&self, place: &mut Place) -> anyhow::Result<(Vec<Letter>, bool)> {
+        let mut letters = Vec::new();
+        loop {
+            let page = place.next().await?;
+            if page.is_empty() {
+                return Ok((letters, true));
+            }
+            for letter in page {
+                if letters.len() == self.limit as usize {
+                    return Ok((letters, false));
+                }
+                letters.push(letter.without_body());
+            }
+        }
+    }
+}
+
+impl Show {
+    async fn run(self) -> anyhow::Result<Ended> {
+        let mut place = self.source.open().await?;
+        let found = place.find(&self.id).await;
+        place.close().await;
+        let Some(letter) = found? else {
+            eprintln!("no dead letter is called {}", self.id);
+            return Ok(Ended::Found);
+        };
+        if self.format.is_json() {
+            let mut json = letter.to_json();
+            json["body"] = letter.body.clone().into();
+            output::json(&json)?;
+            return Ok(Ended::Well);
+        }
+        eprintln!("{}", letter.facts());
+        output::line(&letter.body)?;
+        Ok(Ended::Well)
+    }
+}
+
+impl Purge {
+    async fn run(self) -> anyhow::Result<Ended> {
+        let question = match &self.which.ids[..] {
+            [] => "Delete all dead letters for good?".to_owned(),
+            [id] => format!("Delete the dead letter {id} for good?"),
+            ids => format!("Delete {} dead letters for good?", ids.len()),
+        };
+        if !self.dry_run && !confirm(&question, self.yes)? {
+            eprintln!("nothing is deleted");
+            return Ok(Ended::Found);
+        }
+        let mut place = self.source.open().await?;
+        let mut purged = Vec::new();
+        let mut missing = self.which.ids.clone();
+        let ended = self.purge(&mut place, &mut purged, &mut missing).await;
+        place.close().await;
+        self.show(&purged, &missing)?;
+        ended?;
+        Ok(if missing.is_empty() {
+            Ended::Well
+        } else {
+            Ended::Found
+        })
+    }
+
+    async fn purge(
+        &self,
+        place: &mut Place,
+        purged: &mut Vec<String>,
+        missing: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        loop {
+            if !self.which.all && missing.is_empty() {
+                return Ok(());
+            }
+            let page = place.next().await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for letter in page {
+                if self.which.takes(&letter, missing) {
+                    if !self.dry_run {
+                        place.delete(&letter).await?;
+                    }
+                    purged.push(letter.id);
+                }
+            }
+        }
+    }
+
+    fn show(&self, purged: &[String], missing: &[String]) -> anyhow::Result<()> {
+        if self.format.is_json() {
+            return output::json(&serde_json::json!({
+                "dry_run": self.dry_run, "deleted": purged, "not_found": missing,
+            }));
+        }
+        let done = if self.dry_run {
+            "would be deleted"
+        } else {
+            "deleted"
+        };
+        for id in purged {
+            output::line(format!("{id} {done}"))?;
+        }
+        for id in missing {
+            output::line(format!("{id} is not there"))?;
+        }
+        if purged.is_empty() && missing.is_empty() {
+            output::line("no dead letters")?;
+        }
+        Ok(())
+    }
+}
+
+fn age(sent_at: Option<u64>) -> String {
+    let ago = |sent: u64| {
+        let age = i64::try_from(when::now()).unwrap_or(i64::MAX) - i64::try_from(sent).unwrap_or(0);
+        when::ago(age)
+    };
+    sent_at.map_or_else(|| "-".into(), ago)
+}

@@ -1,0 +1,258 @@
+//! A message given up, wherever it is kept.
+
+use std::borrow::Cow;
+
+use entitlement_sync::message::{self, Attributes, Invalid, Kind, Millis, StateChange};
+use entitlement_sync::queue::HeldLetter;
+use entitlement_sync::store::KeptLetter;
+use serde_json::{Value, json};
+
+use super::age;
+use crate::commands::when;
+
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Of the entry in the stream, or of the message.
+    pub id: String,
+    pub message_id: String,
+    pub kind: String,
+    /// Why it was given up, or what is wrong with it as this version reads it.
+    pub reason: Option<String>,
+    pub receive_count: u32,
+    pub sent_at: Option<Millis>,
+    pub body: String,
+    /// `type` or `eventType`, where the kind is not in the body.
+    pub attributes: Vec<(String, String)>,
+    /// Of a FIFO queue.
+    pub group: Option<String>,
+    /// By which it is deleted or given back; of the stream none.
+    pub receipt: Option<String>,
+}
+
+impl From<KeptLetter> for Letter {
+    fn from(kept: KeptLetter) -> Self {
+        let mut letter = Self {
+            id: kept.id,
+            message_id: kept.message_id,
+            kind: kept.kind,
+            reason: Some(kept.reason),
+            receive_count: kept.receive_count,
+            sent_at: kept.sent_at,
+            body: kept.body,
+            attributes: Vec::new(),
+            group: None,
+            receipt: None,
+        };
+        letter.name_kind();
+        letter
+    }
+}
+
+impl From<HeldLetter> for Letter {
+    fn from(held: HeldLetter) -> Self {
+        let delivery = held.delivery;
+        let opened = message::open(&delivery.body, &delivery.attributes);
+        let mut letter = Self {
+            id: delivery.message_id.clone(),
+            kind: opened
+                .map_or(Kind::Other, |opened| opened.kind)
+                .as_str()
+                .into(),
+            message_id: delivery.message_id,
+            reason: None,
+            receive_count: delivery.receive_count,
+            sent_at: delivery.attributes.sent,
+            body: delivery.body,
+            attributes: held.attributes,
+            group: held.group,
+            receipt: Some(delivery.receipt),
+        };
+        let reason = letter.read(|_| ()).err();
+        letter.reason = reason.map(|reason| reason.to_string());
+        letter
+    }
+}
+
+impl Letter {
+    /// The stream keeps the kind, not the attribute that told it: what the body does not say gets
+    /// an attribute again.
+    fn name_kind(&mut self) {
+        let by_body = message::open(&self.body, &Attributes::default()).map(|opened| opened.kind);
+        let kept = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == self.kind);
+        let name = match kept {
+            Some(kind) if by_body.as_ref().ok() == Some(&kind) => return,
+            Some(Kind::EntitlementsUpdated) => "ENTITLEMENTS_UPDATED",
+            Some(Kind::UsageUpdated) => "MEASUREMENT_REPORTED",
+            Some(Kind::CreditBalanceUpdated) => "CREDIT_BALANCE_UPDATED",
+            Some(Kind::Purge) => "SUBSCRIPTIONS_MIGRATED",
+            Some(Kind::PackagePublished) => "PACKAGE_PUBLISHED",
+            Some(Kind::Other) | None => return,
+        };
+        self.attributes = vec![("type".into(), name.into())];
+    }
+
+    pub fn is_called(&self, id: &str) -> bool {
+        self.id == id || self.message_id == id
+    }
+
+    pub fn without_body(self) -> Self {
+        Self {
+            body: String::new(),
+            ..self
+        }
+    }
+
+    /// What it asks for, as this version reads it.
+    pub fn read<T>(&self, then: impl FnOnce(StateChange<'_>) -> T) -> Result<T, Invalid> {
+        self.read_as(&self.body, self.sent_at, then)
+    }
+
+    fn read_as<T>(
+        &self,
+        body: &str,
+        sent: Option<Millis>,
+        then: impl FnOnce(StateChange<'_>) -> T,
+    ) -> Result<T, Invalid> {
+        let kind = |name: &str| {
+            let mut found = self.attributes.iter();
+            found
+                .find(|(it, _)| it == name)
+                .map(|(_, kind)| kind.clone())
+        };
+        let attributes = Attributes {
+            kind: kind("type").or_else(|| kind("eventType")),
+            sent,
+        };
+        let opened = message::open(body, &attributes)?;
+        opened.change(sent).map(then)
+    }
+
+    /// The body to be sent again. An event without a time of its own would take that of its new
+    /// sending, and pass for newer than it is: it is given the time at which it was sent first.
+    pub fn body_to_send(&self) -> Cow<'_, str> {
+        let as_it_is = Cow::Borrowed(self.body.as_str());
+        let time = |body: &str| self.read_as(body, None, |change| time_of(&change)).ok();
+        let (Some(sent), Some(Some(0))) = (self.sent_at, time(&self.body)) else {
+            return as_it_is;
+        };
+        let Some(rest) = self.body.trim_start().strip_prefix('{') else {
+            return as_it_is;
+        };
+        let stamped = format!("{{\"timestamp\":{sent},{rest}");
+        if time(&stamped) == Some(Some(sent)) {
+            stamped.into()
+        } else {
+            as_it_is
+        }
+    }
+
+    pub fn row(&self) -> [String; 6] {
+        [
+            self.id.clone(),
+            self.message_id.clone(),
+            self.kind.clone(),
+            self.receive_count.to_string(),
+            age(self.sent_at),
+            self.reason.clone().unwrap_or_else(|| "can be read".into()),
+        ]
+    }
+
+    /// All but the body, on one line.
+    pub fn facts(&self) -> String {
+        let sent = self.sent_at.and_then(|at| i64::try_from(at).ok());
+        format!(
+            "message {}, {}, sent {}, delivered {} times: {}",
+            self.message_id,
+            self.kind,
+            sent.map_or_else(|| "at an unknown time".into(), when::point),
+            self.receive_count,
+            self.reason.as_deref().unwrap_or("can be read")
+        )
+    }
+
+    /// All but the body.
+    pub fn to_json(&self) -> Value {
+        let attributes: serde_json::Map<String, Value> = self
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into()))
+            .collect();
+        json!({
+            "id": self.id,
+            "message_id": self.message_id,
+            "kind": self.kind,
+            "reason": self.reason,
+            "receive_count": self.receive_count,
+            "sent_at": self.sent_at,
+            "group": self.group,
+            "attributes": attributes,
+        })
+    }
+}
+
+/// 0 where the event has none; nothing where it has no need of one.
+fn time_of(change: &StateChange<'_>) -> Option<Millis> {
+    match change {
+        StateChange::SetCustomer { at, .. }
+        | StateChange::UpdateUsage { at, .. }
+        | StateChange::Purge { at, .. } => Some(*at),
+        StateChange::Nothing => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(kind: &str, body: &str) -> Letter {
+        Letter::from(KeptLetter {
+            id: "1-0".into(),
+            message_id: "m".into(),
+            reason: "r".into(),
+            kind: kind.into(),
+            receive_count: 5,
+            sent_at: Some(1_763_000_000_000),
+            body: body.into(),
+        })
+    }
+
+    #[test]
+    fn an_event_without_a_time_keeps_the_one_of_its_first_sending() {
+        for (body, sent) in [
+            (
+                r#" {"type":"CUSTOMER_DELETED","customerId":"a"}"#,
+                r#"{"timestamp":1763000000000,"type":"CUSTOMER_DELETED","customerId":"a"}"#,
+            ),
+            (
+                r#"{"type":"CUSTOMER_DELETED","data":{"customerId":"a"}}"#,
+                r#"{"timestamp":1763000000000,"type":"CUSTOMER_DELETED","data":{"customerId":"a"}}"#,
+            ),
+        ] {
+            assert_eq!(kept("purge", body).body_to_send(), sent);
+        }
+        for body in [
+            r#"{"type":"CUSTOMER_DELETED","customerId":"a","timestamp":5}"#,
+            r#"{"type":"CUSTOMER_DELETED","customerId":"a","timestamp":0}"#,
+            r#"{"type":"CUSTOMER_DELETED"}"#,
+            r#"{"type":"PACKAGE_PUBLISHED"}"#,
+            "nonsense",
+        ] {
+            assert_eq!(kept("purge", body).body_to_send(), body);
+        }
+    }
+
+    #[test]
+    fn a_kind_that_only_an_attribute_told_is_told_again() {
+        let without = kept("measurement_reported", r#"{"customerId":"a"}"#);
+        let expected = [("type".to_owned(), "MEASUREMENT_REPORTED".to_owned())];
+        assert_eq!(without.attributes, expected);
+        assert!(
+            kept("purge", r#"{"type":"CUSTOMER_DELETED"}"#)
+                .attributes
+                .is_empty()
+        );
+        assert!(kept("other", "nonsense").attributes.is_empty());
+    }
+}

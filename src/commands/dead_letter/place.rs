@@ -1,0 +1,175 @@
+//! Where messages given up are: one after the other, and away with those that are done with.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use entitlement_sync::queue::{Queue, SqsQueue};
+use entitlement_sync::store::{Direct, StoreError};
+
+use super::letter::Letter;
+use crate::commands::{FAILED, Failure, session};
+
+pub enum Place {
+    Stream(Stream),
+    Queue(Box<Held>),
+}
+
+pub struct Stream {
+    redis: Direct,
+    key: String,
+    after: Option<String>,
+    /// Letters that were there at first: what a worker gives up meanwhile is not looked at.
+    left: u64,
+}
+
+pub struct Held {
+    queue: SqsQueue,
+    /// Receipts by message: to be given back at the end.
+    held: HashMap<String, String>,
+    /// Messages that were looked at, or are not to be.
+    seen: HashSet<String>,
+}
+
+/// For so long nobody else gets what is looked at.
+const HOLD: Duration = Duration::from_secs(60);
+
+impl Place {
+    pub async fn stream(redis: Direct, key: String) -> anyhow::Result<Self> {
+        let left = redis.count_letters(&key).await.map_err(failed)?;
+        Ok(Self::Stream(Stream {
+            redis,
+            key,
+            after: None,
+            left,
+        }))
+    }
+
+    pub fn queue(queue: SqsQueue) -> Self {
+        Self::Queue(Box::new(Held {
+            queue,
+            held: HashMap::new(),
+            seen: HashSet::new(),
+        }))
+    }
+
+    /// A few more; none when all have been seen.
+    pub async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
+        match self {
+            Self::Stream(stream) => stream.next().await,
+            Self::Queue(held) => held.next().await,
+        }
+    }
+
+    /// The one that is called so.
+    pub async fn find(&mut self, id: &str) -> anyhow::Result<Option<Letter>> {
+        if let Self::Stream(stream) = self {
+            let at_once = stream.redis.letter(&stream.key, id).await;
+            if let Some(letter) = at_once.map_err(failed)? {
+                return Ok(Some(letter.into()));
+            }
+        }
+        loop {
+            let page = self.next().await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            if let Some(letter) = page.into_iter().find(|letter| letter.is_called(id)) {
+                return Ok(Some(letter));
+            }
+        }
+    }
+
+    /// Deletes one for good. One that is gone already is no error.
+    pub async fn delete(&mut self, letter: &Letter) -> anyhow::Result<()> {
+        match self {
+            Self::Stream(stream) => {
+                let id = std::slice::from_ref(&letter.id);
+                let deleted = stream.redis.forget_letters(&stream.key, id).await;
+                deleted.map(drop).map_err(failed)
+            }
+            Self::Queue(held) => held.delete(letter).await,
+        }
+    }
+
+    /// Of a message that was sent again: if it comes back, it is not looked at once more.
+    pub fn leave_out(&mut self, message_id: String) {
+        if let Self::Queue(held) = self {
+            held.seen.insert(message_id);
+        }
+    }
+
+    /// Gives back what is held.
+    pub async fn close(self) {
+        match self {
+            Self::Stream(stream) => stream.redis.close().await,
+            Self::Queue(held) => held.give_back().await,
+        }
+    }
+}
+
+fn failed(error: StoreError) -> anyhow::Error {
+    session::redis_failure(&error.into())
+}
+
+impl Stream {
+    async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
+        let page = self.redis.letters(&self.key, self.after.as_deref()).await;
+        let mut page = page.map_err(failed)?;
+        page.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= page.len() as u64;
+        if let Some(last) = page.last() {
+            self.after = Some(last.id.clone());
+        }
+        Ok(page.into_iter().map(Letter::from).collect())
+    }
+}
+
+impl Held {
+    async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
+        let page = self.queue.hold(HOLD).await;
+        let page = page.map_err(|error| session::queue_failure(&error))?;
+        let mut letters = Vec::with_capacity(page.len());
+        for letter in page.into_iter().map(Letter::from) {
+            // The newest receipt is the one that counts.
+            let receipt = letter.receipt.clone().unwrap_or_default();
+            self.held.insert(letter.message_id.clone(), receipt);
+            if self.seen.insert(letter.message_id.clone()) {
+                letters.push(letter);
+            }
+        }
+        Ok(letters)
+    }
+
+    async fn delete(&mut self, letter: &Letter) -> anyhow::Result<()> {
+        let Some(receipt) = self.held.get(&letter.message_id) else {
+            return Ok(());
+        };
+        let refused = self.queue.acknowledge(&[receipt.as_str()]).await;
+        let refused = refused.map_err(|error| session::queue_failure(&error))?;
+        match refused.first() {
+            None => {
+                self.held.remove(&letter.message_id);
+                Ok(())
+            }
+            Some(refused) => Err(Failure::new(
+                FAILED,
+                format!(
+                    "the queue does not delete message {}: {}",
+                    letter.message_id, refused.code
+                ),
+            )),
+        }
+    }
+
+    async fn give_back(self) {
+        let receipts: Vec<&String> = self.held.values().collect();
+        for chunk in receipts.chunks(10) {
+            let chunk: Vec<_> = chunk
+                .iter()
+                .map(|it| (it.as_str(), Duration::ZERO))
+                .collect();
+            // Otherwise they come back by themselves.
+            let _ = self.queue.change_visibility(&chunk).await;
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `dead-letter replay`: sends messages again, or applies them here and now.
+
+use std::path::PathBuf;
+
+use entitlement_sync::config::Uses;
+use entitlement_sync::keys::Keys;
+use entitlement_sync::plan::{self, Step};
+use entitlement_sync::queue::{Resent, SqsQueue};
+use entitlement_sync::store::{Applied, Direct};
+use serde_json::json;
+
+use super::letter::Letter;
+use super::place::Place;
+use super::{Source, Which};
+use crate::commands::output::{self, Format, bad, dim, good};
+use crate::commands::purge::patiently;
+use crate::commands::{Ended, Failure, USAGE, session, when};
+
+/// Send them to QUEUE_URL again, and delete them here once they are sent
+///
+/// What this version cannot read is left where it is, unless --anyway says otherwise. An event
+/// without a time of its own is given the time at which it was sent first, so that it does not
+/// pass for newer than it is.
+#[derive(clap::Args)]
+#[command(
+    after_help = "With --apply nothing is sent: each message is read, planned and written as the worker would, and
+deleted here once Redis holds it. That needs no sqs:SendMessage, which the owner of the queue may not
+grant.
+
+Ends with 1 where one was left."
+)]
+pub struct Replay {
+    #[command(flatten)]
+    which: Which,
+    /// Apply them to Redis directly, instead of sending them
+    #[arg(long)]
+    apply: bool,
+    /// Take this file for the body: for one letter whose body is mended
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    body: Option<PathBuf>,
+    /// Send what this version cannot read, too: for a newer worker
+    #[arg(long, conflicts_with = "apply")]
+    anyway: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    format: Format,
+}
+
+enum Target {
+    Queue(Box<SqsQueue>),
+    Redis(Direct, Keys),
+    /// Of a dry run.
+    Nowhere,
+}
+
+#[derive(Clone)]
+struct Replayed {
+    id: String,
+    outcome: &'static str,
+    detail: Option<String>,
+    is_done: bool,
+}
+
+impl Replay {
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        let body = self.mended_body()?;
+        let target = self.target().await?;
+        let mut place = self.source.open().await?;
+        let mut missing = self.which.ids.clone();
+        let mut replayed = Vec::new();
+        let ended = self
+            .replay_all(&mut place, &target, body, &mut missing, &mut replayed)
+            .await;
+        place.close().await;
+        if let Target::Redis(redis, _) = target {
+            redis.close().await;
+        }
+        self.show(&replayed, &missing)?;
+        ended?;
+        let is_well = missing.is_empty() && replayed.iter().all(|it| it.is_done);
+        Ok(if is_well { Ended::Well } else { Ended::Found })
+    }
+
+    fn mended_body(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = &self.body else {
+            return Ok(None);
+        };
+        if self.which.ids.len() != 1 {
+            return Err(Failure::new(USAGE, "--body is for one letter: name one id"));
+        }
+        let text = session::input(&path.to_string_lossy())?;
+        // What an editor puts at the end of a file.
+        Ok(Some(text.trim_end().to_owned()))
+    }
+
+    async fn target(&self) -> anyhow::Result<Target> {
+        if self.dry_run {
+            return Ok(Target::Nowhere);
+        }
+        if self.apply {
+            let config = session::configuration(&[Uses::Redis])?;
+            let redis = session::redis(&config).await?;
+            return Ok(Target::Redis(redis, session::keys(&config)));
+        }
+        let config = session::configuration(&[Uses::Queue])?;
+        if self.source.queue_url.as_deref() == Some(config.queue.url.as_str()) {
+            let text = "QUEUE_URL and --queue-url are the same queue: messages would be sent to where they are";
+            return Err(Failure::new(USAGE, text));
+        }
+        Ok(Target::Queue(Box::new(session::queue(&config).await)))
+    }
+
+    async fn replay_all(
+        &self,
+        place: &mut Place,
+        target: &Target,
+        body: Option<String>,
+        missing: &mut Vec<String>,
+        replayed: &mut Vec<Replayed>,
+    ) -> anyhow::Result<()> {
+        loop {
+            if !self.which.all && missing.is_empty() {
+                return Ok(());
+            }
+            let page = place.next().await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for mut letter in page {
+                if !self.which.takes(&letter, missing) {
+                    continue;
+                }
+                if let Some(body) = &body {
+                    letter.body.clone_from(body);
+                }
+                let outcome = self.replay(place, target, &letter).await?;
+                replayed.push(outcome);
+            }
+        }
+    }
+
+    async fn replay(
+        &self,
+        place: &mut Place,
+        target: &Target,
+        letter: &Letter,
+    ) -> anyhow::Result<Replayed> {
+        let replayed = |outcome, detail: Option<String>, is_done| Replayed {
+            id: letter.id.clone(),
+            outcome,
+            detail,
+            is_done,
+        };
+        if let Err(reason) = letter.read(|_| ())
+            && !self.anyway
+        {
+            return Ok(replayed("unreadable", Some(reason.to_string()), false));
+        }
+        let outcome = match target {
+            Target::Nowhere if self.apply => replayed("would_be_applied", None, true),
+            Target::Nowhere => replayed("would_be_sent", None, true),
+            Target::Queue(queue) => {
+                let message_id = send(queue, letter).await?;
+                place.leave_out(message_id.clone());
+                replayed("sent", Some(format!("as message {message_id}")), true)
+            }
+            Target::Redis(redis, keys) => {
+                let steps = letter.read(|change| plan::steps(keys, &change));
+                let (outcome, detail, is_done) = apply(redis, &steps?).await?;
+                replayed(outcome, detail, is_done)
+            }
+        };
+        if outcome.is_done && !self.dry_run {
+            place.delete(letter).await.map_err(|error| {
+                let code = error.downcast_ref::<Failure>().map(|it| it.code);
+                let text = format!(
+                    "letter {} was replayed and is still there (once more does no harm): {error:#}",
+                    letter.id
+                );
+                Failure::new(code.unwrap_or(crate::commands::FAILED), text)
+            })?;
+        }
+        Ok(outcome)
+    }
+
+    fn show(&self, replayed: &[Replayed], missing: &[String]) -> anyhow::Result<()> {
+        if self.format.is_json() {
+            let letter =
+                |it: &Replayed| json!({"id": it.id, "outcome": it.outcome, "detail": it.detail});
+            let letters: Vec<_> = replayed.iter().map(letter).collect();
+            return output::json(&json!({
+                "dry_run": self.dry_run, "letters": letters, "not_found": missing,
+            }));
+        }
+        let row = |it: &Replayed| {
+            let outcome = it.outcome.replace('_', " ");
+            let style = if it.is_done { good() } else { bad() };
+            let detail = it.detail.clone().unwrap_or_default();
+            [it.id.clone(), style.apply_to(outcome).to_string(), detail]
+        };
+        let mut rows: Vec<_> = replayed.iter().map(row).collect();
+        rows.extend(missing.iter().map(|id| {
+            let outcome = dim().apply_to("not there").to_string();
+            [id.clone(), outcome, String::new()]
+        }));
+        if rows.is_empty() {
+            return output::line("no dead letters");
+        }
+        output::table(["ID", "OUTCOME", "DETAIL"], &rows)
+    }
+}
+
+async fn send(queue: &SqsQueue, letter: &Letter) -> anyhow::Result<String> {
+    let deduplication = format!("replay-{}-{}", when::now(), fastrand::u64(..));
+    let message = Resent {
+        body: &letter.body_to_send(),
+        attributes: &letter.attributes,
+        // The stream does not keep the group: one of its own holds up nobody.
+        group: letter.group.as_deref().unwrap_or(&letter.message_id),
+        deduplication: &deduplication,
+    };
+    let sent = queue.send(message).await;
+    sent.map_err(|error| {
+        let failure = session::queue_failure(&error);
+        let advice = match error.kind {
+            entitlement_sync::queue::QueueErrorKind::AccessDenied => {
+                ": sqs:SendMessage on QUEUE_URL is needed; --apply does without"
+            }
+            _ => "",
+        };
+        let code = failure.downcast_ref::<Failure>().map(|it| it.code);
+        Failure::new(
+            code.unwrap_or(crate::commands::UNAVAILABLE),
+            format!("letter {} is not sent: {failure:#}{advice}", letter.id),
+        )
+    })
+}
+
+/// The outcome, what there is to say of it, and whether the letter is done with.
+async fn apply(
+    redis: &Direct,
+    steps: &[Step],
+) -> anyhow::Result<(&'static str, Option<String>, bool)> {
+    let steps: Vec<&Step> = steps.iter().collect();
+    let applied = patiently(redis, &steps).await;
+    let applied = applied.map_err(|error| session::redis_failure(&error.into()))?;
+    if applied.is_empty() {
+        return Ok(("nothing_to_do", None, true));
+    }
+    for applied in &applied {
+        match applied {
+            Applied::Locked => return Ok(("locked", Some("by an SDK: try again".into()), false)),
+            Applied::Failed(error) => return Ok(("refused", Some(error.to_string()), false)),
+            Applied::Written { .. } | Applied::NotCached => {}
+        }
+    }
+    let is = |wanted: fn(&Applied) -> bool| applied.iter().any(wanted);
+    Ok(
+        if is(|it| matches!(it, Applied::Written { written: 1.., .. })) {
+            ("applied", None, true)
+        } else if is(|it| matches!(it, Applied::Written { stale: 1.., .. })) {
+            ("stale", Some("Redis holds newer state".into()), true)
+        } else {
+            (
+                "not_cached",
+                Some("an SDK loads the customer whole".into()),
+                true,
+            )
+        },
+    )
+}

@@ -1,0 +1,212 @@
+//! What Redis holds of an owner, by MGET where the keys are known, and by SCAN for the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use entitlement_sync::keys::{self, Keys, Owner, What};
+use entitlement_sync::store::{Direct, StoreError, Ttl};
+
+use super::reader::{Entitlement, Kind, Map, StoredUsage};
+
+/// A value and its timestamp.
+pub struct Pair {
+    /// As people call it: `entitlements`, `usage of seats`.
+    pub name: String,
+    pub key: String,
+    pub value: Option<String>,
+    pub timestamp: Option<String>,
+    pub ttl: Ttl,
+    pub timestamp_ttl: Ttl,
+}
+
+impl Pair {
+    pub fn is_there(&self) -> bool {
+        self.ttl != Ttl::Missing || self.timestamp_ttl != Ttl::Missing
+    }
+
+    /// One of the two without the other.
+    pub fn is_torn(&self) -> bool {
+        self.value.is_some() != self.timestamp.is_some()
+    }
+}
+
+/// Everything of one owner.
+pub struct Found {
+    pub entitlements: Pair,
+    pub metadata: Pair,
+    /// By feature.
+    pub usages: BTreeMap<String, Pair>,
+    /// By currency.
+    pub credits: BTreeMap<String, Pair>,
+    /// Of the customer itself, where the owner is a resource.
+    pub global_timestamp: Option<String>,
+    pub tombstone: Option<String>,
+    /// How long the lock is held yet; `None` if it is not.
+    pub lock: Option<Ttl>,
+    pub searched: Searched,
+}
+
+/// What was found by looking through the keys.
+#[derive(Clone, Default)]
+pub struct Searched {
+    pub usages: BTreeSet<String>,
+    pub credits: BTreeSet<String>,
+    /// Resources of the customer, where the owner is the customer itself.
+    pub resources: BTreeSet<String>,
+    /// Why not all was looked through.
+    pub left_out: Option<String>,
+}
+
+impl Searched {
+    /// Looks for keys that begin like those of the owner.
+    pub async fn look(
+        redis: &Direct,
+        keys: &Keys,
+        owner: Owner<'_>,
+        mut tick: impl FnMut(),
+    ) -> Result<Self, StoreError> {
+        let mut searched = Self::default();
+        let mut scan = redis.browse(keys.pattern_of(owner));
+        loop {
+            match scan.next().await {
+                Ok(Some(page)) => {
+                    tick();
+                    for key in page {
+                        searched.note(keys, owner, &key);
+                    }
+                }
+                Ok(None) => return Ok(searched),
+                // SCAN is not among the rights that the worker needs.
+                Err(error) if error.needs_a_person() => {
+                    searched.left_out = Some(error.to_string());
+                    return Ok(searched);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn note(&mut self, keys: &Keys, owner: Owner<'_>, key: &str) {
+        // The pattern finds customers whose ids begin alike, too.
+        let Some(spelt) = keys
+            .read(key)
+            .filter(|spelt| spelt.owner.customer == owner.customer)
+        else {
+            return;
+        };
+        if spelt.owner != owner {
+            if let (None, Some(resource)) = (owner.resource, spelt.owner.resource) {
+                self.resources.insert(resource.to_owned());
+            }
+            return;
+        }
+        match spelt.what {
+            What::FeatureUsage(feature) => self.usages.insert(feature.to_owned()),
+            What::CreditUsage(currency) => self.credits.insert(currency.to_owned()),
+            What::Entitlements | What::Metadata | What::Tombstone => false,
+        };
+    }
+}
+
+impl Found {
+    pub async fn gather(
+        redis: &Direct,
+        keys: &Keys,
+        owner: Owner<'_>,
+        searched: Searched,
+    ) -> Result<Self, StoreError> {
+        let global = Owner {
+            resource: None,
+            ..owner
+        };
+        let named = [
+            ("entitlements".to_owned(), keys.entitlements(owner)),
+            ("metadata".to_owned(), keys.metadata(owner)),
+        ];
+        let [entitlements, metadata] = pairs(redis, named.to_vec())
+            .await?
+            .try_into()
+            .map_err(|_: Vec<Pair>| StoreError::protocol())?;
+        let mut usages = searched.usages.clone();
+        let mut credits = searched.credits.clone();
+        if let Map::Entries(entries) = Map::read(entitlements.value.as_deref()) {
+            for (feature, stored) in &entries {
+                let read = Entitlement::read(feature, stored, |_| StoredUsage::default(), 0.0);
+                if read.kind == Kind::Metered {
+                    usages.insert(feature.clone());
+                }
+                credits.extend(read.credit_currency);
+            }
+        }
+        let rest = [
+            keys.lock(owner),
+            keys.tombstone(owner),
+            keys::timestamp(&keys.entitlements(global)),
+        ];
+        let ttl = redis.ttls(&rest[..1]).await?;
+        let mut values = redis.values(&rest).await?;
+        let global_timestamp = values.pop().flatten().filter(|_| owner.resource.is_some());
+        Ok(Self {
+            usages: by_id(redis, usages, "usage of", |id| {
+                keys.feature_usage(owner, id)
+            })
+            .await?,
+            credits: by_id(redis, credits, "credit", |id| keys.credit_usage(owner, id)).await?,
+            entitlements,
+            metadata,
+            global_timestamp,
+            tombstone: values.pop().flatten(),
+            lock: ttl.first().copied().filter(|ttl| *ttl != Ttl::Missing),
+            searched,
+        })
+    }
+
+    /// Whether anything is there that an SDK reads first.
+    pub fn is_known(&self) -> bool {
+        self.entitlements.is_there() || self.metadata.is_there()
+    }
+
+    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        [&self.entitlements, &self.metadata]
+            .into_iter()
+            .chain(self.usages.values())
+            .chain(self.credits.values())
+    }
+}
+
+async fn by_id(
+    redis: &Direct,
+    ids: BTreeSet<String>,
+    name: &str,
+    key: impl Fn(&str) -> String,
+) -> Result<BTreeMap<String, Pair>, StoreError> {
+    let named = ids.iter().map(|id| (format!("{name} {id}"), key(id)));
+    let found = pairs(redis, named.collect()).await?;
+    Ok(ids.into_iter().zip(found).collect())
+}
+
+async fn pairs(redis: &Direct, named: Vec<(String, String)>) -> Result<Vec<Pair>, StoreError> {
+    let both: Vec<String> = named
+        .iter()
+        .flat_map(|(_, key)| [key.clone(), keys::timestamp(key)])
+        .collect();
+    // The values last: what expires in between is not taken for torn.
+    let ttls = redis.ttls(&both).await?;
+    let values = redis.values(&both).await?;
+    let mut found = values.into_iter().zip(ttls);
+    let mut pairs = Vec::with_capacity(named.len());
+    for (name, key) in named {
+        let (Some((value, ttl)), Some((timestamp, timestamp_ttl))) = (found.next(), found.next())
+        else {
+            return Err(StoreError::protocol());
+        };
+        pairs.push(Pair {
+            name,
+            key,
+            value,
+            timestamp,
+            ttl,
+            timestamp_ttl,
+        });
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,310 @@
+//! The facts and the answer, put together; as JSON for scripts.
+
+use entitlement_sync::keys::{self, Keys, Owner};
+use entitlement_sync::store::{Direct, StoreError, Ttl};
+use serde_json::{Value, json};
+
+use super::gather::{Found, Pair};
+use super::reader::{self, Access, Entitlement, Map, StoredUsage, millis, plain};
+use crate::commands::when;
+
+pub struct Report<'a> {
+    pub(super) owner: Owner<'a>,
+    pub(super) feature: Option<&'a str>,
+    pub(super) found: Found,
+    pub(super) resources: Vec<Resource>,
+    pub(super) now: u64,
+    pub(super) map: Map,
+    pub(super) entitlements: Vec<Entitlement>,
+    /// Why an SDK asks the Edge API; nothing: it answers from Redis.
+    pub(super) misses: Vec<String>,
+    /// Why 4.x asks it where 3.x does not.
+    pub(super) misses_newer: Vec<String>,
+}
+
+/// A resource of the customer that is looked at.
+pub struct Resource {
+    pub(super) id: String,
+    pub(super) at: Option<i64>,
+    /// Why an SDK that asks for it misses.
+    pub(super) miss: Option<&'static str>,
+}
+
+/// The resources that were found, and whether they are as new as the customer itself.
+pub async fn resources(
+    redis: &Direct,
+    keys: &Keys,
+    owner: Owner<'_>,
+    found: &Found,
+) -> Result<Vec<Resource>, StoreError> {
+    let ids: Vec<&String> = found.searched.resources.iter().collect();
+    let key = |id: &&String| {
+        let resource = Some(id.as_str());
+        keys::timestamp(&keys.entitlements(Owner { resource, ..owner }))
+    };
+    let timestamps = redis
+        .values(&ids.iter().map(key).collect::<Vec<_>>())
+        .await?;
+    let global = found.entitlements.timestamp.as_deref();
+    let resource = |(id, at): (&String, Option<String>)| Resource {
+        id: id.clone(),
+        miss: reader::resource_miss(at.as_deref(), global),
+        at: at.as_deref().and_then(millis),
+    };
+    Ok(ids.into_iter().zip(timestamps).map(resource).collect())
+}
+
+impl<'a> Report<'a> {
+    pub fn new(
+        owner: Owner<'a>,
+        feature: Option<&'a str>,
+        found: Found,
+        resources: Vec<Resource>,
+        now: u64,
+    ) -> Self {
+        let map = Map::read(found.entitlements.value.as_deref());
+        let usage_of = |feature: &str| match found.usages.get(feature) {
+            Some(pair) => StoredUsage {
+                value: pair.value.as_deref(),
+                has_timestamp: pair.timestamp.is_some(),
+            },
+            None => StoredUsage::default(),
+        };
+        let entitlements: Vec<Entitlement> = match &map {
+            Map::Entries(entries) => entries
+                .iter()
+                .filter(|(id, _)| feature.is_none_or(|feature| feature == id))
+                .map(|(id, stored)| Entitlement::read(id, stored, usage_of, now as f64))
+                // Asked for alone, what is false in JavaScript is taken for none.
+                .filter(|it| feature.is_none() || !it.is_falsy())
+                .collect(),
+            Map::Missing | Map::Unreadable(_) => Vec::new(),
+        };
+        let mut misses = Vec::new();
+        match &map {
+            Map::Missing => misses.push("its entitlements are not there".to_owned()),
+            Map::Unreadable(why) => misses.push(format!("its entitlements value {why}")),
+            Map::Entries(_) => {}
+        }
+        if owner.resource.is_some() {
+            let own = found.entitlements.timestamp.as_deref();
+            let global = found.global_timestamp.as_deref();
+            // Without entitlements of its own it is a miss anyway.
+            if let (Some(miss), Map::Entries(_)) = (reader::resource_miss(own, global), &map) {
+                misses.push(miss.to_owned());
+            }
+        }
+        let mut misses_newer = Vec::new();
+        if found.entitlements.value.is_some() && found.entitlements.timestamp.is_none() {
+            misses_newer.push("its entitlements have no timestamp".to_owned());
+        }
+        for entitlement in &entitlements {
+            misses.extend(entitlement.misses.iter().cloned());
+            misses_newer.extend(entitlement.misses_newer.iter().cloned());
+        }
+        Self {
+            owner,
+            feature,
+            resources,
+            now,
+            map,
+            entitlements,
+            misses,
+            misses_newer,
+            found,
+        }
+    }
+
+    /// From Redis alone.
+    pub fn is_answered(&self) -> bool {
+        self.misses.is_empty()
+    }
+
+    pub(super) fn name(&self) -> String {
+        match self.owner.resource {
+            Some(resource) => format!("{}, resource {resource}", self.owner.customer),
+            None => self.owner.customer.to_owned(),
+        }
+    }
+
+    pub(super) fn age(&self, timestamp: &str) -> Option<i64> {
+        let at = millis(timestamp).filter(|at| *at != 0)?;
+        Some(
+            i64::try_from(self.now)
+                .unwrap_or(i64::MAX)
+                .saturating_sub(at),
+        )
+    }
+
+    /// What an SDK says of a feature that has no entitlement here.
+    pub(super) fn absent(&self) -> &'static str {
+        match &self.map {
+            Map::Entries(entries) if entries.is_empty() => "CustomerNotFound",
+            _ => "NoFeatureEntitlementInSubscription",
+        }
+    }
+
+    /// Facts that are worth a line.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for pair in self.found.pairs().filter(|pair| pair.is_torn()) {
+            let (has, lacks) = match pair.value {
+                Some(_) => ("a value", "no timestamp"),
+                None => ("a timestamp", "no value"),
+            };
+            notes.push(format!("torn pair: {} has {has} and {lacks}", pair.name));
+        }
+        if let Some(ttl) = self.found.lock {
+            notes.push(format!(
+                "an SDK holds the lock, for {} at most: nothing is written meanwhile",
+                when::ttl(ttl)
+            ));
+        }
+        if let Some(text) = &self.found.tombstone {
+            notes.push(self.tombstone_note(text));
+        }
+        if self.entitlements.iter().any(|it| it.is_newer_layout) {
+            notes.push(
+                "layout of the vendor's service 3.0.0 or later: SDKs before 4.12.1 may misread it"
+                    .into(),
+            );
+        }
+        for entitlement in &self.entitlements {
+            if let Some(usage) = entitlement.usage.as_ref().filter(|usage| usage.is_over) {
+                notes.push(format!(
+                    "the usage period of {} is over: getMeteredEntitlement answers 0, getEntitlements {}",
+                    entitlement.feature,
+                    plain(&usage.stored)
+                ));
+            }
+        }
+        if let Some(why) = &self.found.searched.left_out {
+            notes.push(format!(
+                "not looked for: resources, credits and usage that no entitlement names ({why})"
+            ));
+        }
+        notes
+    }
+
+    fn tombstone_note(&self, text: &str) -> String {
+        let Some(at) = millis(text) else {
+            return "purged, at a time that cannot be read".into();
+        };
+        let stored = self.found.entitlements.timestamp.as_deref();
+        let than = match stored.and_then(millis) {
+            Some(stored) if stored < at => {
+                "; what is stored is older, so an SDK has loaded it since"
+            }
+            Some(_) => "; what is stored is newer",
+            None => "",
+        };
+        format!("purged as of {}{than}", when::point(at))
+    }
+
+    /// Those that are there, of one feature alone where one is asked for.
+    pub(super) fn shown_pairs(&self) -> impl Iterator<Item = &Pair> {
+        let usage = self.feature.and_then(|id| self.found.usages.get(id));
+        self.found.pairs().filter(move |pair| {
+            let is_asked = self.feature.is_none()
+                || pair.key == self.found.entitlements.key
+                || usage.is_some_and(|usage| usage.key == pair.key);
+            is_asked && pair.is_there()
+        })
+    }
+
+    pub fn to_json(&self) -> Value {
+        let answer = |misses: &[&String]| {
+            let from = if misses.is_empty() {
+                "redis"
+            } else {
+                "edge-api"
+            };
+            json!({"from": from, "because": misses})
+        };
+        let misses: Vec<&String> = self.misses.iter().collect();
+        let newer: Vec<&String> = self.misses.iter().chain(&self.misses_newer).collect();
+        let tombstone = self.found.tombstone.as_deref().map(|text| {
+            let stored = self
+                .found
+                .entitlements
+                .timestamp
+                .as_deref()
+                .and_then(millis);
+            let at = millis(text);
+            json!({"at": at, "stored_is_older": stored.zip(at).map(|(stored, at)| stored < at)})
+        });
+        let resource = |it: &Resource| json!({"id": it.id, "at": it.at, "is_fresh": it.miss.is_none(), "because": it.miss});
+        let absent = match (&self.map, self.feature) {
+            (Map::Entries(_), Some(_)) if self.entitlements.is_empty() => Some(self.absent()),
+            _ => None,
+        };
+        json!({
+            "customer": self.owner.customer,
+            "resource": self.owner.resource,
+            "at": self.now,
+            "is_there": self.found.is_known(),
+            "answer": answer(&misses),
+            "answer_4x": answer(&newer),
+            "entitlements": self.entitlements.iter().map(Entitlement::to_json).collect::<Vec<_>>(),
+            "access_denied_reason": absent,
+            "stored": self.shown_pairs().map(|pair| self.pair(pair)).collect::<Vec<_>>(),
+            "resources": self.resources.iter().map(resource).collect::<Vec<_>>(),
+            "lock": self.found.lock.map(|ttl| json!({"ttl_secs": secs(ttl)})),
+            "tombstone": tombstone,
+            "notes": self.notes(),
+        })
+    }
+
+    fn pair(&self, pair: &Pair) -> Value {
+        json!({
+            "name": pair.name,
+            "key": pair.key,
+            "value": pair.value,
+            "at": pair.timestamp.as_deref().and_then(millis),
+            "age_ms": pair.timestamp.as_deref().and_then(|text| self.age(text)),
+            "ttl_secs": secs(pair.ttl.soonest(pair.timestamp_ttl)),
+            "torn": pair.is_torn(),
+        })
+    }
+}
+
+/// -1 for ever, as Redis says it.
+fn secs(ttl: Ttl) -> Option<i64> {
+    match ttl {
+        Ttl::Missing => None,
+        Ttl::Forever => Some(-1),
+        Ttl::Secs(secs) => i64::try_from(secs).ok(),
+    }
+}
+
+impl Entitlement {
+    fn is_falsy(&self) -> bool {
+        let value: Value = serde_json::from_str(self.stored.get()).unwrap_or_default();
+        !reader::truthy(&value)
+    }
+
+    fn to_json(&self) -> Value {
+        let (has_access, reason) = match &self.access {
+            Access::Granted => (Some(true), None),
+            Access::Denied(reason) => (Some(false), Some(reason.as_str())),
+            Access::Unreadable(why) => (None, Some(*why)),
+        };
+        json!({
+            "feature": self.feature,
+            "type": self.kind.as_str(),
+            "limit": self.limit,
+            "unlimited": self.unlimited,
+            "soft_limit": self.soft_limit,
+            "enum_values": self.enum_values,
+            "usage": self.usage.as_ref().map(reader::Usage::answered),
+            "usage_stored": self.usage.as_ref().map(|usage| usage.stored.clone()),
+            "usage_period_is_over": self.usage.as_ref().map(|usage| usage.is_over),
+            "reset_period": self.reset_period,
+            "has_access": has_access,
+            "access_denied_reason": reason,
+            "valid_until": self.valid_until,
+            "misses": self.misses,
+            "stored": serde_json::from_str::<Value>(self.stored.get()).unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! `purge`: forgets customers, as a purge event does.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use entitlement_sync::config::Uses;
+use entitlement_sync::keys::{self, Keys, Owner};
+use entitlement_sync::message::{Entity, Millis, StateChange, read_time};
+use entitlement_sync::plan::{self, Step};
+use entitlement_sync::store::{Applied, Direct, StoreError};
+use serde::Serialize;
+
+use super::confirm::confirm;
+use super::output::{self, Format, bad, dim, doubtful, good};
+use super::progress::Progress;
+use super::{Ended, Failure, USAGE, ids, session, when};
+
+/// Forget customers, so that the next SDK that asks loads them afresh
+///
+/// Does what a purge event does, by the same script: deletes the entitlements, the metadata and
+/// their timestamps, and leaves a tombstone, so that older state that is still under way does not
+/// come back. Usage stays. State that is newer than --at stays too, and is named.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Ends with 0 where all were purged, with 1 where one was not there, is newer, or stayed locked.
+
+Examples:
+  entitlement-sync purge acme
+  entitlement-sync purge acme --resource site-1
+  entitlement-sync purge acme globex --at 2026-03-01T12:00:00Z --dry-run
+  entitlement-sync purge - --yes < customers.txt"
+)]
+pub struct Arguments {
+    /// Ids of customers; - reads them from standard input, one a line
+    #[arg(required = true)]
+    customers: Vec<String>,
+    /// Forget this resource of each customer, instead of the customer
+    #[arg(long, value_name = "RESOURCE")]
+    resource: Option<String>,
+    /// Forget what is as old as this or older: now, ISO 8601, or epoch milliseconds
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    at: String,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// An SDK that dies with the lock leaves it for five seconds.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+/// Milliseconds to wait before a locked owner is tried again, as the worker does.
+pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
+/// Owners of one call.
+const CHUNK: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Purged,
+    /// Nothing was cached; the tombstone is set all the same.
+    NotThere,
+    /// What is stored is newer than the purge.
+    Newer,
+    /// By an SDK, all the time.
+    Locked,
+}
+
+#[derive(Serialize)]
+struct Purged {
+    customer: String,
+    resource: Option<String>,
+    outcome: Outcome,
+    /// The time of the entitlements that were there.
+    stored_at: Option<i64>,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    let at = match arguments.at.as_str() {
+        "now" => when::now(),
+        // 0 is "unknown" to the script, which would purge whatever is there.
+        text => read_time(text).filter(|at| *at > 0).ok_or_else(|| {
+            let text =
+                format!("--at \"{text}\" is no time: write now, ISO 8601 or epoch milliseconds");
+            Failure::new(USAGE, text)
+        })?,
+    };
+    let customers = customers(&arguments.customers)?;
+    let resource = arguments.resource.as_deref();
+    let owners: Vec<Owner<'_>> = customers
+        .iter()
+        .map(|customer| ids::owner(customer, resource))
+        .collect::<Result<_, _>>()?;
+    let config = session::configuration(&[Uses::Redis])?;
+    let keys = session::keys(&config);
+    let question = question(&owners, &config.writes.prefix);
+    let may = arguments.dry_run || confirm(&question, arguments.yes)?;
+    if !may {
+        eprintln!("nothing is purged");
+        return Ok(Ended::Found);
+    }
+    let redis = session::redis(&config).await?;
+    let progress = Progress::new(Some(owners.len() as u64), "customers");
+    let mut purged = Vec::with_capacity(owners.len());
+    for owners in owners.chunks(CHUNK) {
+        let done = purge(&redis, &keys, owners, at, arguments.dry_run).await;
+        purged.extend(done.map_err(|error| session::redis_failure(&error.into()))?);
+        progress.add(owners.len() as u64);
+    }
+    progress.clear();
+    redis.close().await;
+    show(&purged, at, &arguments)?;
+    let is_well = purged.iter().all(|it| it.outcome == Outcome::Purged);
+    Ok(if is_well { Ended::Well } else { Ended::Found })
+}
+
+fn customers(named: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut customers = Vec::with_capacity(named.len());
+    let mut seen = std::collections::HashSet::new();
+    for name in named {
+        let ids = if name == "-" {
+            let text = session::input("-")?;
+            text.lines()
+                .map(|line| line.trim_end_matches('\r').to_owned())
+                .filter(|id| !id.is_empty())
+                .collect()
+        } else {
+            vec![name.clone()]
+        };
+        customers.extend(ids.into_iter().filter(|id| seen.insert(id.clone())));
+    }
+    if customers.is_empty() {
+        return Err(Failure::new(USAGE, "standard input names no customer"));
+    }
+    Ok(customers)
+}
+
+fn question(owners: &[Owner<'_>], prefix: &str) -> String {
+    match owners {
+        [owner] => format!("Purge {} in {prefix}?", name(*owner)),
+        owners => format!("Purge {} customers in {prefix}?", owners.len()),
+    }
+}
+
+fn name(owner: Owner<'_>) -> String {
+    match owner.resource {
+        Some(resource) => format!("{}, resource {resource}", owner.customer),
+        None => owner.customer.to_owned(),
+    }
+}
+
+/// Purges some owners, in their order.
+async fn purge(
+    redis: &Direct,
+    keys: &Keys,
+    owners: &[Owner<'_>],
+    at: Millis,
+    dry_run: bool,
+) -> Result<Vec<Purged>, StoreError> {
+    let entity = |owner: &Owner<'_>| Entity {
+        customer: Cow::Owned(owner.customer.to_owned()),
+        resource: owner.resource.map(|id| Cow::Owned(id.to_owned())),
+    };
+    let change = StateChange::Purge {
+        owners: owners.iter().map(entity).collect(),
+        at,
+    };
+    let steps = plan::steps(keys, &change);
+    let stored = stored(redis, &steps).await?;
+    let outcomes = if dry_run {
+        stored.iter().map(|stored| stored.would(at)).collect()
+    } else {
+        apply(redis, &steps, &stored).await?
+    };
+    let rows = owners.iter().zip(stored).zip(outcomes);
+    let purged = rows.map(|((owner, stored), outcome)| Purged {
+        customer: owner.customer.to_owned(),
+        resource: owner.resource.map(str::to_owned),
+        outcome,
+        stored_at: stored.times.first().copied().flatten(),
+    });
+    Ok(purged.collect())
+}
+
+/// What is there of one owner before it is purged.
+struct Stored {
+    is_locked: bool,
+    is_there: bool,
+    /// Of the entitlements and the metadata.
+    times: Vec<Option<i64>>,
+}
+
+impl Stored {
+    /// What a purge would come to.
+    fn would(&self, at: Millis) -> Outcome {
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        match self {
+            Self {
+                is_locked: true, ..
+            } => Outcome::Locked,
+            stored if stored.times.iter().flatten().any(|time| *time > at) => Outcome::Newer,
+            Self { is_there: true, .. } => Outcome::Purged,
+            _ => Outcome::NotThere,
+        }
+    }
+}
+
+async fn stored(redis: &Direct, steps: &[Step]) -> Result<Vec<Stored>, StoreError> {
+    let wanted = |step: &Step| {
+        let values = step.items.iter().map(|item| item.key.clone());
+        let timestamps = step.items.iter().map(|item| keys::timestamp(&item.key));
+        let lock = std::iter::once(step.lock.clone());
+        lock.chain(values).chain(timestamps).collect::<Vec<_>>()
+    };
+    let wanted: Vec<String> = steps.iter().flat_map(wanted).collect();
+    let mut found = redis.values(&wanted).await?.into_iter();
+    let read = |step: &Step| {
+        let count = step.items.len();
+        let is_locked = found.next().flatten().is_some();
+        let values: Vec<_> = found.by_ref().take(count).collect();
+        let times: Vec<_> = found.by_ref().take(count).collect();
+        Stored {
+            is_locked,
+            is_there: values.iter().chain(&times).any(Option::is_some),
+            times: times
+                .iter()
+                .map(|time| time.as_ref()?.parse().ok())
+                .collect(),
+        }
+    };
+    Ok(steps.iter().map(read).collect())
+}
+
+async fn apply(
+    redis: &Direct,
+    steps: &[Step],
+    stored: &[Stored],
+) -> Result<Vec<Outcome>, StoreError> {
+    let steps: Vec<&Step> = steps.iter().collect();
+    let applied = patiently(redis, &steps).await?;
+    applied
+        .into_iter()
+        .zip(stored)
+        .map(|(applied, stored)| match applied {
+            Applied::Locked => Ok(Outcome::Locked),
+            Applied::Written { stale: 1.., .. } => Ok(Outcome::Newer),
+            Applied::Written { .. } if stored.is_there => Ok(Outcome::Purged),
+            Applied::Written { .. } | Applied::NotCached => Ok(Outcome::NotThere),
+            Applied::Failed(error) => Err(error),
+        })
+        .collect()
+}
+
+/// Applies steps, those that are locked again and again for [`PATIENCE`].
+pub async fn patiently(redis: &Direct, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
+    let mut applied = redis.apply(steps).await?;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let locked: Vec<usize> = (0..steps.len())
+            .filter(|&at| applied[at] == Applied::Locked)
+            .collect();
+        if locked.is_empty() || Instant::now() >= give_up {
+            return Ok(applied);
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(LOCKED_PAUSE))).await;
+        let again: Vec<&Step> = locked.iter().map(|&at| steps[at]).collect();
+        for (at, outcome) in locked.into_iter().zip(redis.apply(&again).await?) {
+            applied[at] = outcome;
+        }
+    }
+}
+
+fn show(purged: &[Purged], at: Millis, arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.format.is_json() {
+        let answer =
+            serde_json::json!({"at": at, "dry_run": arguments.dry_run, "customers": purged});
+        return output::json(&answer);
+    }
+    let would = |done: &str, would: &str| {
+        if arguments.dry_run {
+            would.to_owned()
+        } else {
+            done.to_owned()
+        }
+    };
+    let row = |it: &Purged| {
+        let owner = Owner {
+            customer: &it.customer,
+            resource: it.resource.as_deref(),
+        };
+        let outcome = match it.outcome {
+            Outcome::Purged => good().apply_to(would("purged", "would be purged")),
+            Outcome::NotThere => dim().apply_to("not in Redis".to_owned()),
+            Outcome::Newer => doubtful().apply_to(format!(
+                "left alone: newer than {}",
+                when::point(i64::try_from(at).unwrap_or(i64::MAX))
+            )),
+            Outcome::Locked => bad().apply_to("locked by an SDK: try again".to_owned()),
+        };
+        [
+            name(owner),
+            it.stored_at.map_or_else(|| "-".into(), when::point),
+            outcome.to_string(),
+        ]
+    };
+    let rows: Vec<_> = purged.iter().map(row).collect();
+    output::table(["CUSTOMER", "STORED AS OF", "OUTCOME"], &rows)
+}
