@@ -66,6 +66,29 @@ impl Keys {
         format!("{}:entitlement-sync", self.prefix)
     }
 
+    /// A glob that matches the keys of all customers, for SCAN.
+    pub fn pattern(&self) -> String {
+        let mut pattern = String::new();
+        for character in self.prefix.chars() {
+            if matches!(character, '*' | '?' | '[' | ']' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern + ":c_*"
+    }
+
+    /// Whose entitlements a key holds; `None` for a key of another kind.
+    pub fn owner_of<'a>(&self, key: &'a str) -> Option<Owner<'a>> {
+        let ids = key.strip_prefix(self.prefix.as_str())?.strip_prefix(":c_")?;
+        let (customer, resource) = match ids.split_once(":r_") {
+            Some((customer, resource)) => (customer, Some(resource)),
+            None => (ids, None),
+        };
+        let is_id = |id: &str| !id.is_empty() && collision_of_owner(id).is_none();
+        (is_id(customer) && resource.is_none_or(is_id)).then_some(Owner { customer, resource })
+    }
+
     fn owned(&self, owner: Owner<'_>, infix: &str, id: &str) -> String {
         let resource = owner.resource.map_or(0, |resource| resource.len() + 3);
         let length =
@@ -150,6 +173,26 @@ mod tests {
             timestamp("production:c_acme"),
             "production:c_acme#timestamp"
         );
+    }
+
+    #[test]
+    fn the_owner_is_read_from_a_key_of_entitlements_alone() {
+        let keys = Keys::new("p[1]*");
+        for owner in [ACME, SITE] {
+            assert_eq!(keys.owner_of(&keys.entitlements(owner)), Some(owner));
+            for other in [
+                timestamp(&keys.entitlements(owner)),
+                keys.metadata(owner),
+                keys.feature_usage(owner, "a:r_b"),
+                keys.credit_usage(owner, "b"),
+                keys.tombstone(owner),
+                keys.lock(owner),
+                keys.marker(),
+            ] {
+                assert_eq!(keys.owner_of(&other), None, "{other}");
+            }
+        }
+        assert_eq!(keys.pattern(), "p\\[1\\]\\*:c_*");
     }
 
     /// Every pair of differing (owner, kind of key) spells a differing key, or one of the two ids

@@ -2,10 +2,12 @@
 
 mod acknowledger;
 mod credentials;
+mod send;
 mod sqs;
 
 pub use acknowledger::{Acknowledgement, Acknowledger};
 pub use credentials::credentials;
+pub use send::{Outgoing, Sender};
 pub use sqs::SqsQueue;
 
 use std::future::Future;

@@ -9,7 +9,7 @@ mod write;
 pub use direct::{Direct, Ttl};
 pub use error::StoreError;
 pub use monitor::Gate;
-pub use write::Applied;
+pub use write::{Applied, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;
 

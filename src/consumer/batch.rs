@@ -13,13 +13,11 @@ use crate::message::{self, Invalid, Kind, StateChange};
 use crate::metrics::Outcome;
 use crate::plan::{self, Step};
 use crate::queue::{Acknowledgement, Delivery, Queue};
-use crate::store::Applied;
+use crate::store::{Applied, LOCKED_PAUSE};
 use visibility::retry_delay;
 
 /// Bytes of bodies that are planned at once; the plans weigh about as much again.
 const SLICE: usize = 1 << 20;
-/// Between two looks at a customer whom an SDK has locked; its writes take milliseconds.
-const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// How often a message in hand is looked at while we wait.

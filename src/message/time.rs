@@ -74,6 +74,28 @@ impl<'a> Time<'a> {
     }
 }
 
+/// A time as people write it: ISO 8601 or epoch milliseconds.
+pub fn read_time(text: &str) -> Option<Millis> {
+    match text.parse() {
+        Ok(millis) => Some(millis).filter(|&millis: &Millis| millis as f64 <= NEWEST),
+        Err(_) => parse(text),
+    }
+}
+
+/// A time as people read it; `None` beyond the year 9999.
+pub fn iso(millis: Millis) -> Option<String> {
+    let nanos = i128::from(millis) * 1_000_000;
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    let (date, clock) = (time.date(), time.time());
+    Some(format!(
+        "{date}T{:02}:{:02}:{:02}.{:03}Z",
+        clock.hour(),
+        clock.minute(),
+        clock.second(),
+        clock.millisecond()
+    ))
+}
+
 fn parse(text: &str) -> Option<Millis> {
     usual(text.as_bytes()).or_else(|| any(text))
 }
@@ -137,5 +159,20 @@ mod tests {
         ] {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn people_write_and_read_times_in_both_forms() {
+        assert_eq!(read_time("1763070116923"), Some(1_763_070_116_923));
+        assert_eq!(
+            read_time("2025-11-13T21:41:56.923Z"),
+            Some(1_763_070_116_923)
+        );
+        for bad in ["", "yesterday", "-1", "99999999999999999"] {
+            assert_eq!(read_time(bad), None, "{bad}");
+        }
+        let written = iso(1_763_070_116_923);
+        assert_eq!(written.as_deref(), Some("2025-11-13T21:41:56.923Z"));
+        assert_eq!(iso(u64::MAX), None);
     }
 }

@@ -1,9 +1,13 @@
 //! Redis as an operator's command uses it: connects once, says why if it cannot, waits for nothing.
 
+mod scan;
+
+use std::time::Duration;
+
 use fred::prelude::*;
 use fred::types::Key;
 
-use super::write::Writer;
+use super::write::{LOCKED_PAUSE, Writer};
 use super::{Applied, StoreError, connect};
 use crate::config::{RedisConfig, WriteConfig};
 use crate::plan::Step;
@@ -66,6 +70,31 @@ impl Direct {
     /// Compares and writes, as the worker does.
     pub async fn apply(&self, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
         self.writer.apply(steps, |_| {}).await
+    }
+
+    /// The same, and what an SDK holds locked is tried again up to `retries` times, as the worker
+    /// does. What is locked even then is answered so.
+    pub async fn apply_when_unlocked(
+        &self,
+        steps: &[&Step],
+        retries: u32,
+    ) -> Result<Vec<Applied>, StoreError> {
+        let mut applied = self.apply(steps).await?;
+        for _ in 0..retries {
+            let locked: Vec<usize> = (0..applied.len())
+                .filter(|&place| applied[place] == Applied::Locked)
+                .collect();
+            if locked.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(LOCKED_PAUSE))).await;
+            let again: Vec<&Step> = locked.iter().map(|&place| steps[place]).collect();
+            let answers = self.apply(&again).await?;
+            for (place, answer) in locked.into_iter().zip(answers) {
+                applied[place] = answer;
+            }
+        }
+        Ok(applied)
     }
 
     /// Closes the connection.
