@@ -1,9 +1,16 @@
 //! What an operator can ask of it beside running: each command is a file, and says in `--help` what
 //! it does, what it touches, and how it ends.
 
+mod apply;
+mod bulk;
 mod config;
+mod explain;
+mod messages;
 mod output;
+mod publish;
 mod session;
+mod verify;
+mod warm;
 
 use clap::Subcommand;
 
@@ -23,6 +30,8 @@ pub struct Failure {
     text: String,
 }
 
+/// Wrong arguments.
+pub const USAGE: u8 = 2;
 /// A file that is not there or cannot be read.
 pub const NO_INPUT: u8 = 66;
 /// Redis, the queue or the Edge API does not answer.
@@ -32,6 +41,8 @@ pub const FAILED: u8 = 70;
 /// Credentials or rights are missing.
 pub const NO_PERMISSION: u8 = 77;
 pub const BAD_CONFIGURATION: u8 = 78;
+/// Stopped by SIGINT or SIGTERM, in order.
+pub const INTERRUPTED: u8 = 130;
 
 impl Failure {
     pub fn new(code: u8, text: impl std::fmt::Display) -> anyhow::Error {
@@ -43,6 +54,11 @@ impl Failure {
 #[derive(Subcommand)]
 pub enum Command {
     Config(config::Arguments),
+    Explain(explain::Arguments),
+    Apply(apply::Arguments),
+    Publish(publish::Arguments),
+    Warm(warm::Arguments),
+    Verify(verify::Arguments),
 }
 
 /// Prints a text as it is; returns the exit code.
@@ -83,6 +99,11 @@ impl Command {
     async fn perform(self) -> anyhow::Result<Ended> {
         match self {
             Self::Config(arguments) => config::run(arguments),
+            Self::Explain(arguments) => explain::run(arguments).await,
+            Self::Apply(arguments) => apply::run(arguments).await,
+            Self::Publish(arguments) => publish::run(arguments).await,
+            Self::Warm(arguments) => warm::run(arguments).await,
+            Self::Verify(arguments) => verify::run(arguments).await,
         }
     }
 }

@@ -106,9 +106,9 @@ impl Edge {
                         .with_context(|| format!("bad answer of the Edge API to {path}"));
                 }
                 Err(Failure::Passing { error, after, .. }) => (error, after),
-                Err(
-                    Failure::Missing(error) | Failure::Refused(error) | Failure::Final(error),
-                ) => return Err(error),
+                Err(Failure::Missing(error) | Failure::Refused(error) | Failure::Final(error)) => {
+                    return Err(error);
+                }
             };
             if attempt >= TRIES {
                 return Err(error);

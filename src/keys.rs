@@ -80,7 +80,9 @@ impl Keys {
 
     /// Whose entitlements a key holds; `None` for a key of another kind.
     pub fn owner_of<'a>(&self, key: &'a str) -> Option<Owner<'a>> {
-        let ids = key.strip_prefix(self.prefix.as_str())?.strip_prefix(":c_")?;
+        let ids = key
+            .strip_prefix(self.prefix.as_str())?
+            .strip_prefix(":c_")?;
         let (customer, resource) = match ids.split_once(":r_") {
             Some((customer, resource)) => (customer, Some(resource)),
             None => (ids, None),

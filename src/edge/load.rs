@@ -76,7 +76,9 @@ impl Edge {
             }
         };
         let answer: Answer = parse(&body).map_err(|error| {
-            Unloaded::Final(format!("the answer of the Edge API is malformed: {error:#}"))
+            Unloaded::Final(format!(
+                "the answer of the Edge API is malformed: {error:#}"
+            ))
         })?;
         match answer.data.entitlements.get().starts_with('[') {
             true => Ok(answer.data.entitlements),

@@ -196,10 +196,7 @@ fn usage_time(
     event_time: impl Fn() -> Result<Timed, Invalid>,
 ) -> Result<Timed, Invalid> {
     match updated {
-        Some(time) => Ok((
-            time.required("usageUpdatedAt")?,
-            TimeSource::UsageUpdatedAt,
-        )),
+        Some(time) => Ok((time.required("usageUpdatedAt")?, TimeSource::UsageUpdatedAt)),
         None => event_time(),
     }
 }

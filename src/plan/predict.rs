@@ -56,7 +56,8 @@ impl Step {
             Action::Purge => {
                 let at = self.at as f64;
                 let fate = |item| {
-                    let stays = self.at != 0 && stamp(item).and_then(number).is_some_and(|it| it > at);
+                    let stays =
+                        self.at != 0 && stamp(item).and_then(number).is_some_and(|it| it > at);
                     match stays {
                         true => ItemFate::Stale,
                         false => ItemFate::Deleted,
@@ -84,7 +85,10 @@ impl Step {
                 ItemFate::Written
             } else if purged {
                 ItemFate::Purged
-            } else if stamp(item).and_then(number).is_some_and(|it| it > item.at as f64) {
+            } else if stamp(item)
+                .and_then(number)
+                .is_some_and(|it| it > item.at as f64)
+            {
                 ItemFate::Stale
             } else {
                 ItemFate::Written
