@@ -20,9 +20,9 @@ use super::{Ended, session};
         whatever is stored.",
     after_help = "Exit codes: 0 all of them are applied, stale, skipped or ask for nothing; 1 one at least is invalid, locked\n\
         or failed; 66 no such file; 69 no Redis; 77 Redis refuses; 78 wrong configuration.\n\n\
-        Examples:\n \n\
-        entitlement-sync apply --dry-run event.json\n \n\
-        entitlement-sync apply --json - < events.jsonl"
+        Examples:\n\
+        \x20 entitlement-sync apply --dry-run event.json\n\
+        \x20 entitlement-sync apply --json - < events.jsonl"
 )]
 pub struct Arguments {
     /// A file with one message, or JSON lines; - for standard input

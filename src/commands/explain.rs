@@ -20,10 +20,10 @@ use report::{Explained, Explanation};
         Several messages are explained one after the other, each as if those before it had been applied.\n\
         Nothing is ever written.",
     after_help = "Exit codes: 0 all of them can be applied; 1 one at least is invalid; 66 no such file.\n\n\
-        Examples:\n \n\
-        entitlement-sync explain event.json\n \n\
-        entitlement-sync explain --no-redis --sent 2025-11-14T20:00:00Z event.json\n \n\
-        entitlement-sync explain --attribute type=measurement.reported --json - < events.jsonl"
+        Examples:\n\
+        \x20 entitlement-sync explain event.json\n\
+        \x20 entitlement-sync explain --no-redis --sent 2025-11-14T20:00:00Z event.json\n\
+        \x20 entitlement-sync explain --attribute type=measurement.reported --json - < events.jsonl"
 )]
 pub struct Arguments {
     /// A file with one message, or JSON lines; - for standard input

@@ -24,10 +24,10 @@ use super::{Ended, Failure, NO_PERMISSION, UNAVAILABLE, USAGE, session};
         customer as its group, and a deduplication id of its own, so that --repeat is no duplicate.",
     after_help = "Needs sqs:SendMessage. Exit codes: 0 all were sent; 1 some were not, or were not fit to be; 2 a queue in AWS\n\
         without --yes; 66 no such file; 69 no queue; 77 the queue refuses; 78 wrong configuration.\n\n\
-        Examples:\n \n\
-        entitlement-sync publish event.json\n \n\
-        entitlement-sync publish --repeat 1000 --rate 50 events.jsonl\n \n\
-        jq -c .body kept.jsonl | entitlement-sync publish --yes -"
+        Examples:\n\
+        \x20 entitlement-sync publish event.json\n\
+        \x20 entitlement-sync publish --repeat 1000 --rate 50 events.jsonl\n\
+        \x20 jq -c .body kept.jsonl | entitlement-sync publish --yes -"
 )]
 pub struct Arguments {
     /// A file with one message, or JSON lines; - for standard input

@@ -34,9 +34,9 @@ use report::Report;
     after_help = "Exit codes: 0 there is no drift, or none is left; 1 there is, or a customer could not be compared; 66 no such\n\
         file, or a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
         130 stopped by a signal.\n\n\
-        Examples:\n \n\
-        entitlement-sync verify --sample 100\n \n\
-        entitlement-sync verify --customers customers.txt --repair --json"
+        Examples:\n\
+        \x20 entitlement-sync verify --sample 100\n\
+        \x20 entitlement-sync verify --customers customers.txt --repair --json"
 )]
 pub struct Arguments {
     /// A file of customers, one a line; - for standard input

@@ -29,10 +29,10 @@ use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
     after_help = "Exit codes: 0 all were loaded, or there is nothing to load of them; 1 one at least failed; 66 no such file, or\n\
         a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
         130 stopped by a signal.\n\n\
-        Examples:\n \n\
-        entitlement-sync warm --customers customers.txt --resume done.jsonl\n \n\
-        entitlement-sync warm --customers - --concurrency 20 --rate 100 < customers.txt\n \n\
-        echo acme | entitlement-sync warm --customers - --with-resources"
+        Examples:\n\
+        \x20 entitlement-sync warm --customers customers.txt --resume done.jsonl\n\
+        \x20 entitlement-sync warm --customers - --concurrency 20 --rate 100 < customers.txt\n\
+        \x20 echo acme | entitlement-sync warm --customers - --with-resources"
 )]
 pub struct Arguments {
     /// A file of customers, one a line; - for standard input

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod commands_messages;
+mod commands_warm;
 mod delivery;
 mod docs;
 mod environment;
