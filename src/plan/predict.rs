@@ -1,6 +1,8 @@
 //! What `store/apply.lua` would do with a step, worked out from what Redis holds. Nothing writes by
 //! it: it explains. A test applies every fixture and holds both against each other.
 
+use std::cmp::Ordering::{Equal, Less};
+
 use super::{Action, Item, Step};
 use crate::keys;
 
@@ -56,8 +58,10 @@ impl Step {
             Action::Purge => {
                 let at = self.at as f64;
                 let fate = |item| {
-                    let stays =
-                        self.at != 0 && stamp(item).and_then(number).is_some_and(|it| it > at);
+                    // As the script has it: what does not compare at all is not older.
+                    let newer = |it: f64| !matches!(it.partial_cmp(&at), Some(Less | Equal));
+                    let stamp = stamp(item).and_then(number);
+                    let stays = self.at != 0 && stamp.is_some_and(newer);
                     match stays {
                         true => ItemFate::Stale,
                         false => ItemFate::Deleted,

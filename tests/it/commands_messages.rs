@@ -191,7 +191,7 @@ async fn foreseen_is_done(
         return match (
             explained.code,
             applied.code,
-            &message["reason"] == &outcome["reason"],
+            message["reason"] == outcome["reason"],
         ) {
             (1, 1, true) => Ok(outcome["reason"].to_string()),
             _ => Err(format!("invalid, but {}", explained.out)),

@@ -2,6 +2,7 @@
 
 use fred::clients::Client;
 use fred::prelude::*;
+use fred::types::Value;
 use fred::types::scan::Scanner;
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -16,6 +17,8 @@ impl Direct {
     /// twice. Keys that are not UTF-8 are none of ours.
     pub async fn scan(&self, pattern: &str, mut found: impl FnMut(&str)) -> Result<(), StoreError> {
         let client: &Client = &self.client;
+        // Of a refusal in the middle of a scan fred says no more than that it is no page.
+        let _first: Value = client.scan_page("0", pattern, Some(1), None).await?;
         let mut pages = match client.is_clustered() {
             true => client.scan_cluster(pattern, Some(PAGE), None).boxed(),
             false => client.scan(pattern, Some(PAGE), None).boxed(),
