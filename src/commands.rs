@@ -1,17 +1,24 @@
 //! What an operator can ask of it beside running: each command is a file, and says in `--help` what
 //! it does, what it touches, and how it ends.
 
+mod apply;
+mod bulk;
 mod check;
 mod config;
 mod confirm;
 mod dead_letter;
+mod explain;
 mod ids;
 mod inspect;
+mod messages;
 mod output;
 mod progress;
+mod publish;
 mod purge;
 mod session;
 mod stats;
+mod verify;
+mod warm;
 mod when;
 
 use clap::Subcommand;
@@ -32,7 +39,7 @@ pub struct Failure {
     text: String,
 }
 
-/// Arguments that make no sense, as clap has it.
+/// Wrong arguments.
 pub const USAGE: u8 = 2;
 /// A file that is not there or cannot be read.
 pub const NO_INPUT: u8 = 66;
@@ -43,6 +50,8 @@ pub const FAILED: u8 = 70;
 /// Credentials or rights are missing.
 pub const NO_PERMISSION: u8 = 77;
 pub const BAD_CONFIGURATION: u8 = 78;
+/// Stopped by SIGINT or SIGTERM, in order.
+pub const INTERRUPTED: u8 = 130;
 
 impl Failure {
     pub fn new(code: u8, text: impl std::fmt::Display) -> anyhow::Error {
@@ -59,6 +68,11 @@ pub enum Command {
     Inspect(inspect::Arguments),
     Purge(purge::Arguments),
     Stats(stats::Arguments),
+    Explain(explain::Arguments),
+    Apply(apply::Arguments),
+    Publish(publish::Arguments),
+    Warm(warm::Arguments),
+    Verify(verify::Arguments),
 }
 
 /// Prints a text as it is; returns the exit code.
@@ -104,6 +118,11 @@ impl Command {
             Self::Inspect(arguments) => inspect::run(arguments).await,
             Self::Purge(arguments) => purge::run(arguments).await,
             Self::Stats(arguments) => stats::run(arguments).await,
+            Self::Explain(arguments) => explain::run(arguments).await,
+            Self::Apply(arguments) => apply::run(arguments).await,
+            Self::Publish(arguments) => publish::run(arguments).await,
+            Self::Warm(arguments) => warm::run(arguments).await,
+            Self::Verify(arguments) => verify::run(arguments).await,
         }
     }
 }

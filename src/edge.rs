@@ -1,4 +1,8 @@
-//! Client of Stigg's Edge API: queue credentials, and where errors are reported.
+//! Client of Stigg's Edge API: queue credentials, where errors are reported, and customers whole.
+
+mod load;
+
+pub use load::Unloaded;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -112,15 +116,15 @@ impl Edge {
             url.query_pairs_mut().extend_pairs(query);
         }
         for attempt in 1.. {
-            let (agent, url, key) = (self.agent.clone(), url.clone(), self.config.api_key.clone());
-            let answer = tokio::task::spawn_blocking(move || request(&agent, &url, &key)).await?;
-            let (error, wait) = match answer {
+            let (error, wait) = match self.ask(url.to_string(), path).await? {
                 Ok(body) => {
                     return parse(&body)
                         .with_context(|| format!("bad answer of the Edge API to {path}"));
                 }
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(error, wait)) => (error, wait),
+                Err(Failure::Passing { error, after, .. }) => (error, after),
+                Err(Failure::Missing(error) | Failure::Refused(error) | Failure::Final(error)) => {
+                    return Err(error);
+                }
             };
             if attempt >= TRIES {
                 return Err(error);
@@ -129,6 +133,17 @@ impl Edge {
             tokio::time::sleep(wait.unwrap_or(own).min(LONGEST_RETRY_AFTER)).await;
         }
         bail!("unreachable")
+    }
+
+    /// One request; `path` is how errors name it. The outer error is our own.
+    async fn ask(&self, url: String, path: &str) -> anyhow::Result<Result<String, Failure>> {
+        let (agent, key, path) = (
+            self.agent.clone(),
+            self.config.api_key.clone(),
+            path.to_owned(),
+        );
+        let answer = tokio::task::spawn_blocking(move || request(&agent, &url, &path, &key));
+        Ok(answer.await?)
     }
 }
 
@@ -162,41 +177,65 @@ fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .timeout_global(Some(Duration::from_secs(10)))
         .http_status_as_error(false)
+        // Customers are loaded many at a time.
+        .max_idle_connections_per_host(16)
 }
 
 enum Failure {
+    /// There is no such thing.
+    Missing(anyhow::Error),
+    /// The key was refused.
+    Refused(anyhow::Error),
     Final(anyhow::Error),
     /// May heal; with the pause that the server asked for.
-    Passing(anyhow::Error, Option<Duration>),
+    Passing {
+        error: anyhow::Error,
+        after: Option<Duration>,
+        /// There was an answer, though not the one that was hoped for.
+        reached: bool,
+    },
 }
 
-fn request(agent: &ureq::Agent, url: &Url, key: &SecretString) -> Result<String, Failure> {
+fn request(
+    agent: &ureq::Agent,
+    url: &str,
+    path: &str,
+    key: &SecretString,
+) -> Result<String, Failure> {
     let answer = agent
-        .get(url.as_str())
+        .get(url)
         .header("X-API-KEY", key.expose_secret())
         .header("X-API-VERSION", "1")
         .call();
-    let mut answer = answer.map_err(|error| {
-        Failure::Passing(
-            anyhow::Error::new(error).context("the Edge API is not reachable"),
-            None,
-        )
+    let mut answer = answer.map_err(|error| Failure::Passing {
+        error: anyhow::Error::new(error).context("the Edge API is not reachable"),
+        after: None,
+        reached: false,
     })?;
     let status = answer.status().as_u16();
     if status >= 400 {
-        let error = anyhow::anyhow!("the Edge API answered {status} to {}", url.path());
+        let error = anyhow::anyhow!("the Edge API answered {status} to /{path}");
         let after = answer.headers().get("retry-after");
         let after = after.and_then(|after| after.to_str().ok()?.trim().parse().ok());
         return Err(match status {
-            429 | 500.. => Failure::Passing(error, after.map(Duration::from_secs)),
-            401 | 403 => Failure::Final(error.context("SERVER_API_KEY was refused")),
+            429 | 500.. => Failure::Passing {
+                error,
+                after: after.map(Duration::from_secs),
+                reached: true,
+            },
+            401 | 403 => Failure::Refused(error.context("SERVER_API_KEY was refused")),
+            404 => Failure::Missing(error),
             _ => Failure::Final(error),
         });
     }
     answer
         .body_mut()
         .read_to_string()
-        .map_err(|error| Failure::Passing(error.into(), None))
+        .map_err(|error| Failure::Passing {
+            error: error.into(),
+            after: None,
+            reached: true,
+        })
 }
 
 /// A non-empty `errors` array in a 200 is a failure.

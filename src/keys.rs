@@ -135,6 +135,15 @@ impl Keys {
         })
     }
 
+    /// Whose entitlements a key holds; `None` for a key of another kind.
+    pub fn owner_of<'a>(&self, key: &'a str) -> Option<Owner<'a>> {
+        let spelt = self.read(key)?;
+        let Owner { customer, resource } = spelt.owner;
+        let is_id = |id: &str| !id.is_empty() && collision_of_owner(id).is_none();
+        let is_owner = is_id(customer) && resource.is_none_or(is_id);
+        (spelt.what == What::Entitlements && !spelt.is_timestamp && is_owner).then_some(spelt.owner)
+    }
+
     fn owned(&self, owner: Owner<'_>, infix: &str, id: &str) -> String {
         let resource = owner.resource.map_or(0, |resource| resource.len() + 3);
         let length =
@@ -298,6 +307,26 @@ mod tests {
         };
         assert_eq!(Keys::new("p").pattern_of(owner), r"p:c_a\*\?\[b\]\\\^\-c*");
         assert_eq!(Keys::new("p[1]").pattern_of_all(), r"p\[1\]:*");
+    }
+
+    #[test]
+    fn the_owner_is_read_from_a_key_of_entitlements_alone() {
+        let keys = Keys::new("p[1]*");
+        for owner in [ACME, SITE] {
+            assert_eq!(keys.owner_of(&keys.entitlements(owner)), Some(owner));
+            for other in [
+                timestamp(&keys.entitlements(owner)),
+                keys.metadata(owner),
+                keys.feature_usage(owner, "a:r_b"),
+                keys.credit_usage(owner, "b"),
+                keys.tombstone(owner),
+                keys.lock(owner),
+                keys.marker(),
+            ] {
+                assert_eq!(keys.owner_of(&other), None, "{other}");
+            }
+        }
+        assert_eq!(keys.pattern_of_customers(), "p\\[1\\]\\*:c_*");
     }
 
     /// Every pair of differing (owner, kind of key) spells a differing key, or one of the two ids

@@ -1,5 +1,7 @@
 //! The story of the process: arguments, configuration, telemetry, run, exit code.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -10,7 +10,7 @@ mod terms;
 mod time;
 mod wire;
 
-pub use envelope::{Attributes, Kind, Opened, open};
+pub use envelope::{Attributes, Kind, NamedBy, Opened, Wrapping, open};
 pub use terms::{FeatureType, MeterType, Number};
 pub use time::{iso, read_time};
 
@@ -42,6 +42,31 @@ pub enum StateChange<'a> {
     Purge { owners: Vec<Entity<'a>>, at: Millis },
     /// A known event that changes nothing in Redis.
     Nothing,
+}
+
+/// Where the time of a change was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeSource {
+    EntitlementsUpdatedAt,
+    /// The newest `entitlementUpdatedAt` of the list.
+    NewestEntitlement,
+    UsageUpdatedAt,
+    /// The event's own `timestamp`.
+    Event,
+    /// The queue's `SentTimestamp`.
+    Sent,
+}
+
+impl TimeSource {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EntitlementsUpdatedAt => "entitlementsUpdatedAt",
+            Self::NewestEntitlement => "the newest entitlementUpdatedAt",
+            Self::UsageUpdatedAt => "usageUpdatedAt",
+            Self::Event => "timestamp",
+            Self::Sent => "SentTimestamp",
+        }
+    }
 }
 
 /// A customer, or one resource of a customer; neither id is empty.

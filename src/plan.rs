@@ -4,9 +4,11 @@
 //! omissions.
 
 mod coalesce;
+mod predict;
 mod value;
 
 pub use coalesce::coalesce;
+pub use predict::{Fate, ItemFate};
 
 use crate::keys::{Keys, Owner};
 use crate::message::{Metered, Millis, StateChange};

@@ -6,12 +6,14 @@ mod credentials;
 mod error;
 mod http;
 mod letters;
+mod send;
 mod sqs;
 
 pub use acknowledger::{Acknowledgement, Acknowledger};
 pub use check::check;
 pub use credentials::{Identity, credentials, known_credentials};
 pub use letters::{HeldLetter, Resent};
+pub use send::{Outgoing, Sender};
 pub use sqs::SqsQueue;
 
 use std::future::Future;

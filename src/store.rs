@@ -11,7 +11,7 @@ mod write;
 pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
 pub use error::StoreError;
 pub use monitor::Gate;
-pub use write::Applied;
+pub use write::{Applied, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;
 

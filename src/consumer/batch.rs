@@ -19,13 +19,12 @@ use crate::message::{self, Invalid, Kind, StateChange};
 use crate::metrics::{Metrics, Outcome};
 use crate::plan::{self, Step};
 use crate::queue::{Delivery, Queue};
+use crate::store::LOCKED_PAUSE;
 
 /// Bytes that are planned at once, or one body.
 const SLICE: usize = 1 << 20;
 /// A body of so many bytes may weigh many times as much once it is planned.
 const LARGE: usize = 256 << 10;
-/// Between two looks at a customer whom an SDK has locked; its writes take milliseconds.
-const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// How often a message in hand is looked at while we wait.

@@ -4,32 +4,45 @@ use std::borrow::Cow;
 
 use super::entitlement::{entitlement_of, newest, resource_of_entitlements, usage};
 use super::envelope::{Kind, Opened};
+use super::time::Time;
 use super::wire::{Event, Named, Party, Text};
-use super::{Entity, Invalid, Metered, Millis, StateChange, Usage};
+use super::{Entity, Invalid, Metered, Millis, StateChange, TimeSource, Usage};
 use crate::keys;
+
+/// A time of a change, and where it was found.
+type Timed = (Millis, TimeSource);
 
 impl Opened<'_> {
     /// What this message asks for. `sent` is when it was sent, for events without a time.
     pub fn change(&self, sent: Option<Millis>) -> Result<StateChange<'_>, Invalid> {
+        self.timed_change(sent).map(|(change, _)| change)
+    }
+
+    /// The same, with where its time was found; none where nothing is to be done.
+    pub fn timed_change(
+        &self,
+        sent: Option<Millis>,
+    ) -> Result<(StateChange<'_>, Option<TimeSource>), Invalid> {
         if matches!(self.kind, Kind::PackagePublished | Kind::Other) {
-            return Ok(StateChange::Nothing);
+            return Ok((StateChange::Nothing, None));
         }
         let event = match self.event.take() {
             Some(event) => *event,
             None => serde_json::from_str(&self.text).map_err(|_| self.explain())?,
         };
         let event_time = || match &self.timestamp {
-            Some(timestamp) => timestamp.clone(),
+            Some(timestamp) => timestamp.clone().map(|at| (at, TimeSource::Event)),
             // 0 is "unknown" to the write rule; SQS always tells when a message was sent.
-            None => Ok(sent.unwrap_or(0)),
+            None => Ok((sent.unwrap_or(0), TimeSource::Sent)),
         };
-        match self.kind {
+        let (change, source) = match self.kind {
             Kind::EntitlementsUpdated => set_customer(event, event_time),
             Kind::UsageUpdated => update_usage(event, event_time),
             Kind::CreditBalanceUpdated => update_credit(event, event_time),
             Kind::Purge => purge(event, event_time),
-            Kind::PackagePublished | Kind::Other => Ok(StateChange::Nothing),
-        }
+            Kind::PackagePublished | Kind::Other => return Ok((StateChange::Nothing, None)),
+        }?;
+        Ok((change, Some(source)))
     }
 
     /// Parses once more, to say where it went wrong. Never quotes a value.
@@ -56,8 +69,8 @@ impl Opened<'_> {
 
 fn set_customer<'a>(
     event: Event<'a>,
-    event_time: impl Fn() -> Result<Millis, Invalid>,
-) -> Result<StateChange<'a>, Invalid> {
+    event_time: impl Fn() -> Result<Timed, Invalid>,
+) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let wire = event
         .entitlements
         .ok_or_else(|| Invalid::new("entitlements are missing"))?;
@@ -67,10 +80,13 @@ fn set_customer<'a>(
         None => resource_of_entitlements(&wire)?,
     };
     let owner = entity(event.customer_id, event.customer, resource)?;
-    let at = match &event.entitlements_updated_at {
-        Some(time) => time.required("entitlementsUpdatedAt")?,
+    let (at, source) = match &event.entitlements_updated_at {
+        Some(time) => (
+            time.required("entitlementsUpdatedAt")?,
+            TimeSource::EntitlementsUpdatedAt,
+        ),
         None => match newest(&wire) {
-            Some(at) => at,
+            Some(at) => (at, TimeSource::NewestEntitlement),
             None => event_time()?,
         },
     };
@@ -82,18 +98,19 @@ fn set_customer<'a>(
                 .map_err(|reason| Invalid::new(format!("entitlements[{index}]: {reason}")))
         })
         .collect::<Result<_, _>>()?;
-    Ok(StateChange::SetCustomer {
+    let change = StateChange::SetCustomer {
         owner,
         entitlements,
         access_denied_reason: filled(event.access_denied_reason),
         at,
-    })
+    };
+    Ok((change, source))
 }
 
 fn update_usage<'a>(
     event: Event<'a>,
-    event_time: impl Fn() -> Result<Millis, Invalid>,
-) -> Result<StateChange<'a>, Invalid> {
+    event_time: impl Fn() -> Result<Timed, Invalid>,
+) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let nested = event.usage.unwrap_or_default();
     let resource = first_present(event.resource_id, event.resource.map(flatten_id))
         .or(nested.resource_id)
@@ -139,44 +156,55 @@ fn update_usage<'a>(
         event.usage_period_end.or(nested.usage_period_end),
         event.next_reset_date.or(nested.next_reset_date),
     )?;
-    Ok(StateChange::UpdateUsage {
+    let (at, source) = usage_time(updated.as_ref(), event_time)?;
+    let change = StateChange::UpdateUsage {
         owner,
         of,
         usage,
-        at: match updated {
-            Some(time) => time.required("usageUpdatedAt")?,
-            None => event_time()?,
-        },
-    })
+        at,
+    };
+    Ok((change, source))
 }
 
 fn update_credit<'a>(
     event: Event<'a>,
-    event_time: impl Fn() -> Result<Millis, Invalid>,
-) -> Result<StateChange<'a>, Invalid> {
+    event_time: impl Fn() -> Result<Timed, Invalid>,
+) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
     let consumed = event
         .total_consumed
         .ok_or_else(|| Invalid::new("totalConsumed is missing"))?;
-    Ok(StateChange::UpdateUsage {
-        owner: entity(event.customer_id, event.customer, resource)?,
-        of: Metered::Credit(last_id(event.currency_id, "currencyId")?),
-        usage: Usage {
-            current: consumed,
-            period_start: None,
-            period_end: None,
-        },
-        at: match event.usage_updated_at {
-            Some(time) => time.required("usageUpdatedAt")?,
-            None => event_time()?,
-        },
-    })
+    let owner = entity(event.customer_id, event.customer, resource)?;
+    let of = Metered::Credit(last_id(event.currency_id, "currencyId")?);
+    let (at, source) = usage_time(event.usage_updated_at.as_ref(), event_time)?;
+    let usage = Usage {
+        current: consumed,
+        period_start: None,
+        period_end: None,
+    };
+    let change = StateChange::UpdateUsage {
+        owner,
+        of,
+        usage,
+        at,
+    };
+    Ok((change, source))
+}
+
+fn usage_time(
+    updated: Option<&Time<'_>>,
+    event_time: impl Fn() -> Result<Timed, Invalid>,
+) -> Result<Timed, Invalid> {
+    match updated {
+        Some(time) => Ok((time.required("usageUpdatedAt")?, TimeSource::UsageUpdatedAt)),
+        None => event_time(),
+    }
 }
 
 fn purge<'a>(
     event: Event<'a>,
-    event_time: impl Fn() -> Result<Millis, Invalid>,
-) -> Result<StateChange<'a>, Invalid> {
+    event_time: impl Fn() -> Result<Timed, Invalid>,
+) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let mut owners = Vec::new();
     if event.customer_id.is_some() || event.customer.is_some() {
         let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
@@ -208,10 +236,8 @@ fn purge<'a>(
             "no customer is named: expected customerId, customer.id, customers or customerIds",
         ));
     }
-    Ok(StateChange::Purge {
-        owners,
-        at: event_time()?,
-    })
+    let (at, source) = event_time()?;
+    Ok((StateChange::Purge { owners, at }, source))
 }
 
 fn entity<'a>(

@@ -74,12 +74,49 @@ impl Kind {
     }
 }
 
+/// What said of which kind a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// A field of the body.
+    Field(&'static str),
+    /// The message attribute `type` or `eventType`.
+    Attribute,
+    /// The one field under `data`.
+    GraphQl,
+}
+
+/// A wrapping that was taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapping {
+    Sns,
+    Detail,
+    Payload,
+    Data,
+    /// `data`, and the one field in it.
+    GraphQl,
+}
+
+impl Wrapping {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sns => "SNS notification",
+            Self::Detail => "EventBridge event",
+            Self::Payload => "payload",
+            Self::Data => "data",
+            Self::GraphQl => "GraphQL data",
+        }
+    }
+}
+
 /// A body without its wrapping.
 #[derive(Debug)]
 pub struct Opened<'a> {
     pub kind: Kind,
     /// The kind as the message spells it.
     pub name: String,
+    pub named_by: NamedBy,
+    /// What was taken off, from the outside in.
+    pub wrappings: Vec<Wrapping>,
     /// The trace id of the event, if it has one.
     pub trace_id: Option<String>,
     /// The event itself, a JSON object.
@@ -148,6 +185,7 @@ impl<'a> Layer<'a> {
 pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, Invalid> {
     let mut names: [Option<String>; 4] = Default::default();
     let mut graphql = None;
+    let mut wrappings = Vec::new();
     let mut timestamp = None;
     let mut trace_id = None;
     let mut text = Cow::Borrowed(body);
@@ -195,20 +233,27 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
             .and_then(string)
             .is_some_and(|kind| kind == "Notification");
         let inner: Option<Cow<'_, str>> = if is_sns {
+            wrappings.push(Wrapping::Sns);
             let message = layer.sns_message.and_then(string);
             Some(message.ok_or_else(|| Invalid::new("SNS notification without a string Message"))?)
         } else if let Some(detail) = layer.detail_type.and(layer.detail).filter(is_object) {
+            wrappings.push(Wrapping::Detail);
             Some(detail.get().into())
         } else if let Some(payload) = layer.payload.filter(is_object) {
+            wrappings.push(Wrapping::Payload);
             Some(payload.get().into())
         } else if let Some(data) = layer.data.filter(is_object) {
             let named = names.iter().any(Option::is_some) || attributes.kind.is_some();
             match only_field(data) {
                 Some((name, event)) if !named || Kind::named(&name) != Kind::Other => {
                     graphql = Some(name.into_owned());
+                    wrappings.push(Wrapping::GraphQl);
                     Some(event.get().into())
                 }
-                _ => Some(data.get().into()),
+                _ => {
+                    wrappings.push(Wrapping::Data);
+                    Some(data.get().into())
+                }
             }
         } else {
             None
@@ -223,12 +268,13 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
         // It is the wrapping's, and at the deepest level the text within is not looked into.
         event = None;
     }
-    let name = names
-        .into_iter()
-        .flatten()
-        .next()
-        .or_else(|| attributes.kind.clone())
-        .or(graphql)
+    const FIELDS: [&str; 4] = ["type", "eventType", "eventName", "detail-type"];
+    let by_field = std::iter::zip(FIELDS, names)
+        .find_map(|(field, name)| Some((NamedBy::Field(field), name?)));
+    let by_attribute = || Some((NamedBy::Attribute, attributes.kind.clone()?));
+    let (named_by, name) = by_field
+        .or_else(by_attribute)
+        .or_else(|| Some((NamedBy::GraphQl, graphql?)))
         .ok_or_else(|| {
             Invalid::new(
                 "no kind: expected type, eventType, eventName, detail-type or one field under data",
@@ -237,6 +283,8 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
     Ok(Opened {
         kind: Kind::named(&name),
         name,
+        named_by,
+        wrappings,
         trace_id,
         text,
         timestamp,

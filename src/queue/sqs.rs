@@ -40,39 +40,59 @@ pub(super) const SHORT: Duration = Duration::from_secs(9);
 impl SqsQueue {
     /// Sets up the clients; nothing is sent yet.
     pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
-        let shared: SdkConfig = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .region(Region::new(config.region.clone()))
-            .endpoint_url(config.endpoint.as_str())
-            .http_client(http::client(&config.net))
-            .credentials_provider(credentials)
-            .load()
-            .await;
-        let client = |retries: RetryConfig, attempt: Duration, operation: Duration| {
-            let timeouts = TimeoutConfig::builder()
-                .connect_timeout(CONNECT)
-                .operation_attempt_timeout(attempt)
-                .operation_timeout(operation)
-                .build();
-            let config = aws_sdk_sqs::config::Builder::from(&shared)
-                .retry_config(retries)
-                .timeout_config(timeouts);
-            Client::from_conf(config.build())
-        };
+        let shared = shared(config, credentials).await;
         // Without these a receive can hang for ever: the SDK has no read timeout.
         let receive = LONGEST_POLL + ANSWER;
         Self {
             url: config.url.to_string(),
-            receiving: client(RetryConfig::disabled(), receive, receive),
-            short: client(
-                RetryConfig::standard().with_max_attempts(2),
-                Duration::from_secs(4),
-                SHORT,
-            ),
+            receiving: client(&shared, RetryConfig::disabled(), receive, receive),
+            short: short(&shared),
             visibility_ms: AtomicU64::new(
                 u64::try_from(Settings::default().visibility_timeout.as_millis()).unwrap_or(30_000),
             ),
         }
     }
+}
+
+/// What all clients of a queue have in common.
+pub(super) async fn shared(
+    config: &QueueConfig,
+    credentials: SharedCredentialsProvider,
+) -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(Region::new(config.region.clone()))
+        .endpoint_url(config.endpoint.as_str())
+        .http_client(http::client(&config.net))
+        .credentials_provider(credentials)
+        .load()
+        .await
+}
+
+/// For short calls whose retry is safe and wanted at once.
+pub(super) fn short(shared: &SdkConfig) -> Client {
+    client(
+        shared,
+        RetryConfig::standard().with_max_attempts(2),
+        Duration::from_secs(4),
+        SHORT,
+    )
+}
+
+fn client(
+    shared: &SdkConfig,
+    retries: RetryConfig,
+    attempt: Duration,
+    operation: Duration,
+) -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(operation)
+        .build();
+    let config = aws_sdk_sqs::config::Builder::from(shared)
+        .retry_config(retries)
+        .timeout_config(timeouts);
+    Client::from_conf(config.build())
 }
 
 impl SqsQueue {
@@ -243,7 +263,10 @@ pub(super) fn delivery(message: Message, expires: Instant) -> Delivery {
 }
 
 /// The entries refused, each once. One that names none of ours makes the answer worthless.
-fn refused(failed: Vec<BatchResultErrorEntry>, entries: usize) -> Result<Vec<Refused>, QueueError> {
+pub(super) fn refused(
+    failed: Vec<BatchResultErrorEntry>,
+    entries: usize,
+) -> Result<Vec<Refused>, QueueError> {
     let mut refused = BTreeMap::new();
     for entry in failed {
         let position = entry.id.parse().ok().filter(|position| *position < entries);

@@ -3,10 +3,13 @@
 mod browse;
 mod check;
 mod letters;
+mod scan;
 
 pub use browse::{Browse, LOOKED_AT};
 pub use check::check;
 pub use letters::KeptLetter;
+
+use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::{Key, Value};
@@ -14,7 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::link::Link;
 use super::replicas::Replicas;
-use super::write::Writer;
+use super::write::{LOCKED_PAUSE, Writer};
 use super::{Applied, StoreError};
 use crate::config::{RedisConfig, WriteConfig};
 use crate::keys::Keys;
@@ -93,6 +96,31 @@ impl Direct {
     /// Compares and writes, as the worker does.
     pub async fn apply(&self, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
         self.writer.apply(steps, |_| {}).await
+    }
+
+    /// The same, and what an SDK holds locked is tried again up to `retries` times, as the worker
+    /// does. What is locked even then is answered so.
+    pub async fn apply_when_unlocked(
+        &self,
+        steps: &[&Step],
+        retries: u32,
+    ) -> Result<Vec<Applied>, StoreError> {
+        let mut applied = self.apply(steps).await?;
+        for _ in 0..retries {
+            let locked: Vec<usize> = (0..applied.len())
+                .filter(|&place| applied[place] == Applied::Locked)
+                .collect();
+            if locked.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(LOCKED_PAUSE))).await;
+            let again: Vec<&Step> = locked.iter().map(|&place| steps[place]).collect();
+            let answers = self.apply(&again).await?;
+            for (place, answer) in locked.into_iter().zip(answers) {
+                applied[place] = answer;
+            }
+        }
+        Ok(applied)
     }
 
     /// Closes the connection.

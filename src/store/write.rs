@@ -47,7 +47,9 @@ struct Script {
 }
 
 /// Long enough for SQS's longest retention, 14 days: no message from before the purge is left then.
-const TOMBSTONE_TTL_SECS: i64 = 14 * 24 * 60 * 60;
+pub const TOMBSTONE_TTL_SECS: u32 = 14 * 24 * 60 * 60;
+/// Milliseconds between two looks at an owner whom an SDK has locked; its writes take that long.
+pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
 /// Arguments and bytes of one call: Redis serves nobody else while it runs.
 const MOST_ARGUMENTS: usize = 4_000;
 const MOST_BYTES: usize = 1 << 20;
@@ -132,7 +134,7 @@ impl Writer {
         arguments.extend([
             Value::Integer(self.ttl),
             Value::Integer(i64::from(self.update_if_exists)),
-            Value::Integer(TOMBSTONE_TTL_SECS),
+            integer(u64::from(TOMBSTONE_TTL_SECS)),
         ]);
         for step in steps {
             keys.push(step.lock.as_str().into());

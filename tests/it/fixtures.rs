@@ -41,12 +41,16 @@ impl Fixture {
         }
     }
 
-    fn text(&self, field: &str) -> &str {
+    pub fn text(&self, field: &str) -> &str {
         self.json[field].as_str().unwrap_or_default()
     }
 
+    pub fn attributes(&self) -> HashMap<String, String> {
+        serde_json::from_value(self.json["message_attributes"].clone()).unwrap_or_default()
+    }
+
     /// Keys and values with the prefix put in.
-    fn keys(&self, field: &str, prefix: &str) -> BTreeMap<String, String> {
+    pub fn keys(&self, field: &str, prefix: &str) -> BTreeMap<String, String> {
         let keys = self.json[field].as_object().into_iter().flatten();
         keys.map(|(key, value)| {
             let key = key.strip_prefix('P').unwrap();
@@ -81,8 +85,7 @@ async fn check(redis: &Redis, sqs: &Sqs, fixture: &Fixture) -> Option<String> {
     for (key, value) in fixture.keys("before", prefix) {
         redis.set(&key, &value);
     }
-    let attributes: HashMap<String, String> =
-        serde_json::from_value(fixture.json["message_attributes"].clone()).unwrap_or_default();
+    let attributes = fixture.attributes();
     let attributes: Vec<(&str, &str)> = attributes
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))

@@ -1,0 +1,105 @@
+//! `explain`: what a message would do, and why.
+
+mod report;
+
+use anyhow::Context;
+use entitlement_sync::config::{self, Config, Uses};
+
+use super::messages::{self, Beside, Outcome, Picture, understand};
+use super::output::{self, Format};
+use super::{Ended, session};
+use report::{Explained, Explanation};
+
+/// Explain what messages would do, and why; nothing is written
+#[derive(clap::Args)]
+#[command(
+    long_about = "Explains what messages would do, and why: their kind and how it was found, the wrappings that were taken\n\
+        off, the change in words, the times and where they come from, and each key that would be written. With Redis\n\
+        at hand (REDIS_HOST and the like), what would become of each key is worked out by the rule that the worker\n\
+        writes by: written, stale, not cached, locked, or refused by the tombstone of a purge.\n\n\
+        Several messages are explained one after the other, each as if those before it had been applied.\n\
+        Nothing is ever written.",
+    after_help = "Exit codes: 0 all of them can be applied; 1 one at least is invalid; 66 no such file.\n\n\
+        Examples:\n\
+        \x20 entitlement-sync explain event.json\n\
+        \x20 entitlement-sync explain --no-redis --sent 2025-11-14T20:00:00Z event.json\n\
+        \x20 entitlement-sync explain --attribute type=measurement.reported --json - < events.jsonl"
+)]
+pub struct Arguments {
+    /// A file with one message, or JSON lines; - for standard input
+    file: String,
+    #[command(flatten)]
+    beside: Beside,
+    /// Leave Redis alone
+    #[arg(long)]
+    no_redis: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    let text = messages::read(&arguments.file)?;
+    let (config, mut picture, redis) = look(arguments.no_redis).await?;
+    let keys = session::keys(&config);
+    let attributes = arguments.beside.attributes();
+    let mut all = Vec::new();
+    for given in messages::split(&text) {
+        let mut explained = Explained::begin(given);
+        match understand(given.body, &attributes, &keys) {
+            Err((kind, reason)) => explained.refuse(kind, &reason),
+            Ok(understood) => {
+                explained.understand(&understood, config.writes.ttl_secs);
+                if let Some(picture) = &mut picture {
+                    let mut fates = Vec::new();
+                    for (number, step) in understood.steps.iter().enumerate() {
+                        let foreseen = picture.foresee(step).await;
+                        let foreseen = foreseen
+                            .context("cannot be read")
+                            .map_err(|error| session::redis_failure(&error))?;
+                        fates.push(messages::counts(&foreseen.fate));
+                        explained.foresee(number, step, foreseen);
+                    }
+                    if !fates.is_empty() {
+                        explained.judge(&Outcome::judge(fates));
+                    }
+                }
+            }
+        }
+        all.push(explained);
+    }
+    let explanation = Explanation {
+        redis,
+        messages: all,
+    };
+    if arguments.format.is_json() {
+        output::json(&explanation)?;
+    } else {
+        explanation.print()?;
+    }
+    let valid = explanation.messages.iter().all(|it| it.valid);
+    Ok(if valid { Ended::Well } else { Ended::Found })
+}
+
+/// The configuration; Redis, if it is configured and answers; and a word on which of these it is.
+async fn look(no_redis: bool) -> anyhow::Result<(Config, Option<Picture>, String)> {
+    if no_redis {
+        let config = session::configuration(&[])?;
+        return Ok((config, None, "left alone".into()));
+    }
+    let config = match Config::load_for(config::environment(), &[Uses::Redis]) {
+        Ok(_) => session::configuration(&[Uses::Redis])?,
+        // If it is wrong beyond what Redis needs, this says so.
+        Err(errors) => {
+            let config = session::configuration(&[])?;
+            let why = errors.0.join("; ");
+            return Ok((config, None, format!("not looked at: {why}")));
+        }
+    };
+    match session::redis(&config).await {
+        Ok(redis) => {
+            let picture = Picture::new(redis, &config.writes);
+            Ok((config, Some(picture), "looked at".into()))
+        }
+        Err(error) => Ok((config, None, format!("not looked at: {error:#}"))),
+    }
+}

@@ -1,0 +1,243 @@
+//! `publish`: sends messages to the queue.
+
+use std::num::NonZeroU32;
+
+use entitlement_sync::config::{QueueConfig, Uses};
+use entitlement_sync::edge::Edge;
+use entitlement_sync::message::Attributes;
+use entitlement_sync::queue::{Outgoing, QueueError, Sender, credentials};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::bulk::{Pace, Progress, rate};
+use super::messages::{self, Given, understand};
+use super::output::{self, Format};
+use super::{Ended, Failure, NO_PERMISSION, UNAVAILABLE, USAGE, session};
+
+/// Send messages to QUEUE_URL
+#[derive(clap::Args)]
+#[command(
+    long_about = "Sends messages to QUEUE_URL, ten (and 1 MiB) at a time: for tests, demonstrations, and to send again what was\n\
+        kept. What the queue fails to take is tried again. Nothing is sent if one of the messages is no JSON or is\n\
+        larger than the queue takes, unless --raw is given for the former.\n\n\
+        A queue in AWS is likely a real one: --yes says that it is meant. For a FIFO queue each message gets its\n\
+        customer as its group, and a deduplication id of its own, so that --repeat is no duplicate.",
+    after_help = "Needs sqs:SendMessage. Exit codes: 0 all were sent; 1 some were not, or were not fit to be; 2 a queue in AWS\n\
+        without --yes; 66 no such file; 69 no queue; 77 the queue refuses; 78 wrong configuration.\n\n\
+        Examples:\n\
+        \x20 entitlement-sync publish event.json\n\
+        \x20 entitlement-sync publish --repeat 1000 --rate 50 events.jsonl\n\
+        \x20 jq -c .body kept.jsonl | entitlement-sync publish --yes -"
+)]
+pub struct Arguments {
+    /// A file with one message, or JSON lines; - for standard input
+    file: String,
+    /// Send all of it that many times
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: NonZeroU32,
+    /// Messages a second at most
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: Option<f64>,
+    /// The message group; without it, in a FIFO queue, the customer's id where it can be read
+    #[arg(long)]
+    group: Option<String>,
+    /// A message attribute for each of them
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = messages::attribute)]
+    attributes: Vec<(String, String)>,
+    /// Send each line as it is, whether it is JSON or not
+    #[arg(long)]
+    raw: bool,
+    /// Send to a queue in AWS
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Of messages in a FIFO queue whose customer cannot be read.
+const GROUP: &str = "entitlement-sync";
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    sent: u64,
+    failed: u64,
+    bytes: u64,
+    /// Codes of the queue, of those that failed.
+    reasons: std::collections::BTreeMap<String, u64>,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    let text = messages::read(&arguments.file)?;
+    let config = session::configuration(&[Uses::Queue])?;
+    if is_aws(&config.queue) && !arguments.yes {
+        let host = config.queue.endpoint.host_str().unwrap_or_default();
+        let what = format!("{host} is AWS, so this may be a real queue: --yes sends to it");
+        return Err(Failure::new(USAGE, what));
+    }
+    let given = match arguments.raw {
+        true => messages::lines(&text),
+        false => messages::split(&text),
+    };
+    let unfit = unfit(&given, &arguments);
+    if !unfit.is_empty() {
+        for what in unfit {
+            eprintln!("entitlement-sync: {what}");
+        }
+        eprintln!("entitlement-sync: nothing was sent");
+        return Ok(Ended::Found);
+    }
+    let messages: Vec<Outgoing> = given
+        .iter()
+        .map(|given| outgoing(given, &arguments, config.queue.is_fifo()))
+        .collect();
+    let edge = Edge::new(&config.edge);
+    let sender = Sender::new(&config.queue, credentials(&config.queue, &edge).await).await;
+    let (report, failure) = send_all(&sender, messages, &arguments, config.queue.is_fifo()).await?;
+    if arguments.format.is_json() {
+        output::json(&report)?;
+    } else {
+        report.print()?;
+    }
+    match failure {
+        Some(error) => Err(queue_failure(&error)),
+        None if report.failed > 0 => Ok(Ended::Found),
+        None => Ok(Ended::Well),
+    }
+}
+
+async fn send_all(
+    sender: &Sender,
+    mut messages: Vec<Outgoing>,
+    arguments: &Arguments,
+    fifo: bool,
+) -> anyhow::Result<(Report, Option<QueueError>)> {
+    let total = messages.len() as u64 * u64::from(arguments.repeat.get());
+    let mut progress = Progress::start("sent", total);
+    let pace = Pace::new(arguments.rate);
+    // Of this run alone, so that neither a repetition nor the next run is a duplicate.
+    let run = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let mut report = Report::default();
+    let mut number = 0_u64;
+    for _ in 0..arguments.repeat.get() {
+        if fifo {
+            for message in &mut messages {
+                number += 1;
+                message.deduplication = Some(format!("{run}-{number}"));
+            }
+        }
+        let mut rest = &messages[..];
+        while !rest.is_empty() {
+            // Not more at once than the pace has room for in a second.
+            let most = arguments
+                .rate
+                .map_or(10, |rate| rate.clamp(1.0, 10.0) as usize);
+            let fitting = Sender::fitting(&rest[..rest.len().min(most)]);
+            let (call, later) = rest.split_at(fitting);
+            for _ in call {
+                pace.turn().await;
+            }
+            let refused = match sender.send(call).await {
+                Ok(refused) => refused,
+                Err(error) => {
+                    progress.finish();
+                    return Ok((report, Some(error)));
+                }
+            };
+            let bytes: usize = call.iter().map(Outgoing::bytes).sum();
+            let lost = refused.iter().filter_map(|it| call.get(it.position));
+            let lost: usize = lost.map(Outgoing::bytes).sum();
+            report.bytes += (bytes - lost) as u64;
+            report.sent += (call.len() - refused.len()) as u64;
+            report.failed += refused.len() as u64;
+            for entry in refused {
+                *report.reasons.entry(entry.code).or_default() += 1;
+            }
+            progress.add(call.len() as u64);
+            rest = later;
+        }
+    }
+    progress.finish();
+    Ok((report, None))
+}
+
+/// What must not be sent, and why.
+fn unfit(given: &[Given<'_>], arguments: &Arguments) -> Vec<String> {
+    let beside: usize = arguments
+        .attributes
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 6)
+        .sum();
+    let reason = |given: &Given<'_>| {
+        let place = format!("message {} (line {})", given.number, given.line);
+        let json = || serde_json::from_str::<&RawValue>(given.body).err();
+        if given.body.len() + beside > Sender::LARGEST {
+            return Some(format!("{place} is larger than 1 MiB"));
+        }
+        if arguments.raw {
+            return None;
+        }
+        json().map(|error| format!("{place} is no JSON ({error}): --raw sends it as it is"))
+    };
+    given.iter().filter_map(reason).collect()
+}
+
+fn outgoing(given: &Given<'_>, arguments: &Arguments, fifo: bool) -> Outgoing {
+    let group = arguments.group.clone().or_else(|| {
+        fifo.then(|| group_of(given.body, &arguments.attributes).unwrap_or_else(|| GROUP.into()))
+    });
+    Outgoing {
+        body: given.body.to_owned(),
+        attributes: arguments.attributes.clone(),
+        group,
+        deduplication: None,
+    }
+}
+
+/// The customer, where it can be read and SQS takes it for a group.
+fn group_of(body: &str, attributes: &[(String, String)]) -> Option<String> {
+    let named = |wanted| attributes.iter().find(|(name, _)| name == wanted);
+    let kind = named("type").or_else(|| named("eventType"));
+    let attributes = Attributes {
+        kind: kind.map(|(_, value)| value.clone()),
+        sent: None,
+    };
+    let keys = entitlement_sync::keys::Keys::new("");
+    let customer = understand(body, &attributes, &keys).ok()?.customer?;
+    let fits = customer.len() <= 128 && customer.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then_some(customer)
+}
+
+/// Whether requests go to AWS itself.
+fn is_aws(queue: &QueueConfig) -> bool {
+    let host = queue.endpoint.host_str().unwrap_or_default();
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
+        .iter()
+        .any(|ending| host.ends_with(ending))
+}
+
+fn queue_failure(error: &QueueError) -> anyhow::Error {
+    use entitlement_sync::queue::QueueErrorKind as Kind;
+    let (code, advice) = match error.kind {
+        Kind::AccessDenied => (NO_PERMISSION, "allow sqs:SendMessage on the queue"),
+        Kind::Credentials | Kind::CredentialsExpired => (NO_PERMISSION, error.kind.advice()),
+        Kind::NoQueue | Kind::Timeout | Kind::Unreachable => (UNAVAILABLE, error.kind.advice()),
+        Kind::Throttled => (UNAVAILABLE, "a lower --rate"),
+        Kind::Failed => (UNAVAILABLE, "try again later"),
+    };
+    Failure::new(code, format!("the queue: {error}: {advice}"))
+}
+
+impl Report {
+    fn print(&self) -> anyhow::Result<()> {
+        output::line(format!(
+            "{} sent ({} bytes), {} failed",
+            self.sent, self.bytes, self.failed
+        ))?;
+        for (code, count) in &self.reasons {
+            output::line(format!("  {count} by {code}"))?;
+        }
+        Ok(())
+    }
+}

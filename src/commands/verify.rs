@@ -1,0 +1,279 @@
+//! `verify`: compares what Redis holds of customers with what the Edge API says.
+
+mod compare;
+mod report;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use entitlement_sync::config::Uses;
+use entitlement_sync::keys::{self, Keys};
+use entitlement_sync::plan::Step;
+use entitlement_sync::store::{Applied, Direct, StoreError};
+
+use super::bulk::{
+    Bounds, Customer, Progress, Source, Trouble, each, read_customers, stop_on_signal,
+};
+use super::output::{self, Format};
+use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
+use compare::{Drift, Finding};
+use report::Report;
+
+/// Compare what Redis holds with what the Edge API says
+#[derive(clap::Args)]
+#[command(
+    long_about = "Compares what Redis holds of customers with what the Edge API says of them, and lists what differs: what is\n\
+        missing, torn (a value without its time, or the other way round), differs by a field, has another usage, is\n\
+        older than the source, or is unknown to the source. Usage and entitlements move, so a difference counts only if\n\
+        it is still there a second later.\n\n\
+        --repair writes what the source says, by the rule that the worker writes by: what Redis holds and is newer\n\
+        stays, and is listed as left.\n\n\
+        Lines are as for `warm`: an id, two ids with a tab between them, or JSON. Without a list, --sample takes\n\
+        customers and resources at random from what Redis holds; for that it looks through all its keys, a page at\n\
+        a time.",
+    after_help = "Exit codes: 0 there is no drift, or none is left; 1 there is, or a customer could not be compared; 66 no such\n\
+        file, or a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
+        130 stopped by a signal.\n\n\
+        Examples:\n\
+        \x20 entitlement-sync verify --sample 100\n\
+        \x20 entitlement-sync verify --customers customers.txt --repair --json"
+)]
+pub struct Arguments {
+    /// A file of customers, one a line; - for standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "sample",
+        conflicts_with = "sample"
+    )]
+    customers: Option<String>,
+    /// That many customers and resources that Redis holds, at random
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sample: Option<u32>,
+    /// Write what the source says
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Between the two looks at a difference.
+const SETTLE: Duration = Duration::from_secs(1);
+/// In a row, and nothing else between them: then it is not the customers.
+const MOST_UNREACHABLE: u32 = 20;
+
+/// What came of one customer.
+enum Came {
+    Same,
+    /// With what is left of it, after a repair if there was one.
+    Drift {
+        found: Vec<Finding>,
+        left: Vec<Finding>,
+    },
+    /// Neither there nor here.
+    Nowhere,
+    Trouble(Trouble),
+    Redis(StoreError),
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    let mut config = session::configuration(&[Uses::Redis, Uses::Edge])?;
+    config.writes.update_if_exists = false;
+    let listed = arguments.customers.as_deref().map(read_customers);
+    let listed = listed.transpose()?;
+    let keys = session::keys(&config);
+    let redis = session::redis(&config).await?;
+    let customers = match listed {
+        Some(customers) => customers,
+        None => sample(&redis, &keys, arguments.sample.unwrap_or(1))
+            .await
+            .map_err(|error| session::redis_failure(&error.into()))?,
+    };
+    let stop = stop_on_signal()?;
+    let check = Check {
+        source: Source::new(&config, keys.clone(), arguments.bounds, stop.clone()),
+        redis: redis.clone(),
+        keys,
+        repair: arguments.repair.then_some(config.writes.lock_retries),
+    };
+    let mut report = Report::default();
+    let mut progress = Progress::start("compared", customers.len() as u64);
+    let mut unreachable = 0;
+    let worked = each(
+        &customers,
+        arguments.bounds,
+        &stop,
+        &mut progress,
+        |customer| check.one(customer),
+        |customer, came, progress| {
+            let reason = match came {
+                Came::Same => {
+                    report.same += 1;
+                    None
+                }
+                Came::Nowhere => {
+                    report.not_found += 1;
+                    None
+                }
+                Came::Drift { found, left } => {
+                    report.drift(customer, found, left);
+                    None
+                }
+                Came::Trouble(Trouble::NotFound) => None,
+                Came::Trouble(Trouble::Stopped) => {
+                    report.stopped = true;
+                    return Ok(());
+                }
+                Came::Trouble(Trouble::Failed(reason)) => Some(reason),
+                Came::Trouble(Trouble::Unreachable(reason)) => {
+                    unreachable += 1;
+                    if unreachable >= MOST_UNREACHABLE {
+                        return Err(Failure::new(UNAVAILABLE, reason));
+                    }
+                    Some(reason)
+                }
+                Came::Trouble(Trouble::Refused(reason)) => {
+                    return Err(Failure::new(NO_PERMISSION, reason));
+                }
+                Came::Redis(error) => return Err(session::redis_failure(&error.into())),
+            };
+            match reason {
+                Some(reason) => {
+                    progress.say(&format!("{customer}: {reason}"));
+                    report.fail(customer, reason);
+                }
+                None => unreachable = 0,
+            }
+            Ok(())
+        },
+    )
+    .await;
+    progress.finish();
+    report.stopped |= stop.is_cancelled();
+    redis.close().await;
+    if arguments.format.is_json() {
+        output::json(&report)?;
+    } else {
+        report.print(arguments.repair)?;
+    }
+    worked?;
+    if report.stopped {
+        return Err(Failure::new(INTERRUPTED, "stopped before the end"));
+    }
+    if report.compared() == 0 && unreachable > 0 {
+        return Err(Failure::new(UNAVAILABLE, "no customer could be compared"));
+    }
+    Ok(if report.is_clean() {
+        Ended::Well
+    } else {
+        Ended::Found
+    })
+}
+
+/// What comparing one customer needs.
+struct Check {
+    source: Source,
+    redis: Direct,
+    keys: Keys,
+    /// How often a locked customer is tried again; none: nothing is written.
+    repair: Option<u32>,
+}
+
+impl Check {
+    async fn one(&self, customer: &Customer) -> Came {
+        self.twice(customer).await.unwrap_or_else(|came| came)
+    }
+
+    async fn twice(&self, customer: &Customer) -> Result<Came, Came> {
+        let (first, _) = self.look(customer).await?;
+        if first.is_empty() {
+            return Ok(Came::Same);
+        }
+        // An event on its way explains a difference; one that stays is drift.
+        tokio::time::sleep(SETTLE).await;
+        let (second, step) = self.look(customer).await?;
+        let found: Vec<Finding> = second
+            .into_iter()
+            .filter(|finding| first.iter().any(|it| it.is_about_the_same(finding)))
+            .collect();
+        if found.is_empty() {
+            return Ok(Came::Same);
+        }
+        let left = match (self.repair, step) {
+            (Some(retries), Some((step, dated))) => self.mend(&step, dated, retries).await?,
+            _ => found.clone(),
+        };
+        Ok(Came::Drift { found, left })
+    }
+
+    /// What differs now, and what the source says; nothing where it does not know the customer.
+    async fn look(
+        &self,
+        customer: &Customer,
+    ) -> Result<(Vec<Finding>, Option<(Step, bool)>), Came> {
+        match self.source.load(customer).await {
+            Ok(answer) => {
+                let held = self.held(&answer.step).await?;
+                let found = compare::compare(&answer.step, answer.dated, &held);
+                Ok((found, Some((answer.step, answer.dated))))
+            }
+            Err(Trouble::NotFound) => {
+                let key = self.keys.entitlements(customer.owner());
+                let held = self.redis.values(std::slice::from_ref(&key)).await;
+                match held.map_err(Came::Redis)?.pop().flatten() {
+                    Some(_) => Ok((vec![Finding::new(Drift::Unknown, &key)], None)),
+                    None => Err(Came::Nowhere),
+                }
+            }
+            Err(trouble) => Err(Came::Trouble(trouble)),
+        }
+    }
+
+    /// Writes what the source says, and returns what differs afterwards.
+    async fn mend(&self, step: &Step, dated: bool, retries: u32) -> Result<Vec<Finding>, Came> {
+        let applied = self.redis.apply_when_unlocked(&[step], retries).await;
+        if let Some(Applied::Failed(error)) = applied.map_err(Came::Redis)?.pop() {
+            return Err(Came::Trouble(Trouble::Failed(error.to_string())));
+        }
+        Ok(compare::compare(step, dated, &self.held(step).await?))
+    }
+
+    async fn held(&self, step: &Step) -> Result<HashMap<String, String>, Came> {
+        let wanted: Vec<String> = step
+            .items
+            .iter()
+            .flat_map(|item| [item.key.clone(), keys::timestamp(&item.key)])
+            .collect();
+        let values = self.redis.values(&wanted).await.map_err(Came::Redis)?;
+        let held = wanted.into_iter().zip(values);
+        Ok(held
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect())
+    }
+}
+
+/// Customers and resources that Redis holds, each as likely as the others.
+async fn sample(redis: &Direct, keys: &Keys, most: u32) -> Result<Vec<Customer>, StoreError> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut taken: Vec<Customer> = Vec::new();
+    let mut met = 0_usize;
+    redis
+        .scan(&keys.pattern_of_customers(), |key| {
+            let Some(owner) = keys.owner_of(key) else {
+                return;
+            };
+            met += 1;
+            if taken.len() < most {
+                taken.push(Customer::of(owner));
+            } else if let Some(place) = taken.get_mut(fastrand::usize(..met)) {
+                *place = Customer::of(owner);
+            }
+        })
+        .await?;
+    // SCAN may tell of a key twice.
+    let mut seen = HashSet::new();
+    taken.retain(|customer| seen.insert(customer.clone()));
+    Ok(taken)
+}

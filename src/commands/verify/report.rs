@@ -1,0 +1,120 @@
+//! What was compared, for people and for scripts.
+
+use serde::Serialize;
+
+use super::compare::Finding;
+use crate::commands::bulk::Customer;
+use crate::commands::output;
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub same: u64,
+    /// Customers that differ, or differed before they were repaired.
+    drifted: u64,
+    /// Of these, those that do not differ any more.
+    repaired: u64,
+    /// Unknown to the source, and not in Redis either.
+    pub not_found: u64,
+    failed: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+    drift: Vec<Row>,
+    failures: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    customer: Customer,
+    #[serde(flatten)]
+    finding: Finding,
+    repaired: bool,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    #[serde(flatten)]
+    customer: Customer,
+    reason: String,
+}
+
+impl Report {
+    pub fn drift(&mut self, customer: &Customer, found: Vec<Finding>, left: Vec<Finding>) {
+        self.drifted += 1;
+        self.repaired += u64::from(left.is_empty());
+        for finding in found {
+            self.drift.push(Row {
+                customer: customer.clone(),
+                repaired: !left.iter().any(|it| it.is_about_the_same(&finding)),
+                finding,
+            });
+        }
+    }
+
+    pub fn fail(&mut self, customer: &Customer, reason: String) {
+        self.failed += 1;
+        self.failures.push(Failed {
+            customer: customer.clone(),
+            reason,
+        });
+    }
+
+    pub fn compared(&self) -> u64 {
+        self.same + self.drifted + self.not_found
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.failed == 0 && self.drifted == self.repaired
+    }
+
+    pub fn print(&self, repair: bool) -> anyhow::Result<()> {
+        let rows: Vec<_> = self.drift.iter().map(|row| row.cells(repair)).collect();
+        let head = [
+            "CUSTOMER",
+            "RESOURCE",
+            "DRIFT",
+            "WHERE",
+            "IN REDIS",
+            "AT SOURCE",
+        ];
+        output::table(head, &rows)?;
+        let repaired = match repair {
+            true => format!(" ({} repaired)", self.repaired),
+            false => String::new(),
+        };
+        output::line(format!(
+            "{} the same, {} drifted{repaired}, {} not found, {} failed",
+            self.same, self.drifted, self.not_found, self.failed
+        ))
+    }
+}
+
+impl Row {
+    fn cells(&self, repair: bool) -> [String; 6] {
+        let finding = &self.finding;
+        let drift = match (repair, self.repaired) {
+            (false, _) => finding.drift.as_str().to_owned(),
+            (true, true) => format!("{}, repaired", finding.drift.as_str()),
+            (true, false) => format!("{}, left", finding.drift.as_str()),
+        };
+        [
+            self.customer.customer_id.clone(),
+            self.customer.resource_id.clone().unwrap_or_default(),
+            drift,
+            finding.field.clone().unwrap_or_else(|| finding.key.clone()),
+            short(finding.redis.as_ref()),
+            short(finding.source.as_ref()),
+        ]
+    }
+}
+
+/// A value in a cell; `--json` has all of it.
+fn short(value: Option<&serde_json::Value>) -> String {
+    const MOST: usize = 40;
+    let text = value.map_or_else(|| "-".into(), ToString::to_string);
+    if text.chars().count() <= MOST {
+        return text;
+    }
+    text.chars().take(MOST).chain(['…']).collect()
+}

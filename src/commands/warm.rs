@@ -1,0 +1,301 @@
+//! `warm`: loads customers whole from the Edge API into Redis.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+
+use entitlement_sync::config::Uses;
+use entitlement_sync::keys::{self, Keys};
+use entitlement_sync::store::{Applied, Direct, StoreError};
+use serde::Serialize;
+
+use super::bulk::{
+    Bounds, Customer, Finished, Progress, Source, Trouble, each, read_customers, stop_on_signal,
+};
+use super::output::{self, Format};
+use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
+
+/// Load customers whole from the Edge API into Redis
+#[derive(clap::Args)]
+#[command(
+    long_about = "Loads customers whole from the Edge API into Redis, by the rule that the worker writes by: for a Redis that is\n\
+        new, empty or moved, so that SDKs find their customers at once. What Redis holds and is newer stays. It is safe\n\
+        beside running workers and SDKs, and safe to do again.\n\n\
+        Each line names a customer, or a customer and one of its resources: an id, two ids with a tab between them, or\n\
+        JSON such as {\"customerId\":\"acme\",\"resourceId\":\"site-1\"}.\n\n\
+        Readers take a resource only if it is as new as its customer: after a newer write of a customer, each of its\n\
+        resources is a miss until it is written again. --with-resources finds those that Redis holds of the\n\
+        customers named, and loads them after them.\n\n\
+        CACHE_UPDATE_POLICY does not count here: what is loaded is written, cached before or not.",
+    after_help = "Exit codes: 0 all were loaded, or there is nothing to load of them; 1 one at least failed; 66 no such file, or\n\
+        a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
+        130 stopped by a signal.\n\n\
+        Examples:\n\
+        \x20 entitlement-sync warm --customers customers.txt --resume done.jsonl\n\
+        \x20 entitlement-sync warm --customers - --concurrency 20 --rate 100 < customers.txt\n\
+        \x20 echo acme | entitlement-sync warm --customers - --with-resources"
+)]
+pub struct Arguments {
+    /// A file of customers, one a line; - for standard input
+    #[arg(long, value_name = "FILE")]
+    customers: String,
+    #[command(flatten)]
+    bounds: Bounds,
+    /// A file to which those that are done with are added; those in it are left out
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Load the resources too that Redis holds of these customers
+    #[arg(long)]
+    with_resources: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    loaded: u64,
+    /// What Redis holds is newer.
+    stale: u64,
+    /// Written as customers without entitlements.
+    empty: u64,
+    not_found: u64,
+    failed: u64,
+    /// Left out, by the file to resume by.
+    done_before: u64,
+    /// Resources that are older than their customer, so that readers miss them.
+    behind: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stopped: bool,
+    failures: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    #[serde(flatten)]
+    customer: Customer,
+    reason: String,
+}
+
+/// What came of one customer.
+enum Came {
+    Written { empty: bool, behind: bool },
+    Stale,
+    Trouble(Trouble),
+    Redis(StoreError),
+}
+
+/// In a row, and nothing else between them: then it is not the customers.
+const MOST_UNREACHABLE: u32 = 20;
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    let mut config = session::configuration(&[Uses::Redis, Uses::Edge])?;
+    config.writes.update_if_exists = false;
+    let mut customers = read_customers(&arguments.customers)?;
+    let mut finished = arguments
+        .resume
+        .as_deref()
+        .map(Finished::open)
+        .transpose()?;
+    let keys = session::keys(&config);
+    let redis = session::redis(&config).await?;
+    if arguments.with_resources {
+        let found = resources(&redis, &keys, &customers).await;
+        let found = found.map_err(|error| session::redis_failure(&error.into()))?;
+        customers.extend(found);
+    }
+    let all = customers.len();
+    if let Some(finished) = &finished {
+        customers.retain(|customer| !finished.holds(customer));
+    }
+    let stop = stop_on_signal()?;
+    let mut report = Report {
+        done_before: (all - customers.len()) as u64,
+        ..Report::default()
+    };
+    let source = Source::new(&config, keys.clone(), arguments.bounds, stop.clone());
+    let mut progress = Progress::start("loaded", customers.len() as u64);
+    let retries = config.writes.lock_retries;
+    let mut unreachable = 0;
+    let worked = each(
+        &customers,
+        arguments.bounds,
+        &stop,
+        &mut progress,
+        |customer| load(&source, &redis, &keys, customer, retries),
+        |customer, came, progress| {
+            let failed = match came {
+                Came::Written { empty, behind } => {
+                    report.empty += u64::from(empty);
+                    report.loaded += u64::from(!empty);
+                    report.behind += u64::from(behind);
+                    None
+                }
+                Came::Stale => {
+                    report.stale += 1;
+                    None
+                }
+                Came::Trouble(Trouble::NotFound) => {
+                    report.not_found += 1;
+                    None
+                }
+                Came::Trouble(Trouble::Stopped) => {
+                    report.stopped = true;
+                    return Ok(());
+                }
+                Came::Trouble(Trouble::Failed(reason)) => Some(reason),
+                Came::Trouble(Trouble::Unreachable(reason)) => {
+                    unreachable += 1;
+                    if unreachable >= MOST_UNREACHABLE {
+                        return Err(Failure::new(UNAVAILABLE, reason));
+                    }
+                    Some(reason)
+                }
+                Came::Trouble(Trouble::Refused(reason)) => {
+                    return Err(Failure::new(NO_PERMISSION, reason));
+                }
+                Came::Redis(error) => return Err(session::redis_failure(&error.into())),
+            };
+            match failed {
+                Some(reason) => {
+                    progress.say(&format!("{customer}: {reason}"));
+                    report.failed += 1;
+                    report.failures.push(Failed {
+                        customer: customer.clone(),
+                        reason,
+                    });
+                }
+                None => {
+                    unreachable = 0;
+                    if let Some(finished) = &mut finished {
+                        finished.add(customer)?;
+                    }
+                }
+            }
+            Ok(())
+        },
+    )
+    .await;
+    progress.finish();
+    report.stopped |= stop.is_cancelled();
+    redis.close().await;
+    if arguments.format.is_json() {
+        output::json(&report)?;
+    } else {
+        report.print()?;
+    }
+    let again = match &arguments.resume {
+        Some(path) => format!("the same command goes on, by --resume {}", path.display()),
+        None => "the same command begins anew; with --resume <file> it would go on".into(),
+    };
+    if let Err(error) = worked {
+        eprintln!("entitlement-sync: stopped; {again}");
+        return Err(error);
+    }
+    if report.stopped {
+        return Err(Failure::new(INTERRUPTED, format!("stopped; {again}")));
+    }
+    let done = report.loaded + report.stale + report.empty + report.not_found;
+    if done == 0 && unreachable > 0 {
+        return Err(Failure::new(UNAVAILABLE, "no customer could be loaded"));
+    }
+    Ok(if report.failed > 0 {
+        Ended::Found
+    } else {
+        Ended::Well
+    })
+}
+
+async fn load(
+    source: &Source,
+    redis: &Direct,
+    keys: &Keys,
+    customer: &Customer,
+    retries: u32,
+) -> Came {
+    let answer = match source.load(customer).await {
+        Ok(answer) => answer,
+        Err(trouble) => return Came::Trouble(trouble),
+    };
+    let applied = match redis.apply_when_unlocked(&[&answer.step], retries).await {
+        Ok(applied) => applied,
+        Err(error) => return Came::Redis(error),
+    };
+    match applied.into_iter().next() {
+        Some(Applied::Written { written: 1.., .. }) => {}
+        Some(Applied::Written { .. } | Applied::NotCached) => return Came::Stale,
+        Some(Applied::Failed(error)) => return Came::Trouble(Trouble::Failed(error.to_string())),
+        Some(Applied::Locked) | None => {
+            let locked = "an SDK holds its lock on the customer";
+            return Came::Trouble(Trouble::Failed(locked.into()));
+        }
+    }
+    let mut behind = false;
+    if customer.resource_id.is_some() {
+        let whole = Customer {
+            resource_id: None,
+            ..customer.clone()
+        };
+        let stamps = [whole.owner(), customer.owner()]
+            .map(|owner| keys::timestamp(&keys.entitlements(owner)));
+        let stamps = match redis.values(&stamps).await {
+            Ok(stamps) => stamps,
+            Err(error) => return Came::Redis(error),
+        };
+        let time = |place: usize| -> u64 {
+            let stamp = stamps.get(place).and_then(Option::as_deref);
+            stamp.and_then(|stamp| stamp.parse().ok()).unwrap_or(0)
+        };
+        behind = time(1) < time(0);
+    }
+    Came::Written {
+        empty: answer.entitlements == 0,
+        behind,
+    }
+}
+
+/// The resources that Redis holds of the customers named, and that are not named themselves.
+async fn resources(
+    redis: &Direct,
+    keys: &Keys,
+    named: &[Customer],
+) -> Result<BTreeSet<Customer>, StoreError> {
+    let whole: HashSet<&str> = named
+        .iter()
+        .filter(|customer| customer.resource_id.is_none())
+        .map(|customer| customer.customer_id.as_str())
+        .collect();
+    let mut found = BTreeSet::new();
+    redis
+        .scan(&keys.pattern_of_customers(), |key| {
+            if let Some(owner) = keys.owner_of(key)
+                && owner.resource.is_some()
+                && whole.contains(owner.customer)
+            {
+                found.insert(Customer::of(owner));
+            }
+        })
+        .await?;
+    for customer in named {
+        found.remove(customer);
+    }
+    Ok(found)
+}
+
+impl Report {
+    fn print(&self) -> anyhow::Result<()> {
+        output::line(format!(
+            "{} loaded, {} stale, {} empty, {} not found, {} failed",
+            self.loaded, self.stale, self.empty, self.not_found, self.failed
+        ))?;
+        if self.done_before > 0 {
+            output::line(format!("{} were done before", self.done_before))?;
+        }
+        if self.behind > 0 {
+            output::line(format!(
+                "{} resources are older than their customer: readers ask the Edge API for them",
+                self.behind
+            ))?;
+        }
+        Ok(())
+    }
+}

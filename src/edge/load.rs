@@ -1,0 +1,120 @@
+//! The entitlements of a customer, as SDKs ask for them on a miss.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Edge, Failure, parse};
+
+/// Why the entitlements of a customer were not had.
+#[derive(Debug, thiserror::Error)]
+pub enum Unloaded {
+    #[error("the Edge API does not know it")]
+    NotFound,
+    /// `SERVER_API_KEY` was refused: so it will be for every customer.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Final(String),
+    /// May heal, after the pause that the server asked for, if it did.
+    #[error("{text}")]
+    Passing {
+        text: String,
+        after: Option<Duration>,
+        /// There was an answer at all.
+        reached: bool,
+    },
+}
+
+impl Edge {
+    /// The entitlements of a customer or of one of its resources: a JSON list in the GraphQL shape.
+    /// One request, without a retry: whoever asks for many keeps to a pace of their own.
+    pub async fn entitlements(
+        &self,
+        customer: &str,
+        resource: Option<&str>,
+    ) -> Result<Box<RawValue>, Unloaded> {
+        #[derive(Deserialize)]
+        struct Answer {
+            data: Data,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            entitlements: Box<RawValue>,
+        }
+        // Whatever takes part in this request may take them for a step up or for nothing at all.
+        if let "." | ".." = customer {
+            let text = format!("\"{customer}\" cannot stand in the path of a request");
+            return Err(Unloaded::Final(text));
+        }
+        let mut url = self.config.url.as_str().trim_end_matches('/').to_owned();
+        url.push_str("/v1/c/");
+        encode(&mut url, customer);
+        url.push_str("/entitlements.json");
+        if let Some(resource) = resource {
+            url.push_str("?resourceId=");
+            encode(&mut url, resource);
+        }
+        let answer = self.ask(url, "v1/c/<customer>/entitlements.json").await;
+        let body = match answer.map_err(|error| Unloaded::Final(error.to_string()))? {
+            Ok(body) => body,
+            Err(Failure::Missing(_)) => return Err(Unloaded::NotFound),
+            Err(Failure::Refused(error)) => return Err(Unloaded::Refused(format!("{error:#}"))),
+            Err(Failure::Final(error)) => return Err(Unloaded::Final(format!("{error:#}"))),
+            Err(Failure::Passing {
+                error,
+                after,
+                reached,
+            }) => {
+                return Err(Unloaded::Passing {
+                    text: format!("{error:#}"),
+                    after,
+                    reached,
+                });
+            }
+        };
+        let answer: Answer = parse(&body).map_err(|error| {
+            Unloaded::Final(format!(
+                "the answer of the Edge API is malformed: {error:#}"
+            ))
+        })?;
+        match answer.data.entitlements.get().starts_with('[') {
+            true => Ok(answer.data.entitlements),
+            false => Err(Unloaded::Final(
+                "the answer of the Edge API is malformed: its entitlements are no list".into(),
+            )),
+        }
+    }
+}
+
+/// Percent-encodes all but what JavaScript's `encodeURIComponent` leaves alone.
+fn encode(url: &mut String, id: &str) {
+    for byte in id.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => url.push(char::from(byte)),
+            b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' => {
+                url.push(char::from(byte));
+            }
+            byte => {
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+
+    #[test]
+    fn ids_are_encoded_as_javascript_does() {
+        let mut url = String::new();
+        encode(&mut url, "a/b?c#d%e f+g&h=é:;@,$|\\'()*!~-_.");
+        assert_eq!(
+            url,
+            "a%2Fb%3Fc%23d%25e%20f%2Bg%26h%3D%C3%A9%3A%3B%40%2C%24%7C%5C'()*!~-_."
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! What `store/apply.lua` would do with a step, worked out from what Redis holds. Nothing writes by
+//! it: it explains. A test applies every fixture and holds both against each other.
+
+use std::cmp::Ordering::{Equal, Less};
+
+use super::{Action, Item, Step};
+use crate::keys;
+
+/// What would become of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// An SDK process is writing this owner right now.
+    Locked,
+    /// Nothing of this owner is cached, so nothing is to be written.
+    NotCached,
+    Done {
+        /// In the order of the step's items.
+        items: Vec<ItemFate>,
+        /// The tombstone that a purge leaves.
+        leaves_tombstone: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemFate {
+    Written,
+    /// By a purge.
+    Deleted,
+    /// What is stored is newer.
+    Stale,
+    /// The owner was purged later than this was true.
+    Purged,
+}
+
+impl Step {
+    /// The keys that decide what becomes of it.
+    pub fn guards(&self) -> Vec<String> {
+        let mut guards = vec![self.lock.clone(), self.tombstone.clone()];
+        if let Action::UpdateUsage { customer } = &self.action {
+            guards.push(keys::timestamp(customer));
+        }
+        guards.extend(self.items.iter().map(|item| keys::timestamp(&item.key)));
+        guards
+    }
+
+    /// What would become of it, where `stored` tells the values of its [`guards`](Self::guards).
+    pub fn fate<'a>(
+        &self,
+        update_if_exists: bool,
+        stored: impl Fn(&str) -> Option<&'a str>,
+    ) -> Fate {
+        if stored(&self.lock).is_some() {
+            return Fate::Locked;
+        }
+        let tombstone = stored(&self.tombstone).and_then(number);
+        let stamp = |item: &Item| stored(&keys::timestamp(&item.key));
+        match &self.action {
+            Action::Purge => {
+                let at = self.at as f64;
+                let fate = |item| {
+                    // As the script has it: what does not compare at all is not older.
+                    let newer = |it: f64| !matches!(it.partial_cmp(&at), Some(Less | Equal));
+                    let stamp = stamp(item).and_then(number);
+                    let stays = self.at != 0 && stamp.is_some_and(newer);
+                    match stays {
+                        true => ItemFate::Stale,
+                        false => ItemFate::Deleted,
+                    }
+                };
+                return Fate::Done {
+                    items: self.items.iter().map(fate).collect(),
+                    leaves_tombstone: self.at > 0 && !tombstone.is_some_and(|it| it >= at),
+                };
+            }
+            Action::UpdateUsage { customer } => {
+                if stored(&keys::timestamp(customer)).is_none() {
+                    return Fate::NotCached;
+                }
+            }
+            Action::SetCustomer => {
+                if update_if_exists && !self.items.iter().any(|item| stamp(item).is_some()) {
+                    return Fate::NotCached;
+                }
+            }
+        }
+        let purged = self.at > 0 && tombstone.is_some_and(|it| it > self.at as f64);
+        let fate = |item: &Item| {
+            if item.at == 0 {
+                ItemFate::Written
+            } else if purged {
+                ItemFate::Purged
+            } else if stamp(item)
+                .and_then(number)
+                .is_some_and(|it| it > item.at as f64)
+            {
+                ItemFate::Stale
+            } else {
+                ItemFate::Written
+            }
+        };
+        Fate::Done {
+            items: self.items.iter().map(fate).collect(),
+            leaves_tombstone: false,
+        }
+    }
+}
+
+/// A stored time as Lua's `tonumber` reads it: blanks around it, fractions, exponents and
+/// hexadecimal are numbers, anything else is none.
+fn number(text: &str) -> Option<f64> {
+    let text = text.trim_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']);
+    let (sign, digits) = match text.strip_prefix(['-', '+']) {
+        Some(digits) if text.starts_with('-') => (-1.0, digits),
+        Some(digits) => (1.0, digits),
+        None => (1.0, text),
+    };
+    let hexadecimal = digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"));
+    match hexadecimal {
+        Some(digits) if digits.bytes().all(|it| it.is_ascii_hexdigit()) => {
+            u64::from_str_radix(digits, 16)
+                .ok()
+                .map(|number| sign * number as f64)
+        }
+        Some(_) => None,
+        None if digits.starts_with(['-', '+']) => None,
+        None => digits.parse::<f64>().ok().map(|number| sign * number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_times_are_read_as_lua_reads_them() {
+        for (text, expected) in [
+            ("1763150385133", Some(1_763_150_385_133.0)),
+            (" 12\n", Some(12.0)),
+            ("1e3", Some(1000.0)),
+            ("0x10", Some(16.0)),
+            ("-0x10", Some(-16.0)),
+            ("-5", Some(-5.0)),
+            ("1.5", Some(1.5)),
+            ("inf", Some(f64::INFINITY)),
+            ("", None),
+            ("0x", None),
+            ("--5", None),
+            ("12a", None),
+            ("no time", None),
+        ] {
+            assert_eq!(number(text), expected, "{text:?}");
+        }
+    }
+}

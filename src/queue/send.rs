@@ -1,0 +1,171 @@
+//! Sending, for the commands of an operator. The worker itself sends nothing.
+
+use std::time::Duration;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+
+use super::error::{build_error, queue_error};
+use super::sqs::{refused, shared, short};
+use super::{QueueError, QueueErrorKind, Refused};
+use crate::config::QueueConfig;
+
+/// A message to be sent.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    pub body: String,
+    /// Message attributes, all of them strings.
+    pub attributes: Vec<(String, String)>,
+    /// FIFO queues need a group; of standard ones it makes fair queues.
+    pub group: Option<String>,
+    /// For FIFO queues; the same for a message that is tried again.
+    pub deduplication: Option<String>,
+}
+
+impl Outgoing {
+    /// Bytes that SQS counts towards the size of a message and of a batch.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter();
+        // The data type counts too; it is always "String".
+        let attributes = attributes.map(|(name, value)| name.len() + value.len() + 6);
+        self.body.len() + attributes.sum::<usize>()
+    }
+}
+
+/// Sends to one queue.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    url: String,
+    client: Client,
+}
+
+/// What SQS takes in one call, and in one message.
+const MOST_MESSAGES: usize = 10;
+const MOST_BYTES: usize = 1 << 20;
+/// For what failed on the server's side.
+const TRIES: u32 = 5;
+
+impl Sender {
+    /// The largest message that a queue takes, in bytes.
+    pub const LARGEST: usize = MOST_BYTES;
+
+    /// Sets up the client; nothing is sent yet.
+    pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
+        Self {
+            url: config.url.to_string(),
+            client: short(&shared(config, credentials).await),
+        }
+    }
+
+    /// How many of the first messages go into one call; at least one, if there is one.
+    pub fn fitting(messages: &[Outgoing]) -> usize {
+        let mut bytes = 0;
+        let fits = |(place, message): &(usize, &Outgoing)| {
+            bytes += message.bytes();
+            *place == 0 || bytes <= MOST_BYTES
+        };
+        let first = messages.iter().take(MOST_MESSAGES).enumerate();
+        first.take_while(fits).count()
+    }
+
+    /// Sends what [`fitting`](Self::fitting) says goes into one call. `Ok` holds, by position, those
+    /// that were refused for good; the others are in the queue. What failed on the server's side is
+    /// tried again, so a standard queue may hold a message twice after an answer that was lost; an
+    /// error means that any of them may be in the queue.
+    pub async fn send(&self, messages: &[Outgoing]) -> Result<Vec<Refused>, QueueError> {
+        let mut left: Vec<usize> = (0..messages.len()).collect();
+        let mut for_good = Vec::new();
+        for attempt in 1.. {
+            let passing = match self.call(messages, &left).await {
+                Ok(failed) => {
+                    let (fault, passing): (Vec<_>, Vec<_>) =
+                        failed.into_iter().partition(|entry| entry.sender_fault);
+                    for_good.extend(fault);
+                    left = passing.iter().map(|entry| entry.position).collect();
+                    passing
+                }
+                Err(error) if error.kind.needs_a_person() || attempt >= TRIES => return Err(error),
+                Err(_) => Vec::new(),
+            };
+            if left.is_empty() || attempt >= TRIES {
+                for_good.extend(passing);
+                break;
+            }
+            let pause = Duration::from_millis(100) * (1 << attempt);
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+        Ok(for_good)
+    }
+
+    /// One call for the messages at `places`; those that failed, by their place.
+    async fn call(
+        &self,
+        messages: &[Outgoing],
+        places: &[usize],
+    ) -> Result<Vec<Refused>, QueueError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let entries = places
+            .iter()
+            .map(|&place| entry(place, &messages[place]))
+            .collect::<Result<Vec<_>, _>>()?;
+        let answer = self
+            .client
+            .send_message_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries))
+            .send()
+            .await
+            .map_err(queue_error)?;
+        let done = answer.successful.len() + answer.failed.len();
+        if done < places.len() {
+            return Err(QueueError {
+                kind: QueueErrorKind::Failed,
+                detail: "the answer to a batch does not speak of all its messages".into(),
+            });
+        }
+        refused(answer.failed, messages.len())
+    }
+}
+
+fn entry(place: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntry, QueueError> {
+    let mut entry = SendMessageBatchRequestEntry::builder()
+        .id(place.to_string())
+        .message_body(&message.body)
+        .set_message_group_id(message.group.clone())
+        .set_message_deduplication_id(message.deduplication.clone());
+    for (name, value) in &message.attributes {
+        let value = MessageAttributeValue::builder()
+            .data_type("String")
+            .string_value(value)
+            .build()
+            .map_err(build_error)?;
+        entry = entry.message_attributes(name, value);
+    }
+    entry.build().map_err(build_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bytes: usize) -> Outgoing {
+        Outgoing {
+            body: "x".repeat(bytes),
+            ..Outgoing::default()
+        }
+    }
+
+    #[test]
+    fn a_call_holds_ten_messages_and_a_mebibyte_at_most() {
+        assert_eq!(Sender::fitting(&[]), 0);
+        assert_eq!(Sender::fitting(&vec![of(10); 12]), 10);
+        assert_eq!(Sender::fitting(&vec![of(400 << 10); 5]), 2);
+        assert_eq!(Sender::fitting(&[of(2 << 20), of(1)]), 1);
+        let mut with_attribute = of(MOST_BYTES - 20);
+        with_attribute.attributes = vec![("type".into(), "measurement".into())];
+        assert_eq!(with_attribute.bytes(), MOST_BYTES + 1);
+    }
+}
