@@ -28,9 +28,7 @@ impl StoreError {
         const CODES: [&str; 5] = ["NOPERM", "WRONGPASS", "NOAUTH", "Authentication", "TLS"];
         const NO_DATABASE: &str = "ERR DB index";
         let code = self.detail.split([' ', ':']).next().unwrap_or_default();
-        self.person
-            || CODES.contains(&code)
-            || self.detail.starts_with(NO_DATABASE)
+        self.person || CODES.contains(&code) || self.detail.starts_with(NO_DATABASE)
     }
 
     /// What Redis said, as text that begins with a code. What does not is an error of our script on
