@@ -211,7 +211,7 @@ async fn faults_of_redis(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
     })
     .await;
     seen.look(&worker).await;
-    seen.wait(&worker, "redis_replicas_missing_total", 1.0)
+    seen.wait(&worker, "redis_replicas_missing_total", 2.0)
         .await;
     drop(worker);
 

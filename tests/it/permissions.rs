@@ -68,7 +68,7 @@ async fn the_rights_documented_for_a_cluster_suffice() {
     const SLOT: u16 = 15_882;
     let rights = RIGHTS
         .replace("production", "{production}")
-        .replace("+wait", "+cluster|slots +wait");
+        .replace("+select", "+cluster|slots");
     let (cluster, sqs) = (Cluster::start(0, SLOT).await, Sqs::start().await);
     let queue = sqs.queue("rights").await;
     for node in &cluster.nodes {

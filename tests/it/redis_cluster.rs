@@ -118,7 +118,7 @@ async fn nodes_are_lost_and_come_back() {
     assert_ne!(cluster.owner(SLOT).port(), owner.port());
     owner.restart().await;
     until("it comes back as a replica", LONG, async || {
-        owner.info("role") == "slave"
+        owner.role().as_deref() == Some("slave")
     })
     .await;
     sent(&queue, 31, 10).await;

@@ -112,7 +112,7 @@ async fn a_failover_under_load_loses_nothing_that_was_acknowledged() {
     // The old one comes back, and does not confuse anyone.
     servers[0].restart().await;
     until("it is a replica now", LONG, async || {
-        servers[0].info("role") == "slave"
+        servers[0].role().as_deref() == Some("slave")
     })
     .await;
     queue.send(&state("later", 9_000_000)).await;
@@ -145,7 +145,7 @@ async fn a_primary_that_is_only_cut_off_is_left_all_the_same() {
     assert!(servers[1].get("production:c_acme").is_some());
     servers[0].thaw();
     until("it is a replica now", LONG, async || {
-        servers[0].info("role") == "slave"
+        servers[0].role().as_deref() == Some("slave")
     })
     .await;
     assert!(worker.http("/readyz").await.status == 200);

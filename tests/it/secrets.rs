@@ -272,6 +272,9 @@ fn no_secret_is_in_help_or_in_a_refusal() {
         ("AWS_SESSION_TOKEN", "canary"),
         ("SERVER_API_KEY", "canary"),
         ("REDIS_PASSWORD", "canary"),
+        ("REDIS_URL", "redis://canary:canary@localhost?canary=canary"),
+        ("REDIS_SENTINEL_PASSWORD", "canary"),
+        ("REDIS_HOST", "redis://:canary@localhost"),
         (
             "QUEUE_URL",
             "https://canary:canary@sqs.us-east-1.amazonaws.com/1/q",

@@ -45,7 +45,7 @@ impl Cluster {
         }
         for node in &cluster.nodes[3..] {
             until("the replica is linked", LIMIT, async || {
-                node.info("role") == "slave" && node.info("master_link_status") == "up"
+                node.role().as_deref() == Some("slave") && node.info("master_link_status") == "up"
             })
             .await;
         }
@@ -83,7 +83,7 @@ impl Cluster {
         let other = self
             .nodes
             .iter()
-            .find(|node| !serves(node, slot) && node.info("role") == "master");
+            .find(|node| !serves(node, slot) && node.role().as_deref() == Some("master"));
         other.expect("there are three primaries")
     }
 
@@ -151,7 +151,7 @@ fn serves(node: &Redis, slot: u16) -> bool {
     let Ok(Value::Array(ranges)) = node.try_cmd(&["CLUSTER", "SLOTS"]) else {
         return false;
     };
-    if node.info("role") != "master" {
+    if node.role().as_deref() != Some("master") {
         return false;
     }
     ranges.into_iter().any(|range| {

@@ -126,6 +126,14 @@ impl Redis {
             .to_owned()
     }
 
+    /// `master` or `slave`; `None` while it does not answer, as when its role changes.
+    pub fn role(&self) -> Option<String> {
+        let Ok(Value::Array(role)) = self.try_cmd(&["ROLE"]) else {
+            return None;
+        };
+        redis::from_redis_value(role.into_iter().next()?).ok()
+    }
+
     /// It keeps its connections and accepts new ones, but answers nothing.
     pub fn freeze(&self) {
         self.server().signal(Signal::SIGSTOP);
@@ -185,12 +193,8 @@ impl Redis {
 }
 
 fn launch(folder: &Path, port: u16, arguments: &[String]) -> Process {
-    let program = ["redis-server", "valkey-server"]
-        .into_iter()
-        .find(|program| on_path(program))
-        .expect("neither redis-server nor valkey-server is there: run script/setup first");
     let port = port.to_string();
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command
         .args([
             "--port",
@@ -205,6 +209,17 @@ fn launch(folder: &Path, port: u16, arguments: &[String]) -> Process {
         .args(arguments)
         .current_dir(folder);
     Process::spawn(&mut command, &folder.join("redis.log"))
+}
+
+/// `REDIS_SERVER` where it is set, such as a path of valkey-server; else whichever is there.
+pub fn program() -> String {
+    let wanted = std::env::var("REDIS_SERVER").ok();
+    wanted
+        .or_else(|| {
+            let known = ["redis-server", "valkey-server"].into_iter();
+            known.map(str::to_owned).find(|program| on_path(program))
+        })
+        .expect("neither redis-server nor valkey-server is there: run script/setup first")
 }
 
 fn on_path(program: &str) -> bool {

@@ -34,7 +34,7 @@ impl Sentinels {
                 primary.port()
             );
             std::fs::write(&file, text).unwrap();
-            let mut command = Command::new("redis-server");
+            let mut command = Command::new(super::redis::program());
             command
                 .arg(&file)
                 .arg("--sentinel")
