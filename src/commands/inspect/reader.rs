@@ -170,9 +170,8 @@ impl Entitlement {
             limit: calculated["usageLimit"].clone(),
             unlimited: truthy(&calculated["hasUnlimitedUsage"]),
             soft_limit: truthy(&calculated["hasSoftLimit"]),
-            enum_values: enum_values.map_or_else(Vec::new, |values| {
-                values.iter().map(|value| plain(value)).collect()
-            }),
+            enum_values: enum_values
+                .map_or_else(Vec::new, |values| values.iter().map(plain).collect()),
             // The newer layout has it beside the limit.
             reset_period: text(&merged["resetPeriod"]).or_else(|| text(&calculated["resetPeriod"])),
             usage,
@@ -304,7 +303,7 @@ mod tests {
     use super::*;
 
     fn read(stored: &str, usage: Option<&str>) -> Entitlement {
-        let raw = RawValue::from_string(stored.into()).unwrap();
+        let raw = RawValue::from_string(stored.into()).expect("JSON");
         let usage = StoredUsage {
             value: usage,
             has_timestamp: true,
