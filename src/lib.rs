@@ -89,10 +89,12 @@ pub async fn run(
         consumers,
         config.queue.min_pollers,
     ));
+    let (settings_sender, settings) = watch::channel(Settings::default());
     registry.register_collector(Box::new(Scrape {
         health: health.clone(),
         pollers,
         configured: consumers,
+        settings: settings.clone(),
     }));
     let keys = Keys::new(&config.writes.prefix);
     let store = Store::connect(
@@ -102,13 +104,13 @@ pub async fn run(
         metrics.clone(),
         health.clone(),
     )?;
-    let (settings_sender, settings) = watch::channel(Settings::default());
     let asked = store.clone();
     let observer = Arc::new(Observer {
         health: health.clone(),
         metrics: metrics.clone(),
         settings: settings.clone(),
         recent: telemetry.recent,
+        redactor: telemetry.redactor,
         configuration: config.effective,
         redis_version: Box::new(move || asked.version()),
     });
@@ -231,8 +233,8 @@ async fn watch_settings<Q: Queue>(
                     );
                 }
                 if kind.needs_a_person() {
-                    // Nobody will tell, so the assumption stands.
-                    sender.send_modify(|_| {});
+                    // Nobody will tell, so the assumption stands. A depth does not.
+                    sender.send_modify(|settings| settings.depth = None);
                     PERIOD
                 } else {
                     AGAIN
