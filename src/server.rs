@@ -69,7 +69,7 @@ pub fn start(
 /// IPv4 alone.
 fn listen(port: u16) -> std::io::Result<TcpListener> {
     use socket2::{Domain, SockAddr, Socket, Type};
-    let on = |domain, address: SocketAddr| {
+    let on = |domain, address: SocketAddr| -> std::io::Result<TcpListener> {
         let socket = Socket::new(domain, Type::STREAM, None)?;
         if domain == Domain::IPV6 {
             // Whatever the system's default is.

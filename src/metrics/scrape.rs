@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
 use crate::health::Health;
-use crate::queue::Settings;
+use crate::queue::{Depth, Settings};
 
 /// Encodes gauges of what others keep.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ struct Held {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Not known is not none: without the right to ask there is no such series.
+        if let Some(depth) = self.settings.borrow().depth {
+            encode_depth(&mut encoder, depth)?;
+        }
         let mut gauge = |name, help, value: f64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
@@ -55,23 +59,6 @@ impl Collector for Scrape {
             "Time since the start",
             self.health.uptime().as_secs_f64(),
         )?;
-        // Not known is not none: without the right to ask there is no such series.
-        if let Some(depth) = self.settings.borrow().depth {
-            let mut family = encoder.encode_descriptor(
-                "entitlement_sync_queue_messages",
-                "Messages in the queue, as it counted them at the last look, a minute ago at most",
-                None,
-                MetricType::Gauge,
-            )?;
-            for (state, count) in [
-                ("visible", depth.visible),
-                ("in_flight", depth.in_flight),
-                ("delayed", depth.delayed),
-            ] {
-                let gauge = ConstGauge::new(count as f64);
-                gauge.encode(family.encode_family(&Held { state })?)?;
-            }
-        }
         let Some(process) = Process::read() else {
             return Ok(());
         };
@@ -99,6 +86,23 @@ impl Collector for Scrape {
             cpu.metric_type(),
         )?)
     }
+}
+
+fn encode_depth(encoder: &mut DescriptorEncoder<'_>, depth: Depth) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "entitlement_sync_queue_messages",
+        "Messages in the queue as it counts them, asked for once a minute",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (state, count) in [
+        ("visible", depth.visible),
+        ("in_flight", depth.in_flight),
+        ("delayed", depth.delayed),
+    ] {
+        ConstGauge::new(count as f64).encode(family.encode_family(&Held { state })?)?;
+    }
+    Ok(())
 }
 
 struct Process {
