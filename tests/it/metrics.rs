@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const NEW: &str = "2025-11-14T20:00:00.000Z";
 const OLD: &str = "2025-11-14T19:00:00.000Z";
 
-/// What no fault from outside brings about reliably, and the unit test that moves it instead. A consumer stalls only
-/// where a call outlives its own timeout, and panics only by a bug: neither is to be had from a queue or a Redis.
+/// What no fault from outside brings about reliably, and the unit test that moves it instead. A consumer panics only by
+/// a bug, and stalls only in a process that stands still for 45 s: what is silent then is a matter of who wakes first.
 const ELSEWHERE: [(&str, &str, &str); 1] = [(
     "entitlement_sync_consumers_restarted",
     "src/pool.rs",

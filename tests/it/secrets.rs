@@ -236,12 +236,13 @@ async fn nothing_leaks_of_what_a_service_echoes() {
     let status = worker.http("/status").await.json();
     assert_eq!(
         status["consumer_states"][0]["last_error"],
-        "access denied: AccessDeniedException: no access with [REDACTED], really"
+        "access denied: AccessDenied: no access with [REDACTED], really"
     );
     pages_are_clean(&worker).await;
     assert!(worker.logs().contains("no access with [REDACTED], really"));
     assert_clean("the log", &worker.logs());
     drop(worker);
+    stand.calls.clear_all();
 
     let echoing =
         listener_that_answers(format!("-ERR no access with {PASSWORD}, really\r\n")).await;
