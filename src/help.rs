@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use entitlement_sync::config::{Config, Need, SentryConfig, VARIABLES};
+use entitlement_sync::consumer::budget;
 
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (data layout sdk-3)");
 
@@ -30,6 +31,7 @@ pub fn after() -> String {
 
 /// One line of what is in force, and a warning for whatever may be a mistake.
 pub fn log(config: &Config) {
+    let inflight = budget::limit_kib(config.queue.max_inflight_bytes, budget::memory_limit());
     tracing::info!(
         version = VERSION,
         queue = %config.queue.url,
@@ -37,6 +39,8 @@ pub fn log(config: &Config) {
         endpoint = %config.queue.endpoint,
         consumers = config.queue.consumers,
         batch_size = config.queue.batch_size,
+        min_pollers = config.queue.min_pollers,
+        max_inflight_bytes = u64::from(inflight) << 10,
         redis = %config.redis,
         redis_mode = config.redis.topology.name(),
         redis_user = config.redis.login.username,
@@ -47,6 +51,7 @@ pub fn log(config: &Config) {
         update_if_exists = config.writes.update_if_exists,
         lock_retries = config.writes.lock_retries,
         max_receive_count = config.queue.max_receive_count,
+        dead_letter_max_len = config.queue.dead_letter_max_len,
         edge_api = %config.edge.url,
         sentry = !matches!(config.sentry, SentryConfig::Off),
         port = config.port,

@@ -91,10 +91,12 @@ pub async fn run(
         consumers,
         config.queue.min_pollers,
     ));
+    let (settings_sender, settings) = watch::channel(Settings::default());
     registry.register_collector(Box::new(Scrape {
         health: health.clone(),
         pollers,
         configured: consumers,
+        settings: settings.clone(),
     }));
     let keys = Keys::new(&config.writes.prefix);
     let store = Store::connect(
@@ -104,7 +106,6 @@ pub async fn run(
         metrics.clone(),
         health.clone(),
     )?;
-    let (settings_sender, settings) = watch::channel(Settings::default());
     let asked = store.clone();
     let known = watch::Sender::new(None);
     let observer = Arc::new(Observer {
@@ -113,6 +114,7 @@ pub async fn run(
         settings: settings.clone(),
         credentials: known.subscribe(),
         recent: telemetry.recent,
+        redactor: telemetry.redactor,
         configuration: config.effective,
         redis_mode: config.redis.topology.name(),
         redis_version: Box::new(move || asked.version()),
@@ -244,7 +246,8 @@ async fn watch_settings<Q: Queue>(
                 // Nobody will tell, so the assumption stands. Other errors, such as a queue that is
                 // created only now, may pass; what is known already stays known.
                 if kind == queue::QueueErrorKind::AccessDenied || failures >= MOST_FAILURES {
-                    sender.send_if_modified(|settings| *settings == Settings::default());
+                    // A depth of some time ago tells nothing.
+                    sender.send_modify(|settings| settings.depth = None);
                     PERIOD
                 } else {
                     AGAIN

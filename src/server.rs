@@ -11,6 +11,8 @@
 //! Every answer comes from memory: probes are answered while everything else hangs. A request's
 //! `X-Request-ID` is echoed, or one is made.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use actix_web::body::MessageBody;
@@ -57,18 +59,42 @@ pub fn start(
     .workers(1)
     .disable_signals()
     .shutdown_timeout(1)
-    .bind(("0.0.0.0", port))?
+    .listen(listen(port)?)?
     .run();
     let handle = server.handle();
     Ok((server, handle))
 }
 
+/// On all addresses, IPv6 and IPv4: probes come by the one that the cluster has. Where the system has no IPv6, by
+/// IPv4 alone.
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let on = |domain, address: SocketAddr| -> std::io::Result<TcpListener> {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        if domain == Domain::IPV6 {
+            // Whatever the system's default is.
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        socket.listen(1024)?;
+        Ok(TcpListener::from(socket))
+    };
+    match on(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            on(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
+        }
+        bound => bound,
+    }
+}
+
 /// Asks a service on this machine; an error unless it answers 200.
 pub fn ask(port: u16, path: &str) -> anyhow::Result<()> {
     use std::io::{Read, Write};
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let patience = std::time::Duration::from_secs(2);
-    let mut stream = std::net::TcpStream::connect_timeout(&address, patience)
+    let connect = |address: IpAddr| TcpStream::connect_timeout(&(address, port).into(), patience);
+    let mut stream = connect(Ipv4Addr::LOCALHOST.into())
+        .or_else(|error| connect(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
         .with_context(|| format!("nothing answers on port {port}"))?;
     stream.set_read_timeout(Some(patience))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
@@ -124,7 +150,7 @@ struct Verbose {
 #[route("/readyz", method = "GET", method = "HEAD")]
 async fn readyz(shared: Data<Shared>, query: Query<Verbose>) -> HttpResponse {
     let readiness = shared.health.readiness();
-    let reason = shared.health.unready_reason();
+    let reason = shared.observer.unready_reason();
     let mut response = answer(readiness.status);
     if query.verbose.is_none() {
         return response.json(readiness);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::health::{ConsumerStatus, Health, Readiness};
 use crate::metrics::{Lag, Metrics, Outcome, Point};
 use crate::queue::{Depth, Identity, Settings};
-use crate::telemetry::{Recent, Said};
+use crate::telemetry::{Recent, Redactor, Said};
 
 /// All that a snapshot is taken from.
 pub struct Observer {
@@ -19,6 +19,7 @@ pub struct Observer {
     pub settings: watch::Receiver<Settings>,
     pub credentials: watch::Receiver<Option<Identity>>,
     pub recent: Recent,
+    pub redactor: Arc<Redactor>,
     /// Variables and their values in force, secrets replaced.
     pub configuration: BTreeMap<&'static str, String>,
     /// Such as `standalone` or `sentinel`.
@@ -72,9 +73,9 @@ impl Observer {
             data_layout: crate::DATA_LAYOUT,
             uptime_secs: self.health.uptime().as_secs(),
             readiness: self.health.readiness(),
-            unready_reason: self.health.unready_reason(),
+            unready_reason: self.unready_reason(),
             redis_mode: self.redis_mode,
-            redis_version: (self.redis_version)(),
+            redis_version: self.redacted((self.redis_version)()),
             queue: Queue {
                 visibility_timeout_secs: settings.visibility_timeout.as_secs(),
                 redrive_after: settings.max_receive_count,
@@ -84,10 +85,28 @@ impl Observer {
             lag: self.metrics.history.lag(WINDOW),
             counters: self.counters(),
             history: self.metrics.history.points(),
-            consumer_states: self.health.consumers(),
+            consumer_states: self.consumers(),
             recent_errors: self.recent.all(),
             configuration: self.configuration.clone(),
         }
+    }
+
+    /// Why the process is not ready, for a person. It may quote an answer of Redis, and so is redacted.
+    pub fn unready_reason(&self) -> Option<String> {
+        self.redacted(self.health.unready_reason())
+    }
+
+    fn consumers(&self) -> Vec<ConsumerStatus> {
+        let mut consumers = self.health.consumers();
+        for consumer in &mut consumers {
+            consumer.last_error = self.redacted(consumer.last_error.take());
+        }
+        consumers
+    }
+
+    /// What others said: a service may echo what it was sent.
+    fn redacted(&self, text: Option<String>) -> Option<String> {
+        text.map(|text| self.redactor.redact(&text).into_owned())
     }
 
     fn counters(&self) -> BTreeMap<&'static str, u64> {

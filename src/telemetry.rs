@@ -1,4 +1,4 @@
-//! Log lines and error reports, both redacted in one place.
+//! Log lines and error reports, redacted by what [`Redactor`] knows, as is whatever else quotes a service.
 
 mod recent;
 mod redact;
@@ -43,6 +43,7 @@ const TALKATIVE: [&str; 10] = [
 pub struct Telemetry {
     pub reports: Reports,
     pub recent: Recent,
+    pub redactor: Arc<Redactor>,
 }
 
 /// Starts logging to standard error.
@@ -56,7 +57,7 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
     let reports = Reports::new(redactor.clone());
     let recent = Recent::new(redactor.clone());
     let json = config.json.unwrap_or_else(|| !io::stderr().is_terminal());
-    let lines = tracing_subscriber::fmt::layer().with_writer(RedactedStderr(redactor));
+    let lines = tracing_subscriber::fmt::layer().with_writer(RedactedStderr(redactor.clone()));
     let lines = if json {
         lines
             .json()
@@ -79,7 +80,11 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
         let location = panic.location().map(ToString::to_string);
         tracing::error!(location, "panicked");
     }));
-    Ok(Telemetry { reports, recent })
+    Ok(Telemetry {
+        reports,
+        recent,
+        redactor,
+    })
 }
 
 fn ours(level: LevelFilter) -> Targets {
@@ -125,14 +130,13 @@ pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
     }
 }
 
-/// Sends what is waiting, for at most `timeout`.
+/// Sends what is waiting, for at most `timeout`. Neither waits for the other: one that hangs takes nothing from it.
 pub async fn flush(reports: Reports, traces: Traces, timeout: Duration) {
     // Both wait by blocking; a failed join is a panic that was logged.
-    let flush = tokio::task::spawn_blocking(move || {
-        reports.flush(timeout);
-        traces.flush();
-    });
-    let _ = tokio::time::timeout(timeout, flush).await;
+    let reports = tokio::task::spawn_blocking(move || reports.flush(timeout));
+    let traces = tokio::task::spawn_blocking(move || traces.flush());
+    let both = async { tokio::join!(reports, traces) };
+    let _ = tokio::time::timeout(timeout, both).await;
 }
 
 /// Whether `text` is a Sentry DSN.

@@ -32,17 +32,22 @@ const LARGEST_KIB: usize = 1024;
 /// Most bodies are smaller; also what a single one is taken for at first.
 const SMALLEST_KIB: usize = 16;
 
+/// The limit in force: `bytes`, or a quarter of `memory_limit` and at most 64 MiB; one body fits in any case.
+pub fn limit_kib(bytes: Option<usize>, memory_limit: Option<u64>) -> u32 {
+    const MOST: usize = 64 << 20;
+    let bytes = bytes.unwrap_or_else(|| {
+        let quarter = memory_limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit / 4).unwrap_or(usize::MAX)
+        });
+        quarter.min(MOST)
+    });
+    u32::try_from(bytes >> 10).unwrap_or(u32::MAX).max(1024)
+}
+
 impl Budget {
     /// `bytes`, or a quarter of `memory_limit` and at most 64 MiB.
     pub fn new(bytes: Option<usize>, memory_limit: Option<u64>, metrics: Metrics) -> Self {
-        const MOST: usize = 64 << 20;
-        let bytes = bytes.unwrap_or_else(|| {
-            let quarter = memory_limit.map_or(usize::MAX, |limit| {
-                usize::try_from(limit / 4).unwrap_or(usize::MAX)
-            });
-            quarter.min(MOST)
-        });
-        let total = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).max(1024);
+        let total = limit_kib(bytes, memory_limit);
         metrics.inflight_bytes_limit.set(i64::from(total) << 10);
         Self {
             room: Arc::new(Semaphore::new(total as usize)),

@@ -101,14 +101,15 @@ impl History {
 
     /// Slice by slice, oldest first; quiet ones are left out.
     pub fn points(&self) -> Vec<Point> {
+        // A slice may have begun since.
         let now = self.now();
         let slices = self.slices.lock().unwrap_or_else(|lock| lock.into_inner());
         let recent = slices
             .iter()
-            .filter(|slice| now - slice.number < KEPT as u64);
+            .filter(|slice| now.saturating_sub(slice.number) < KEPT as u64);
         recent
             .map(|slice| Point {
-                secs_ago: (now - slice.number) * SLICE.as_secs(),
+                secs_ago: now.saturating_sub(slice.number) * SLICE.as_secs(),
                 messages: slice.messages,
                 lag_p50_ms: quantile(&slice.lags, 0.5),
                 lag_p99_ms: quantile(&slice.lags, 0.99),
@@ -157,6 +158,14 @@ mod tests {
             assert!(found.abs_diff(right) * 10 <= right, "{found} for {right}");
         }
         assert_eq!(history.points().len(), 1);
+    }
+
+    #[test]
+    fn a_slice_that_began_while_we_looked_at_the_clock_is_no_time_ago() {
+        let history = History::default();
+        history.record(Some(1));
+        history.slices.lock().unwrap()[0].number += 1;
+        assert_eq!(history.points()[0].secs_ago, 0);
     }
 
     #[test]

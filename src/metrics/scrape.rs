@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::watch;
 
 use crate::health::Health;
+use crate::queue::{Depth, Settings};
 
 /// Encodes gauges of what others keep.
 #[derive(Debug)]
@@ -17,10 +20,20 @@ pub struct Scrape {
     pub health: Arc<Health>,
     pub pollers: Arc<AtomicUsize>,
     pub configured: usize,
+    pub settings: watch::Receiver<Settings>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Held {
+    state: &'static str,
 }
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Not known is not none: without the right to ask there is no such series.
+        if let Some(depth) = self.settings.borrow().depth {
+            encode_depth(&mut encoder, depth)?;
+        }
         let mut gauge = |name, help, value: f64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
@@ -75,6 +88,23 @@ impl Collector for Scrape {
     }
 }
 
+fn encode_depth(encoder: &mut DescriptorEncoder<'_>, depth: Depth) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "entitlement_sync_queue_messages",
+        "Messages in the queue as it counts them, asked for once a minute",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (state, count) in [
+        ("visible", depth.visible),
+        ("in_flight", depth.in_flight),
+        ("delayed", depth.delayed),
+    ] {
+        ConstGauge::new(count as f64).encode(family.encode_family(&Held { state })?)?;
+    }
+    Ok(())
+}
+
 struct Process {
     resident_bytes: f64,
     open_files: f64,
@@ -84,7 +114,6 @@ struct Process {
 
 /// Linux counts in these, whatever the processor.
 const TICKS_PER_SEC: f64 = 100.0;
-const PAGE_BYTES: f64 = 4096.0;
 
 impl Process {
     fn read() -> Option<Self> {
@@ -97,8 +126,30 @@ impl Process {
         Some(Self {
             cpu_secs: (field(11)? + field(12)?) / TICKS_PER_SEC,
             start_secs: boot.parse::<f64>().ok()? + field(19)? / TICKS_PER_SEC,
-            resident_bytes: field(21)? * PAGE_BYTES,
+            resident_bytes: resident_bytes(&std::fs::read_to_string("/proc/self/status").ok()?)?,
             open_files: std::fs::read_dir("/proc/self/fd").ok()?.count() as f64,
         })
+    }
+}
+
+/// From `/proc/self/status`. `stat` counts in pages, and how large those are differs: 4, 16 or 64 KiB on arm64.
+fn resident_bytes(status: &str) -> Option<f64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib = line.trim().strip_suffix("kB")?.trim_end();
+    Some(kib.parse::<f64>().ok()? * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_whatever_the_size_of_a_page() {
+        let status = "Name:\tx\nVmHWM:\t   99999 kB\nVmRSS:\t   12345 kB\nRssAnon:\t 1 kB\n";
+        assert_eq!(resident_bytes(status), Some(12345.0 * 1024.0));
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        assert!(Process::read().unwrap().resident_bytes > 1e6);
     }
 }

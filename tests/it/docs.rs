@@ -1,6 +1,7 @@
 //! What is written down is what the program does: variables, probes, metrics.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use entitlement_sync::config::{Need, VARIABLES};
 
@@ -166,4 +167,85 @@ async fn every_metric_is_exposed_with_its_help() {
         let value = format!("\nentitlement_sync_{name}{unit}");
         assert!(reply.body.contains(&value), "without a value: {name}");
     }
+}
+
+/// Files with an ending in a folder and the folders in it.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.to_str().unwrap().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A line that is quoted must be one that the program can say, word for word.
+#[test]
+fn the_runbooks_quote_lines_that_are_in_the_program() {
+    let sources: String = files(&repo("src"), ".rs")
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let mut quoted = 0;
+    for path in files(&repo("docs/runbooks"), ".md") {
+        let page = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().display();
+        for line in page.lines().filter(|line| line.starts_with("{\"level\"")) {
+            let said: serde_json::Value = serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("{name}: {error} in {line}"));
+            for field in ["message", "advice"] {
+                if let Some(text) = said[field].as_str() {
+                    assert!(sources.contains(text), "{name}: nothing says {text:?}");
+                    quoted += 1;
+                }
+            }
+        }
+    }
+    assert!(quoted > 10, "only {quoted} lines are quoted");
+}
+
+/// Each page shows what was seen, and not only what to look for.
+#[test]
+fn each_runbook_was_walked() {
+    for path in files(&repo("docs/runbooks"), ".md") {
+        let page = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        let (_, walked) = page
+            .split_once("\nWalked with ")
+            .unwrap_or_else(|| panic!("{name} was not walked"));
+        let walked = walked.split("\n## ").next().unwrap();
+        assert!(
+            walked.contains("\n```console\n$ ") || walked.contains("\n```json\n{"),
+            "{name} shows no output"
+        );
+    }
+}
+
+/// The pauses of consumers, half of the first to the whole of the longest, and how often the queue is asked.
+#[test]
+fn the_page_on_reliability_has_the_times_of_the_program() {
+    let page = text("docs/reliability.md");
+    let backoff = text("src/consumer/backoff.rs");
+    let (bounds, _) = backoff.split_once("#[cfg(test)]").unwrap();
+    let seconds = |text: &str| -> f64 {
+        let digits = text.split(')').next().unwrap().replace('_', "");
+        digits.parse::<f64>().unwrap() / 1000.0
+    };
+    let mut found = 0;
+    for pair in bounds.split("(ms(").skip(1) {
+        let (base, most) = pair.split_once(", ms(").unwrap();
+        let range = format!("{} s to {} s", seconds(base) / 2.0, seconds(most));
+        assert!(page.contains(&range), "docs/reliability.md has no {range}");
+        found += 1;
+    }
+    assert_eq!(found, 3);
+    assert!(text("src/lib.rs").contains("const PERIOD: Duration = Duration::from_secs(60);"));
+    assert!(page.contains("asked for at start and\n   once a minute;"));
 }

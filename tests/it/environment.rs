@@ -1,6 +1,7 @@
 //! The binary and its environment: what it refuses, what it says, and that each variable does what it is for.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -159,6 +160,7 @@ async fn one_line_at_the_start_tells_the_effective_configuration() {
         .env("LOG_FORMAT", "json")
         .env("KEYS_TTL_IN_SECS", 60)
         .env("CACHE_UPDATE_POLICY", "update_if_exists")
+        .env("MAX_INFLIGHT_BYTES", 2 << 20)
         .start()
         .await;
     let log = worker.logs();
@@ -177,6 +179,10 @@ async fn one_line_at_the_start_tells_the_effective_configuration() {
         "endpoint": format!("{}/", stand.calls.url()),
         "consumers": 2,
         "batch_size": 10,
+        "min_pollers": 2,
+        "max_inflight_bytes": 2 << 20,
+        "max_receive_count": 5,
+        "dead_letter_max_len": 1000,
         "redis": format!("127.0.0.1:{}/0", stand.link.port()),
         "redis_tls": false,
         "prefix": "production",
@@ -246,6 +252,56 @@ async fn a_port_in_use_is_a_failure_that_names_it() {
         said.contains(&format!("cannot serve HTTP on port {port}: set PORT")),
         "{log}"
     );
+}
+
+/// Whether `/livez` answers on this address.
+fn lives(address: IpAddr, port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect((address, port)) else {
+        return false;
+    };
+    write!(stream, "GET /livez HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.starts_with("HTTP/1.0 200 ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_answered_by_ipv6_and_by_ipv4() {
+    let stand = Stand::start().await;
+    let worker = stand.worker().start().await;
+    for address in [
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+        Ipv4Addr::LOCALHOST.into(),
+    ] {
+        assert!(lives(address, worker.port()), "no answer on {address}");
+    }
+}
+
+#[test]
+fn the_health_check_asks_by_ipv4_and_by_ipv6() {
+    for address in [
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+        Ipv4Addr::LOCALHOST.into(),
+    ] {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4];
+            stream.read_exact(&mut request).unwrap();
+            write!(stream, "HTTP/1.0 200 OK\r\n\r\n").unwrap();
+            // What was sent is read to its end, or closing would be a reset.
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+        });
+        let ended = run(&["healthcheck"], &[("PORT", &port)]);
+        assert_eq!(
+            (ended.code, ended.stderr.as_str()),
+            (Some(0), ""),
+            "{address}"
+        );
+        answering.join().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,13 +11,14 @@ use crate::support::fault::{Fault, FaultProxy};
 use crate::support::redis::Redis;
 use crate::support::sqs::Sqs;
 use crate::support::worker::Worker;
-use crate::support::{repo, until};
+use crate::support::{free_port, repo, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const NEW: &str = "2025-11-14T20:00:00.000Z";
 const OLD: &str = "2025-11-14T19:00:00.000Z";
 
-/// What no fault from outside brings about reliably, and the unit test that moves it instead.
+/// What no fault from outside brings about reliably, and the unit test that moves it instead. A consumer panics only by
+/// a bug, and stalls only in a process that stands still for 45 s: what is silent then is a matter of who wakes first.
 const ELSEWHERE: [(&str, &str, &str); 1] = [(
     "entitlement_sync_consumers_restarted",
     "src/pool.rs",
@@ -43,6 +44,7 @@ async fn each_metric_moves() {
     let mut seen = Seen::default();
     let ids = everyday(&redis, &sqs, &mut seen).await;
     faults_of_redis(&redis, &sqs, &mut seen).await;
+    depth_of_the_queue(&redis, &sqs, &mut seen).await;
 
     for (family, file, test) in ELSEWHERE {
         let text = fs::read_to_string(repo(file)).unwrap();
@@ -82,6 +84,9 @@ async fn each_metric_moves() {
             "queue_call_duration_seconds_count{{operation=\"{operation}\""
         ));
     }
+    for state in ["visible", "in_flight", "delayed"] {
+        seen.must_have_moved(&format!("queue_messages{{state=\"{state}\"}}"));
+    }
     for error in ["throttled", "access_denied", "failed"] {
         seen.must_have_moved(&format!("error=\"{error}\""));
     }
@@ -108,7 +113,7 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
         .start()
         .await;
     let page = seen.look(&worker).await;
-    let series = page.samples.len();
+    let series = page.of_every_worker();
     seen.wait(&worker, "items_coalesced_total", 1.0).await;
     until("the settings are known", LIMIT, async || {
         worker.logs().contains("visibility_timeout_secs=2")
@@ -180,7 +185,11 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
     redis.set("production:entitlement-sync", "another");
     seen.wait(&worker, "redis_data_lost_total", 1.0).await;
     let page = seen.look(&worker).await;
-    assert_eq!(page.samples.len(), series, "series have come with the load");
+    assert_eq!(
+        page.of_every_worker(),
+        series,
+        "series have come with the load"
+    );
     ids
 }
 
@@ -201,7 +210,15 @@ async fn faults_of_redis(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
     seen.look(&worker).await;
     queue.send(&entitlements("acme", NEW)).await;
     seen.wait(&worker, "redis_errors_total", 2.0).await;
-    seen.wait(&worker, "queue_errors_total", 1.0).await;
+    seen.wait(&worker, "queue_errors_total{operation=\"attributes\"}", 1.0)
+        .await;
+    let page = seen.look(&worker).await;
+    assert!(
+        !page
+            .families
+            .contains_key("entitlement_sync_queue_messages"),
+        "a depth that nobody told"
+    );
     drop(worker);
 
     // Replicas that are not there.
@@ -230,11 +247,62 @@ async fn faults_of_redis(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
     seen.look(&worker).await;
 }
 
+/// A worker without Redis, so that its queue stays as it is.
+async fn depth_of_the_queue(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
+    let queue = sqs
+        .queue_with("deep", &[("VisibilityTimeout", "600")])
+        .await;
+    queue
+        .send_all([entitlements("a", NEW), entitlements("b", NEW)])
+        .await;
+    let received = sqs.client().receive_message().queue_url(&queue.url);
+    let received = received.max_number_of_messages(10).send().await.unwrap();
+    assert_eq!(received.messages().len(), 2);
+    queue
+        .send_all(["c", "d", "e"].map(|customer| entitlements(customer, NEW)))
+        .await;
+    for _ in 0..4 {
+        let delayed = sqs.client().send_message().queue_url(&queue.url);
+        let body = entitlements("f", NEW);
+        delayed
+            .message_body(body)
+            .delay_seconds(600)
+            .send()
+            .await
+            .unwrap();
+    }
+    let worker = Worker::builder(redis, &queue)
+        .redis_port(free_port())
+        .spawn();
+    until("it serves", LIMIT, async || {
+        worker.try_http("/livez").await.is_ok()
+    })
+    .await;
+    let depth = |state| format!("entitlement_sync_queue_messages{{state=\"{state}\"}}");
+    until("the depth is known", LIMIT, async || {
+        let page = seen.look(&worker).await;
+        page.samples.contains_key(&depth("visible"))
+    })
+    .await;
+    for (state, count) in [("visible", 3.0), ("in_flight", 2.0), ("delayed", 4.0)] {
+        assert_eq!(worker.metric(&depth(state)).await, count, "{state}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("text").await;
     let worker = Worker::builder(&redis, &queue).start().await;
+    until("the depth of the queue is known", LIMIT, async || {
+        worker.logs().contains("the queue's settings")
+            && worker
+                .http("/metrics")
+                .await
+                .body
+                .contains("queue_messages{")
+    })
+    .await;
     let reply = worker.http("/metrics").await;
     assert_eq!(
         reply.header("content-type"),
@@ -256,7 +324,8 @@ async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
             family.kind
         );
         assert!(!family.labels.is_empty() || !family.series.is_empty());
-        const BOUNDED: [&str; 8] = [
+        const BOUNDED: [&str; 9] = [
+            "state",
             "kind",
             "outcome",
             "operation",
@@ -476,6 +545,14 @@ impl Page {
         }
         page.check_histograms();
         page
+    }
+
+    /// How many series, without those that come once the queue has told its depth.
+    fn of_every_worker(&self) -> usize {
+        let series = self.samples.keys();
+        series
+            .filter(|name| !name.starts_with("entitlement_sync_queue_messages"))
+            .count()
     }
 
     fn sample(&mut self, family: &str, line: &str) {

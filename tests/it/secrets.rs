@@ -3,6 +3,8 @@
 use std::process::Command;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::stand::{SOON, Stand, state, usage};
 use crate::support::{Answer, EdgeMock, Fault, Worker, until};
@@ -206,6 +208,87 @@ async fn nothing_leaks_by_a_filter_that_names_modules() {
         aws_sigv4::http_request=trace,aws_sdk_sqs=trace,aws_config::profile=trace,hyper_util::client=trace,\
         hyper=trace,ureq=trace,ureq_proto=trace,rustls=trace,sentry=trace,entitlement_sync=trace";
     nothing_leaks("json", filter).await;
+}
+
+/// A service may quote what it was sent: SQS the token, Redis the password.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaks_of_what_a_service_echoes() {
+    let stand = Stand::start().await;
+    let token = SECRETS[2].1;
+    let echo = Fault::Answer {
+        status: 403,
+        code: "AccessDenied;Sender",
+        body: json!({
+            "__type": "com.amazon.coral.service#AccessDeniedException",
+            "message": format!("no access with {token}, really"),
+        })
+        .to_string(),
+    };
+    for action in ["ReceiveMessage", "GetQueueAttributes"] {
+        stand.calls.always(action, echo.clone());
+    }
+    let worker = stand.worker().env("AWS_SESSION_TOKEN", token).spawn();
+    until("the queue has refused a consumer", SOON, async || {
+        let status = worker.try_http("/status").await;
+        status.is_ok_and(|it| it.json()["consumer_states"][0]["last_error"].is_string())
+    })
+    .await;
+    let status = worker.http("/status").await.json();
+    assert_eq!(
+        status["consumer_states"][0]["last_error"],
+        "access denied: AccessDenied: no access with [REDACTED], really"
+    );
+    pages_are_clean(&worker).await;
+    assert!(worker.logs().contains("no access with [REDACTED], really"));
+    assert_clean("the log", &worker.logs());
+    drop(worker);
+    stand.calls.clear_all();
+
+    let echoing =
+        listener_that_answers(format!("-ERR no access with {PASSWORD}, really\r\n")).await;
+    let worker = stand
+        .worker()
+        .redis_port(echoing)
+        .env("REDIS_PASSWORD", PASSWORD)
+        .spawn();
+    until("Redis has refused us", SOON, async || {
+        let verbose = worker.try_http("/readyz?verbose").await;
+        verbose.is_ok_and(|it| it.body.contains("no access with "))
+    })
+    .await;
+    let verbose = worker.http("/readyz?verbose").await.body;
+    assert!(
+        verbose.contains("no access with [REDACTED], really"),
+        "{verbose}"
+    );
+    let status = worker.http("/status").await.json();
+    let reason = status["unready_reason"].as_str().unwrap();
+    assert!(
+        reason.contains("no access with [REDACTED], really"),
+        "{reason}"
+    );
+    pages_are_clean(&worker).await;
+    assert_clean("the log", &worker.logs());
+}
+
+/// Answers whatever it is told with this, as a Redis that refuses everything.
+async fn listener_that_answers(answer: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                while stream.read(&mut asked).await.is_ok_and(|bytes| bytes > 0) {
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
 }
 
 /// Keys that the Edge API gives are known to nobody in advance, so nothing can take them out of a line.

@@ -6,7 +6,7 @@ use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttrib
 
 use crate::support::edge::{Answer, EdgeMock};
 use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
+use crate::support::sqs::{Sqs, TestQueue};
 use crate::support::until;
 use crate::support::worker::Worker;
 
@@ -25,15 +25,7 @@ fn holds(body: &[u8], part: &[u8]) -> bool {
     body.windows(part.len()).any(|window| window == part)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_a_span_that_links_to_the_producer_and_is_sent_before_the_end() {
-    let (redis, sqs, collector) = (
-        Redis::start().await,
-        Sqs::start().await,
-        EdgeMock::start().await,
-    );
-    collector.answer("/v1/traces", Answer::text(200, ""));
-    let queue = sqs.queue("traced").await;
+async fn send_traced(sqs: &Sqs, queue: &TestQueue) {
     let header = MessageSystemAttributeValue::builder()
         .data_type("String")
         .string_value(HEADER)
@@ -47,6 +39,18 @@ async fn a_batch_is_a_span_that_links_to_the_producer_and_is_sent_before_the_end
         .send()
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_a_span_that_links_to_the_producer_and_is_sent_before_the_end() {
+    let (redis, sqs, collector) = (
+        Redis::start().await,
+        Sqs::start().await,
+        EdgeMock::start().await,
+    );
+    collector.answer("/v1/traces", Answer::text(200, ""));
+    let queue = sqs.queue("traced").await;
+    send_traced(&sqs, &queue).await;
     let worker = Worker::builder(&redis, &queue)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
         .start()
@@ -91,4 +95,42 @@ async fn a_collector_that_is_away_costs_nothing() {
     .await;
     worker.term();
     assert_eq!(worker.wait_exit(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentry_that_hangs_takes_no_time_from_the_last_traces() {
+    let (redis, sqs, collector, sentry) = (
+        Redis::start().await,
+        Sqs::start().await,
+        EdgeMock::start().await,
+        EdgeMock::start().await,
+    );
+    collector.answer("/v1/traces", Answer::text(200, ""));
+    sentry.answer("/api/1/envelope/", Answer::hang());
+    let queue = sqs.queue("traced").await;
+    let worker = Worker::builder(&redis, &queue)
+        .unset("DISABLE_SENTRY")
+        .env("SENTRY_DSN", sentry.sentry_dsn())
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    queue.send("no JSON").await;
+    until(
+        "an error is on its way to Sentry",
+        Duration::from_secs(20),
+        async || sentry.count() > 0,
+    )
+    .await;
+    send_traced(&sqs, &queue).await;
+    queue.wait_empty(Duration::from_secs(20)).await;
+    worker.term();
+    assert_eq!(worker.wait_exit(Duration::from_secs(10)).await, 0);
+    let sent = collector.requests_to("/v1/traces");
+    let trace = bytes_of(TRACE);
+    assert!(
+        sent.iter().any(|request| holds(&request.body, &trace)),
+        "the last span is not among {} requests",
+        sent.len()
+    );
 }
