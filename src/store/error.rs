@@ -13,8 +13,8 @@ pub struct StoreError {
 
 /// Codes that speak of the key or the command, and will speak so for ever.
 const FINAL: [&str; 3] = ["WRONGTYPE", "CROSSSLOT", "ERR"];
-/// How Redis 7 says NOPERM from inside a script.
-const NOPERM_IN_SCRIPT: &str = "The user executing the script";
+/// How Redis 7 and Valkey 9 say NOPERM from inside a script.
+const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
 impl StoreError {
     /// Time or an operator's hand on Redis mends it: the message waits. Otherwise it is the message
@@ -34,7 +34,7 @@ impl StoreError {
     /// What Redis said, as text that begins with a code. What does not is an error of our script on
     /// this one message.
     pub fn of_redis(text: &str) -> Self {
-        if text.contains(NOPERM_IN_SCRIPT) {
+        if NOPERM_IN_SCRIPT.iter().any(|sign| text.contains(sign)) {
             let text = text.trim_start_matches("ERR ");
             return Self::healing(format!("NOPERM {}", first_sentence(text)));
         }
@@ -208,6 +208,10 @@ mod tests {
             ("ERR unknown command", false),
             (
                 "ERR The user executing the script can't run this command or subcommand",
+                true,
+            ),
+            (
+                "ERR ACL failure in script: User sync has no permissions to run the 'set' command",
                 true,
             ),
             ("@user_script: 12: too many results to unpack", false),
