@@ -25,8 +25,8 @@ const PASSING: [&str; 9] = [
     "NOPERM",
     "CLUSTERDOWN",
 ];
-/// How Redis 7 says NOPERM from inside a script.
-const NOPERM_IN_SCRIPT: &str = "The user executing the script";
+/// How Redis 7 and Valkey 9 say NOPERM from inside a script.
+const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
 impl StoreError {
     /// Time or an operator's hand on Redis mends it: the message waits. Otherwise it is the message
@@ -46,7 +46,7 @@ impl StoreError {
     /// What Redis said, as text that begins with a code. What does not is an error of our script on
     /// this one message.
     pub fn of_redis(text: &str) -> Self {
-        if text.contains(NOPERM_IN_SCRIPT) {
+        if NOPERM_IN_SCRIPT.iter().any(|sign| text.contains(sign)) {
             let text = text.trim_start_matches("ERR ");
             return Self::healing(format!("NOPERM {}", first_sentence(text)));
         }
@@ -229,6 +229,10 @@ mod tests {
             ("ERR unknown command", false),
             (
                 "ERR The user executing the script can't run this command or subcommand",
+                true,
+            ),
+            (
+                "ERR ACL failure in script: User sync has no permissions to run the 'set' command",
                 true,
             ),
             ("@user_script: 12: too many results to unpack", false),

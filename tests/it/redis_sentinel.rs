@@ -185,7 +185,10 @@ async fn sentinels_have_passwords_of_their_own_and_what_they_do_not_know_is_said
         .spawn();
     says(&worker, "no sentinel answers").await;
     says(&worker, "WRONGPASS").await;
-    assert!(worker.logs().contains("ERROR"), "it needs a person");
+    until("it needs a person, so it is an error", SOON, async || {
+        worker.logs().contains("ERROR")
+    })
+    .await;
     assert!(!worker.logs().contains("wrong-one"));
     let worker = builder
         .clone()
