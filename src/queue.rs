@@ -1,6 +1,7 @@
 //! The delivery contract, in our own words and types.
 
 mod acknowledger;
+mod client;
 mod credentials;
 mod send;
 mod sqs;

@@ -6,7 +6,8 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 
-use super::sqs::{build_error, queue_error, refused, shared, short};
+use super::client::{shared, short};
+use super::sqs::{build_error, queue_error, refused};
 use super::{QueueError, QueueErrorKind, Refused};
 use crate::config::QueueConfig;
 

@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+use aws_config::retry::RetryConfig;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::Client;
@@ -14,6 +13,7 @@ use aws_sdk_sqs::types::{
     DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName,
 };
 
+use super::client::{client, shared, short};
 use super::{Delivery, Depth, Queue, QueueError, QueueErrorKind, Refused, Settings};
 use crate::config::QueueConfig;
 use crate::message::Attributes;
@@ -32,7 +32,6 @@ pub struct SqsQueue {
 
 /// What an answer may take beyond the long poll itself.
 const ANSWER: Duration = Duration::from_secs(7);
-const CONNECT: Duration = Duration::from_secs(3);
 const LONGEST_POLL: Duration = Duration::from_secs(20);
 
 impl SqsQueue {
@@ -50,46 +49,6 @@ impl SqsQueue {
             ),
         }
     }
-}
-
-/// What all clients of a queue have in common.
-pub(super) async fn shared(
-    config: &QueueConfig,
-    credentials: SharedCredentialsProvider,
-) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::new(config.region.clone()))
-        .endpoint_url(config.endpoint.as_str())
-        .credentials_provider(credentials)
-        .load()
-        .await
-}
-
-/// For short calls whose retry is safe and wanted at once.
-pub(super) fn short(shared: &SdkConfig) -> Client {
-    client(
-        shared,
-        RetryConfig::standard().with_max_attempts(2),
-        Duration::from_secs(4),
-        Duration::from_secs(9),
-    )
-}
-
-fn client(
-    shared: &SdkConfig,
-    retries: RetryConfig,
-    attempt: Duration,
-    operation: Duration,
-) -> Client {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .operation_attempt_timeout(attempt)
-        .operation_timeout(operation)
-        .build();
-    let config = aws_sdk_sqs::config::Builder::from(shared)
-        .retry_config(retries)
-        .timeout_config(timeouts);
-    Client::from_conf(config.build())
 }
 
 impl Queue for SqsQueue {
