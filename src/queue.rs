@@ -2,6 +2,7 @@
 
 mod acknowledger;
 mod check;
+mod client;
 mod credentials;
 mod error;
 mod http;

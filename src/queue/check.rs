@@ -10,9 +10,10 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::watch;
 
+use super::client::SHORT;
 use super::credentials::{Identity, known_credentials, sts};
 use super::error::{innermost, is_expired, kind_of, queue_error};
-use super::sqs::{SHORT, max_receive_count};
+use super::sqs::max_receive_count;
 use super::{QueueError, QueueErrorKind, SqsQueue};
 use crate::check::{Check, LIMIT};
 use crate::config::QueueConfig;

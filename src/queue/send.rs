@@ -6,8 +6,9 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 
+use super::client::{shared, short};
 use super::error::{build_error, queue_error};
-use super::sqs::{refused, shared, short};
+use super::sqs::refused;
 use super::{QueueError, QueueErrorKind, Refused};
 use crate::config::QueueConfig;
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+use aws_config::retry::RetryConfig;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
@@ -13,8 +12,9 @@ use aws_sdk_sqs::types::{
     DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName,
 };
 
+use super::client::{client, shared, short};
 use super::error::{build_error, queue_error};
-use super::{Delivery, Depth, Queue, QueueError, Refused, Settings, http};
+use super::{Delivery, Depth, Queue, QueueError, Refused, Settings};
 use crate::config::QueueConfig;
 use crate::message::Attributes;
 
@@ -32,10 +32,7 @@ pub struct SqsQueue {
 
 /// What an answer may take beyond the long poll itself.
 const ANSWER: Duration = Duration::from_secs(7);
-const CONNECT: Duration = Duration::from_secs(3);
 const LONGEST_POLL: Duration = Duration::from_secs(20);
-/// What a short call may take, its second try included.
-pub(super) const SHORT: Duration = Duration::from_secs(9);
 
 impl SqsQueue {
     /// Sets up the clients; nothing is sent yet.
@@ -52,47 +49,6 @@ impl SqsQueue {
             ),
         }
     }
-}
-
-/// What all clients of a queue have in common.
-pub(super) async fn shared(
-    config: &QueueConfig,
-    credentials: SharedCredentialsProvider,
-) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::new(config.region.clone()))
-        .endpoint_url(config.endpoint.as_str())
-        .http_client(http::client(&config.net))
-        .credentials_provider(credentials)
-        .load()
-        .await
-}
-
-/// For short calls whose retry is safe and wanted at once.
-pub(super) fn short(shared: &SdkConfig) -> Client {
-    client(
-        shared,
-        RetryConfig::standard().with_max_attempts(2),
-        Duration::from_secs(4),
-        SHORT,
-    )
-}
-
-fn client(
-    shared: &SdkConfig,
-    retries: RetryConfig,
-    attempt: Duration,
-    operation: Duration,
-) -> Client {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .operation_attempt_timeout(attempt)
-        .operation_timeout(operation)
-        .build();
-    let config = aws_sdk_sqs::config::Builder::from(shared)
-        .retry_config(retries)
-        .timeout_config(timeouts);
-    Client::from_conf(config.build())
 }
 
 impl SqsQueue {
