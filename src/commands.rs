@@ -54,7 +54,7 @@ pub const BAD_CONFIGURATION: u8 = 78;
 pub const INTERRUPTED: u8 = 130;
 
 impl Failure {
-    pub fn new(code: u8, text: impl std::fmt::Display) -> anyhow::Error {
+    pub fn with(code: u8, text: impl std::fmt::Display) -> anyhow::Error {
         let text = format!("{text:#}");
         Self { code, text }.into()
     }

@@ -153,11 +153,7 @@ pub async fn run(
         store: store.clone(),
         keys,
         acknowledger,
-        budget: Budget::new(
-            config.queue.max_inflight_bytes,
-            memory_limit(),
-            metrics.clone(),
-        ),
+        budget: Budget::new(config.queue.max_inflight_bytes, memory_limit(), &metrics),
         large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
         health: health.clone(),
         metrics,

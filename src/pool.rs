@@ -139,7 +139,7 @@ mod tests {
             acknowledger: Acknowledger::start(queue.clone(), metrics.clone(), 1, false).0,
             queue,
             keys: Keys::new("p"),
-            budget: Budget::new(None, None, metrics.clone()),
+            budget: Budget::new(None, None, &metrics),
             large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
             health,
             metrics,

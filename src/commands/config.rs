@@ -60,7 +60,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     }
     loaded
         .map(|_| Ended::Well)
-        .map_err(|errors| Failure::new(BAD_CONFIGURATION, errors))
+        .map_err(|errors| Failure::with(BAD_CONFIGURATION, errors))
 }
 
 fn variable(entry: Entry) -> Variable {

@@ -13,7 +13,7 @@ pub fn confirm(question: &str, yes: bool) -> anyhow::Result<bool> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
         let text = format!("{question} Nobody can be asked here: say --yes, or --dry-run to look");
-        return Err(Failure::new(USAGE, text));
+        return Err(Failure::with(USAGE, text));
     }
     write!(stderr, "{question} [y/N] ")?;
     stderr.flush()?;

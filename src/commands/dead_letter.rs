@@ -128,7 +128,7 @@ impl Source {
         environment.push(("QUEUE_URL".into(), url.clone()));
         session::configuration_of(environment, &[Uses::Queue]).map_err(|error| {
             let text = error.to_string().replace("QUEUE_URL", "--queue-url");
-            Failure::new(BAD_CONFIGURATION, text)
+            Failure::with(BAD_CONFIGURATION, text)
         })
     }
 

@@ -10,7 +10,7 @@ pub fn owner<'a>(customer: &'a str, resource: Option<&'a str>) -> anyhow::Result
     for (what, id) in [("customer", Some(customer)), ("resource", resource)] {
         let Some(id) = id else { continue };
         if id.is_empty() {
-            return Err(Failure::new(USAGE, format!("the {what} id is empty")));
+            return Err(Failure::with(USAGE, format!("the {what} id is empty")));
         }
         if let Some(part) = keys::collision_of_owner(id) {
             return Err(refused(what, id, part));
@@ -28,5 +28,5 @@ fn refused(what: &str, id: &str, part: &str) -> anyhow::Error {
     let text = format!(
         "{what} \"{id}\": no such id has keys, since \"{part}\" in it would make them those of another"
     );
-    Failure::new(USAGE, text)
+    Failure::with(USAGE, text)
 }

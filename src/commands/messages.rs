@@ -85,7 +85,7 @@ pub fn read(path: &str) -> anyhow::Result<String> {
     let text = session::input(path)?;
     if text.trim().is_empty() {
         let name = if path == "-" { "standard input" } else { path };
-        return Err(Failure::new(NO_INPUT, format!("{name} holds no message")));
+        return Err(Failure::with(NO_INPUT, format!("{name} holds no message")));
     }
     Ok(text)
 }

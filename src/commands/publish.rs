@@ -73,7 +73,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     if is_aws(&config.queue) && !arguments.yes {
         let host = config.queue.endpoint.host_str().unwrap_or_default();
         let what = format!("{host} is AWS, so this may be a real queue: --yes sends to it");
-        return Err(Failure::new(USAGE, what));
+        return Err(Failure::with(USAGE, what));
     }
     let given = match arguments.raw {
         true => messages::lines(&text),
@@ -226,7 +226,7 @@ fn queue_failure(error: &QueueError) -> anyhow::Error {
         Kind::Throttled => (UNAVAILABLE, "a lower --rate"),
         Kind::Failed => (UNAVAILABLE, "try again later"),
     };
-    Failure::new(code, format!("the queue: {error}: {advice}"))
+    Failure::with(code, format!("the queue: {error}: {advice}"))
 }
 
 impl Report {

@@ -85,7 +85,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         text => read_time(text).filter(|at| *at > 0).ok_or_else(|| {
             let text =
                 format!("--at \"{text}\" is no time: write now, ISO 8601 or epoch milliseconds");
-            Failure::new(USAGE, text)
+            Failure::with(USAGE, text)
         })?,
     };
     let customers = customers(&arguments.customers)?;
@@ -133,7 +133,7 @@ fn customers(named: &[String]) -> anyhow::Result<Vec<String>> {
         customers.extend(ids.into_iter().filter(|id| seen.insert(id.clone())));
     }
     if customers.is_empty() {
-        return Err(Failure::new(USAGE, "standard input names no customer"));
+        return Err(Failure::with(USAGE, "standard input names no customer"));
     }
     Ok(customers)
 }

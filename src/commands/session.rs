@@ -20,7 +20,7 @@ pub fn configuration_of(
     uses: &[Uses],
 ) -> anyhow::Result<Config> {
     let config = Config::load_for(environment, uses);
-    let config = config.map_err(|errors| Failure::new(BAD_CONFIGURATION, errors))?;
+    let config = config.map_err(|errors| Failure::with(BAD_CONFIGURATION, errors))?;
     // One provider for everything that speaks TLS. That there is one already is no harm.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Ok(config)
@@ -43,7 +43,7 @@ pub fn redis_failure(error: &anyhow::Error) -> anyhow::Error {
         .downcast_ref::<StoreError>()
         .is_some_and(StoreError::needs_a_person);
     let code = if refused { NO_PERMISSION } else { UNAVAILABLE };
-    Failure::new(code, format!("Redis: {error:#}"))
+    Failure::with(code, format!("Redis: {error:#}"))
 }
 
 /// The queue of a configuration; nothing is sent yet.
@@ -59,7 +59,7 @@ pub fn queue_failure(error: &QueueError) -> anyhow::Error {
         kind if kind.needs_a_person() => NO_PERMISSION,
         _ => UNAVAILABLE,
     };
-    Failure::new(code, format!("the queue: {error}"))
+    Failure::with(code, format!("the queue: {error}"))
 }
 
 /// A file, or standard input for `-`.
@@ -69,5 +69,5 @@ pub fn input(path: &str) -> anyhow::Result<String> {
     } else {
         std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))
     };
-    text.map_err(|error| Failure::new(NO_INPUT, format!("{error:#}")))
+    text.map_err(|error| Failure::with(NO_INPUT, format!("{error:#}")))
 }

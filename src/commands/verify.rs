@@ -130,12 +130,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
                 Came::Trouble(Trouble::Unreachable(reason)) => {
                     unreachable += 1;
                     if unreachable >= MOST_UNREACHABLE {
-                        return Err(Failure::new(UNAVAILABLE, reason));
+                        return Err(Failure::with(UNAVAILABLE, reason));
                     }
                     Some(reason)
                 }
                 Came::Trouble(Trouble::Refused(reason)) => {
-                    return Err(Failure::new(NO_PERMISSION, reason));
+                    return Err(Failure::with(NO_PERMISSION, reason));
                 }
                 Came::Redis(error) => return Err(session::redis_failure(&error.into())),
             };
@@ -160,10 +160,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     }
     worked?;
     if report.stopped {
-        return Err(Failure::new(INTERRUPTED, "stopped before the end"));
+        return Err(Failure::with(INTERRUPTED, "stopped before the end"));
     }
     if report.compared() == 0 && unreachable > 0 {
-        return Err(Failure::new(UNAVAILABLE, "no customer could be compared"));
+        return Err(Failure::with(UNAVAILABLE, "no customer could be compared"));
     }
     Ok(if report.is_clean() {
         Ended::Well

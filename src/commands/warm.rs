@@ -146,12 +146,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
                 Came::Trouble(Trouble::Unreachable(reason)) => {
                     unreachable += 1;
                     if unreachable >= MOST_UNREACHABLE {
-                        return Err(Failure::new(UNAVAILABLE, reason));
+                        return Err(Failure::with(UNAVAILABLE, reason));
                     }
                     Some(reason)
                 }
                 Came::Trouble(Trouble::Refused(reason)) => {
-                    return Err(Failure::new(NO_PERMISSION, reason));
+                    return Err(Failure::with(NO_PERMISSION, reason));
                 }
                 Came::Redis(error) => return Err(session::redis_failure(&error.into())),
             };
@@ -192,11 +192,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         return Err(error);
     }
     if report.stopped {
-        return Err(Failure::new(INTERRUPTED, format!("stopped; {again}")));
+        return Err(Failure::with(INTERRUPTED, format!("stopped; {again}")));
     }
     let done = report.loaded + report.stale + report.empty + report.not_found;
     if done == 0 && unreachable > 0 {
-        return Err(Failure::new(UNAVAILABLE, "no customer could be loaded"));
+        return Err(Failure::with(UNAVAILABLE, "no customer could be loaded"));
     }
     Ok(if report.failed > 0 {
         Ended::Found

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
@@ -16,7 +17,7 @@ use super::ahead::Ahead;
 use super::budget::Reserved;
 use crate::health::ConsumerView;
 use crate::message::{self, Invalid, Kind, StateChange};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::Outcome;
 use crate::plan::{self, Step};
 use crate::queue::{Delivery, Queue};
 use crate::store::LOCKED_PAUSE;
@@ -74,7 +75,7 @@ impl Work {
 /// The messages of one batch in the gauge of all; those that are left when a consumer fails leave
 /// it too.
 struct InFlight {
-    metrics: Metrics,
+    all: Gauge,
     count: AtomicI64,
 }
 
@@ -82,20 +83,20 @@ impl InFlight {
     fn add(&self, messages: usize) {
         let messages = i64::try_from(messages).unwrap_or(0);
         self.count.fetch_add(messages, Ordering::Relaxed);
-        self.metrics.inflight_messages.inc_by(messages);
+        self.all.inc_by(messages);
     }
 
     fn done(&self, messages: usize) {
         let messages = i64::try_from(messages).unwrap_or(0);
         self.count.fetch_sub(messages, Ordering::Relaxed);
-        self.metrics.inflight_messages.dec_by(messages);
+        self.all.dec_by(messages);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let left = self.count.load(Ordering::Relaxed);
-        self.metrics.inflight_messages.dec_by(left);
+        self.all.dec_by(left);
     }
 }
 
@@ -108,7 +109,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             release_by: None,
             _reserved: Vec::new(),
             in_flight: InFlight {
-                metrics: shared.metrics.clone(),
+                all: shared.metrics.inflight_messages.clone(),
                 count: AtomicI64::new(0),
             },
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Metrics;
@@ -15,15 +16,14 @@ pub struct Budget {
     total: u32,
     /// The largest body of late, in KiB.
     largest: Arc<AtomicUsize>,
-    metrics: Metrics,
+    in_use: Gauge,
 }
 
 /// Bytes that are in use until this is dropped.
 #[derive(Debug)]
 pub struct Reserved {
     permit: OwnedSemaphorePermit,
-    /// Received beyond what was reserved and what was left.
-    metrics: Metrics,
+    in_use: Gauge,
     bytes: i64,
 }
 
@@ -46,14 +46,14 @@ pub fn limit_kib(bytes: Option<usize>, memory_limit: Option<u64>) -> u32 {
 
 impl Budget {
     /// `bytes`, or a quarter of `memory_limit` and at most 64 MiB.
-    pub fn new(bytes: Option<usize>, memory_limit: Option<u64>, metrics: Metrics) -> Self {
+    pub fn new(bytes: Option<usize>, memory_limit: Option<u64>, metrics: &Metrics) -> Self {
         let total = limit_kib(bytes, memory_limit);
         metrics.inflight_bytes_limit.set(i64::from(total) << 10);
         Self {
             room: Arc::new(Semaphore::new(total as usize)),
             total,
             largest: Arc::new(AtomicUsize::new(SMALLEST_KIB)),
-            metrics,
+            in_use: metrics.inflight_bytes.clone(),
         }
     }
 
@@ -61,7 +61,7 @@ impl Budget {
     pub async fn reserve(&self, messages: usize) -> Reserved {
         let kib = self.expected_kib(messages);
         match self.room.clone().acquire_many_owned(kib).await {
-            Ok(permit) => Reserved::new(permit, self.metrics.clone()),
+            Ok(permit) => Reserved::new(permit, self.in_use.clone()),
             Err(_) => unreachable!("the semaphore is never closed"),
         }
     }
@@ -70,7 +70,7 @@ impl Budget {
     pub fn try_reserve(&self, messages: usize) -> Option<Reserved> {
         let kib = self.expected_kib(messages);
         let permit = self.room.clone().try_acquire_many_owned(kib).ok()?;
-        Some(Reserved::new(permit, self.metrics.clone()))
+        Some(Reserved::new(permit, self.in_use.clone()))
     }
 
     fn expected_kib(&self, messages: usize) -> u32 {
@@ -117,10 +117,10 @@ impl Budget {
 }
 
 impl Reserved {
-    fn new(permit: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+    fn new(permit: OwnedSemaphorePermit, in_use: Gauge) -> Self {
         let mut reserved = Self {
             permit,
-            metrics,
+            in_use,
             bytes: 0,
         };
         reserved.measure();
@@ -129,14 +129,14 @@ impl Reserved {
 
     fn measure(&mut self) {
         let bytes = i64::try_from(self.permit.num_permits() << 10).unwrap_or(i64::MAX);
-        self.metrics.inflight_bytes.inc_by(bytes - self.bytes);
+        self.in_use.inc_by(bytes - self.bytes);
         self.bytes = bytes;
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.metrics.inflight_bytes.dec_by(self.bytes);
+        self.in_use.dec_by(self.bytes);
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn budget(bytes: usize) -> Budget {
-        Budget::new(Some(bytes), None, Metrics::new().0)
+        Budget::new(Some(bytes), None, &Metrics::new().0)
     }
 
     #[tokio::test]
@@ -172,7 +172,7 @@ mod tests {
         assert!(waits.await.is_err(), "there is room for 1 MiB only");
         drop(first);
         let _second = budget.reserve(10).await;
-        assert_eq!(budget.metrics.inflight_bytes.get(), 4 << 20);
+        assert_eq!(budget.in_use.get(), 4 << 20);
     }
 
     #[tokio::test]
@@ -182,7 +182,7 @@ mod tests {
         budget.settle(&mut reserved, std::iter::empty());
         assert_eq!(budget.room.available_permits(), 4 << 10);
         drop(reserved);
-        assert_eq!(budget.metrics.inflight_bytes.get(), 0);
+        assert_eq!(budget.in_use.get(), 0);
     }
 
     #[tokio::test]
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_default_is_a_quarter_of_the_limit_and_64_mib_at_most() {
-        let total = |limit| Budget::new(None, limit, Metrics::new().0).total >> 10;
+        let total = |limit| Budget::new(None, limit, &Metrics::new().0).total >> 10;
         assert_eq!(total(Some(128 << 20)), 32);
         assert_eq!(total(Some(4 << 30)), 64);
         assert_eq!(total(None), 64);

@@ -98,10 +98,10 @@ pub fn read(path: &str) -> anyhow::Result<Vec<Customer>> {
     if !bad.is_empty() {
         let (count, first) = (bad.len(), bad.into_iter().take(10).collect::<Vec<_>>());
         let text = format!("{path} has {count} bad lines: {}", first.join("; "));
-        return Err(Failure::new(NO_INPUT, text));
+        return Err(Failure::with(NO_INPUT, text));
     }
     if customers.is_empty() {
-        return Err(Failure::new(NO_INPUT, format!("{path} holds no customer")));
+        return Err(Failure::with(NO_INPUT, format!("{path} holds no customer")));
     }
     Ok(customers)
 }
@@ -137,7 +137,7 @@ impl Finished {
         };
         open()
             .with_context(|| format!("{name} cannot be used to resume by"))
-            .map_err(|error| Failure::new(NO_INPUT, error))
+            .map_err(|error| Failure::with(NO_INPUT, error))
     }
 
     pub fn holds(&self, customer: &Customer) -> bool {

@@ -151,7 +151,7 @@ impl Held {
                 self.held.remove(&letter.message_id);
                 Ok(())
             }
-            Some(refused) => Err(Failure::new(
+            Some(refused) => Err(Failure::with(
                 FAILED,
                 format!(
                     "the queue does not delete message {}: {}",

@@ -90,7 +90,10 @@ impl Replay {
             return Ok(None);
         };
         if self.which.ids.len() != 1 {
-            return Err(Failure::new(USAGE, "--body is for one letter: name one id"));
+            return Err(Failure::with(
+                USAGE,
+                "--body is for one letter: name one id",
+            ));
         }
         let text = session::input(&path.to_string_lossy())?;
         // What an editor puts at the end of a file.
@@ -109,7 +112,7 @@ impl Replay {
         let config = session::configuration(&[Uses::Queue])?;
         if self.source.queue_url.as_deref() == Some(config.queue.url.as_str()) {
             let text = "QUEUE_URL and --queue-url are the same queue: messages would be sent to where they are";
-            return Err(Failure::new(USAGE, text));
+            return Err(Failure::with(USAGE, text));
         }
         Ok(Target::Queue(Box::new(session::queue(&config).await)))
     }
@@ -181,7 +184,7 @@ impl Replay {
                     "letter {} was replayed and is still there (once more does no harm): {error:#}",
                     letter.id
                 );
-                Failure::new(code.unwrap_or(crate::commands::FAILED), text)
+                Failure::with(code.unwrap_or(crate::commands::FAILED), text)
             })?;
         }
         Ok(outcome)
@@ -233,7 +236,7 @@ async fn send(queue: &SqsQueue, letter: &Letter) -> anyhow::Result<String> {
             _ => "",
         };
         let code = failure.downcast_ref::<Failure>().map(|it| it.code);
-        Failure::new(
+        Failure::with(
             code.unwrap_or(crate::commands::UNAVAILABLE),
             format!("letter {} is not sent: {failure:#}{advice}", letter.id),
         )
