@@ -22,6 +22,8 @@ pub mod worker;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 pub use edge::{Answer, EdgeMock};
@@ -47,10 +49,18 @@ pub async fn until(what: &str, timeout: Duration, mut condition: impl AsyncFnMut
 }
 
 /// A loopback port that nobody listens on. It lies below the range that the system takes the ports of outgoing
-/// connections from, so a server that goes away and comes back finds its port still free.
+/// connections from, so a server that goes away and comes back finds its port still free. Each of the tests that
+/// nextest runs at once has ports of its own, so that none is taken between the look and the use.
 pub fn free_port() -> u16 {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    const PORTS: u16 = 3_600;
+    const TESTS: u16 = 6;
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
+    let slot: u16 = slot.and_then(|slot| slot.parse().ok()).unwrap_or(0);
+    let next = NEXT.get_or_init(|| AtomicU16::new(fastrand::u16(..PORTS)));
     loop {
-        let port = fastrand::u16(10_000..32_000);
+        let port = next.fetch_add(1, Ordering::Relaxed) % PORTS;
+        let port = 10_000 + slot % TESTS * PORTS + port;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
