@@ -1,7 +1,6 @@
 //! `purge`: forgets customers, as a purge event does.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
 
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{self, Keys, Owner};
@@ -50,10 +49,8 @@ pub struct Arguments {
     format: Format,
 }
 
-/// An SDK that dies with the lock leaves it for five seconds.
-pub const PATIENCE: Duration = Duration::from_secs(8);
-/// Milliseconds to wait before a locked owner is tried again, as the worker does.
-pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
+/// Eight seconds or so: an SDK that dies with the lock leaves it for five.
+pub const LOCKED_RETRIES: u32 = 90;
 /// Owners of one call.
 const CHUNK: usize = 200;
 
@@ -240,7 +237,7 @@ async fn apply(
     stored: &[Stored],
 ) -> Result<Vec<Outcome>, StoreError> {
     let steps: Vec<&Step> = steps.iter().collect();
-    let applied = patiently(redis, &steps).await?;
+    let applied = redis.apply_when_unlocked(&steps, LOCKED_RETRIES).await?;
     applied
         .into_iter()
         .zip(stored)
@@ -252,25 +249,6 @@ async fn apply(
             Applied::Failed(error) => Err(error),
         })
         .collect()
-}
-
-/// Applies steps, those that are locked again and again for [`PATIENCE`].
-pub async fn patiently(redis: &Direct, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
-    let mut applied = redis.apply(steps).await?;
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let locked: Vec<usize> = (0..steps.len())
-            .filter(|&at| applied[at] == Applied::Locked)
-            .collect();
-        if locked.is_empty() || Instant::now() >= give_up {
-            return Ok(applied);
-        }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(LOCKED_PAUSE))).await;
-        let again: Vec<&Step> = locked.iter().map(|&at| steps[at]).collect();
-        for (at, outcome) in locked.into_iter().zip(redis.apply(&again).await?) {
-            applied[at] = outcome;
-        }
-    }
 }
 
 fn show(purged: &[Purged], at: Millis, arguments: &Arguments) -> anyhow::Result<()> {

@@ -260,7 +260,7 @@ async fn sample(redis: &Direct, keys: &Keys, most: u32) -> Result<Vec<Customer>,
     let mut taken: Vec<Customer> = Vec::new();
     let mut met = 0_usize;
     redis
-        .scan(&keys.pattern_of_customers(), |key| {
+        .scan(keys.pattern_of_customers(), |key| {
             let Some(owner) = keys.owner_of(key) else {
                 return;
             };

@@ -266,7 +266,7 @@ async fn resources(
         .collect();
     let mut found = BTreeSet::new();
     redis
-        .scan(&keys.pattern_of_customers(), |key| {
+        .scan(keys.pattern_of_customers(), |key| {
             if let Some(owner) = keys.owner_of(key)
                 && owner.resource.is_some()
                 && whole.contains(owner.customer)

@@ -3,7 +3,6 @@
 mod browse;
 mod check;
 mod letters;
-mod scan;
 
 pub use browse::{Browse, LOOKED_AT};
 pub use check::check;

@@ -13,7 +13,7 @@ use super::letter::Letter;
 use super::place::Place;
 use super::{Source, Which};
 use crate::commands::output::{self, Format, bad, dim, good};
-use crate::commands::purge::patiently;
+use crate::commands::purge::LOCKED_RETRIES;
 use crate::commands::{Ended, Failure, USAGE, session, when};
 
 /// Send them to QUEUE_URL again, and delete them here once they are sent
@@ -249,7 +249,7 @@ async fn apply(
     steps: &[Step],
 ) -> anyhow::Result<(&'static str, Option<String>, bool)> {
     let steps: Vec<&Step> = steps.iter().collect();
-    let applied = patiently(redis, &steps).await;
+    let applied = redis.apply_when_unlocked(&steps, LOCKED_RETRIES).await;
     let applied = applied.map_err(|error| session::redis_failure(&error.into()))?;
     if applied.is_empty() {
         return Ok(("nothing_to_do", None, true));

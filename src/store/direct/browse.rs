@@ -1,14 +1,11 @@
 //! Looking through keys by SCAN, so gently that Redis goes on serving others meanwhile.
 
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes_utils::Str;
 use fred::clients::Pipeline;
 use fred::prelude::*;
 use fred::types::Key;
-use fred::types::scan::{ScanResult, Scanner};
-use futures_util::{Stream, StreamExt};
 
 use super::{CHUNK, Direct};
 use crate::store::StoreError;
@@ -23,23 +20,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Pages of keys. SCAN may give a key twice while Redis grows or shrinks its table, and gives every
 /// key that is there all the while.
 pub struct Browse {
-    pages: Pages,
+    client: Client,
+    pattern: Str,
+    /// `None` after the last page.
+    cursor: Option<Str>,
     since: Instant,
-}
-
-enum Pages {
-    /// Of one server, from this cursor on. Asked for one by one: the stream of the client hides
-    /// what Redis says when it refuses.
-    Server {
-        client: Client,
-        pattern: Str,
-        cursor: Option<Str>,
-    },
-    /// Of every primary of a cluster.
-    Cluster {
-        stream: Pin<Box<dyn Stream<Item = Result<ScanResult, Error>> + Send>>,
-        last: Option<ScanResult>,
-    },
 }
 
 impl Browse {
@@ -49,74 +34,50 @@ impl Browse {
     pub async fn next(&mut self) -> Result<Option<Vec<String>>, StoreError> {
         tokio::time::sleep(self.since.elapsed().min(LONGEST_PAUSE)).await;
         self.since = Instant::now();
-        let page = tokio::time::timeout(PAGE, self.pages.next()).await;
-        let keys = page.map_err(|_| StoreError::timeout())??;
+        let Some(from) = self.cursor.take() else {
+            return Ok(None);
+        };
+        // Page by page: the stream of the client hides what Redis says when it refuses.
+        let page = self.client.scan_page::<(Str, Vec<Key>), _, _>(
+            from,
+            self.pattern.clone(),
+            Some(LOOKED_AT),
+            None,
+        );
+        let page = tokio::time::timeout(PAGE, page).await;
+        let (next, keys) = page.map_err(|_| StoreError::timeout())??;
+        self.cursor = Some(next).filter(|next| *next != "0");
         let text = |key: Key| key.as_str_lossy().into_owned();
-        Ok(keys.map(|keys| keys.into_iter().map(text).collect()))
-    }
-}
-
-impl Pages {
-    async fn next(&mut self) -> Result<Option<Vec<Key>>, Error> {
-        match self {
-            Self::Server {
-                client,
-                pattern,
-                cursor,
-            } => {
-                let Some(from) = cursor.take() else {
-                    return Ok(None);
-                };
-                let (next, keys): (Str, Vec<Key>) = client
-                    .scan_page(from, pattern.clone(), Some(LOOKED_AT), None)
-                    .await?;
-                *cursor = Some(next).filter(|next| *next != "0");
-                Ok(Some(keys))
-            }
-            Self::Cluster { stream, last } => {
-                if let Some(last) = last.take() {
-                    // The last page of one primary is not the last of all.
-                    last.next();
-                }
-                let Some(page) = stream.next().await else {
-                    return Ok(None);
-                };
-                let mut page = page?;
-                let keys = page.take_results().unwrap_or_default();
-                *last = Some(page);
-                Ok(Some(keys))
-            }
-        }
+        Ok(Some(keys.into_iter().map(text).collect()))
     }
 }
 
 impl Direct {
-    /// Every key that matches, on every primary.
+    /// Every key that matches. All keys of an environment are on one primary, in a cluster too.
     pub fn browse(&self, pattern: String) -> Browse {
-        let pages = if self.client.is_clustered() {
-            let stream = self.client.scan_cluster(pattern, Some(LOOKED_AT), None);
-            Pages::Cluster {
-                stream: Box::pin(stream),
-                last: None,
-            }
-        } else {
-            Pages::Server {
-                client: self.client.clone(),
-                pattern: pattern.into(),
-                cursor: Some("0".into()),
-            }
-        };
         Browse {
-            pages,
+            client: self.client.clone(),
+            pattern: pattern.into(),
+            cursor: Some("0".into()),
             since: Instant::now(),
         }
     }
 
-    /// How many keys Redis holds, ours or not; `None` where no single server knows, or will tell.
-    pub async fn size(&self) -> Option<u64> {
-        if self.client.is_clustered() {
-            return None;
+    /// Hands over every key that matches, in no order; one may come twice.
+    pub async fn scan(
+        &self,
+        pattern: String,
+        mut found: impl FnMut(&str),
+    ) -> Result<(), StoreError> {
+        let mut pages = self.browse(pattern);
+        while let Some(page) = pages.next().await? {
+            page.iter().for_each(|key| found(key));
         }
+        Ok(())
+    }
+
+    /// How many keys this Redis holds, ours or not; `None` where it will not tell.
+    pub async fn size(&self) -> Option<u64> {
         self.client.dbsize().await.ok()
     }
 
