@@ -1,6 +1,7 @@
 //! The delivery contract, in our own words and types.
 
 mod acknowledger;
+mod answer;
 mod check;
 mod client;
 mod credentials;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::Builder;
 
 use super::http;
 use crate::config::QueueConfig;
@@ -21,33 +24,31 @@ pub async fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider
         .endpoint_url(config.endpoint.as_str())
         .http_client(http::client(&config.net))
         .credentials_provider(credentials)
+        // It counts the bytes of each piece of a body; our calls have ends of their own.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .load()
         .await
 }
 
 /// For short calls whose retry is safe and wanted at once.
 pub fn short(shared: &SdkConfig) -> Client {
-    client(
-        shared,
-        RetryConfig::standard().with_max_attempts(2),
-        Duration::from_secs(4),
-        SHORT,
-    )
+    let retries = RetryConfig::standard().with_max_attempts(2);
+    Client::from_conf(settings(shared, retries, Duration::from_secs(4), SHORT).build())
 }
 
-pub fn client(
+/// What a client is made of: how often and how long it tries.
+pub fn settings(
     shared: &SdkConfig,
     retries: RetryConfig,
     attempt: Duration,
     operation: Duration,
-) -> Client {
+) -> Builder {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .operation_attempt_timeout(attempt)
         .operation_timeout(operation)
         .build();
-    let config = aws_sdk_sqs::config::Builder::from(shared)
+    Builder::from(shared)
         .retry_config(retries)
-        .timeout_config(timeouts);
-    Client::from_conf(config.build())
+        .timeout_config(timeouts)
 }

@@ -12,7 +12,8 @@ use aws_sdk_sqs::types::{
     DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName,
 };
 
-use super::client::{client, shared, short};
+use super::answer::ReadReceived;
+use super::client::{settings, shared, short};
 use super::error::{build_error, queue_error};
 use super::{Delivery, Depth, Queue, QueueError, Refused, Settings};
 use crate::config::QueueConfig;
@@ -40,9 +41,10 @@ impl SqsQueue {
         let shared = shared(config, credentials).await;
         // Without these a receive can hang for ever: the SDK has no read timeout.
         let receive = LONGEST_POLL + ANSWER;
+        let receiving = settings(&shared, RetryConfig::disabled(), receive, receive);
         Self {
             url: config.url.to_string(),
-            receiving: client(&shared, RetryConfig::disabled(), receive, receive),
+            receiving: Client::from_conf(receiving.interceptor(ReadReceived).build()),
             short: short(&shared),
             visibility_ms: AtomicU64::new(
                 u64::try_from(Settings::default().visibility_timeout.as_millis()).unwrap_or(30_000),
@@ -68,7 +70,6 @@ impl Queue for SqsQueue {
             .wait_time_seconds(i32::try_from(wait.min(LONGEST_POLL).as_secs()).unwrap_or(20))
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
-            .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)
             .message_system_attribute_names(MessageSystemAttributeName::AwsTraceHeader)
             .message_attribute_names("type")
             .message_attribute_names("eventType")

@@ -1,0 +1,370 @@
+//! Reads JSON that holds long strings with many escapes, as messages inside an answer are: eight
+//! bytes at a time. What is not asked for is left to serde_json to skip.
+
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
+
+/// What is read, and how far it has been.
+#[derive(Debug)]
+pub struct Json<'a> {
+    text: &'a [u8],
+    at: usize,
+    /// Of the string that is being read.
+    scratch: Vec<u8>,
+}
+
+/// It is no JSON, or not what was expected, at this byte. Quotes nothing: a body is not logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected at byte {0}")]
+pub struct Unexpected(pub usize);
+
+impl<'a> Json<'a> {
+    pub fn new(text: &'a [u8]) -> Self {
+        Self {
+            text,
+            at: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// An object. `field` reads the value of each, by its name, or [skips](Self::skip) it.
+    pub fn object(
+        &mut self,
+        mut field: impl FnMut(&mut Self, &str) -> Result<(), Unexpected>,
+    ) -> Result<(), Unexpected> {
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.name()?;
+            self.expect(b':')?;
+            field(self, &name)?;
+            if !self.take(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
+    /// An array. `item` reads each.
+    pub fn array(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<(), Unexpected>,
+    ) -> Result<(), Unexpected> {
+        self.expect(b'[')?;
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            item(self)?;
+            if !self.take(b',') {
+                return self.expect(b']');
+            }
+        }
+    }
+
+    /// What `value` reads, unless it is `null`.
+    pub fn present<T>(
+        &mut self,
+        value: impl FnOnce(&mut Self) -> Result<T, Unexpected>,
+    ) -> Result<Option<T>, Unexpected> {
+        if self.peek() == Some(b'n') {
+            self.skip()?;
+            return Ok(None);
+        }
+        value(self).map(Some)
+    }
+
+    pub fn string(&mut self) -> Result<String, Unexpected> {
+        self.expect(b'"')?;
+        self.unescape()?;
+        let text = std::str::from_utf8(&self.scratch).map_err(|_| Unexpected(self.at))?;
+        Ok(text.to_owned())
+    }
+
+    /// Any value.
+    pub fn skip(&mut self) -> Result<(), Unexpected> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+        let skipped = values.next();
+        let end = self.at + values.byte_offset();
+        match skipped {
+            Some(Ok(_)) => {
+                self.at = end;
+                Ok(())
+            }
+            Some(Err(_)) | None => Err(Unexpected(end)),
+        }
+    }
+
+    /// Nothing but blanks is left.
+    pub fn end(&mut self) -> Result<(), Unexpected> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(Unexpected(self.at)),
+        }
+    }
+
+    fn name(&mut self) -> Result<Cow<'a, str>, Unexpected> {
+        self.expect(b'"')?;
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '));
+        if let Some(end) = end.filter(|&end| rest[end] == b'"')
+            && let Ok(name) = std::str::from_utf8(&rest[..end])
+        {
+            self.at += end + 1;
+            return Ok(Cow::Borrowed(name));
+        }
+        self.at -= 1;
+        self.string().map(Cow::Owned)
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.text.get(self.at)?;
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let is_it = self.peek() == Some(byte);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Unexpected> {
+        match self.take(byte) {
+            true => Ok(()),
+            false => Err(Unexpected(self.at)),
+        }
+    }
+
+    /// From behind the opening quote to behind the closing one, into `scratch`.
+    fn unescape(&mut self) -> Result<(), Unexpected> {
+        self.scratch.clear();
+        loop {
+            self.plain();
+            let special = self.next()?;
+            match special {
+                b'"' => return Ok(()),
+                b'\\' => self.escape()?,
+                b' '.. => self.scratch.push(special),
+                _ => return Err(Unexpected(self.at - 1)),
+            }
+        }
+    }
+
+    /// Copies what stands for itself, as far as whole words go.
+    fn plain(&mut self) {
+        while let Some((&word, _)) = self
+            .text
+            .get(self.at..)
+            .and_then(|rest| rest.split_first_chunk::<8>())
+        {
+            self.scratch.extend_from_slice(&word);
+            let plain = plain_bytes(u64::from_le_bytes(word));
+            self.at += plain;
+            if plain < 8 {
+                self.scratch.truncate(self.scratch.len() - (8 - plain));
+                return;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<u8, Unexpected> {
+        let byte = self.text.get(self.at).ok_or(Unexpected(self.at))?;
+        self.at += 1;
+        Ok(*byte)
+    }
+
+    fn escape(&mut self) -> Result<(), Unexpected> {
+        let plain = match self.next()? {
+            byte @ (b'"' | b'\\' | b'/') => byte,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'u' => return self.unicode(),
+            _ => return Err(Unexpected(self.at - 1)),
+        };
+        self.scratch.push(plain);
+        Ok(())
+    }
+
+    /// Four digits, and four more where they are half of a pair.
+    fn unicode(&mut self) -> Result<(), Unexpected> {
+        let from = self.at;
+        let unit = self.unit()?;
+        let mut units = [unit, 0];
+        let mut count = 1;
+        if (0xd800..0xdc00).contains(&unit) {
+            if (self.next()?, self.next()?) != (b'\\', b'u') {
+                return Err(Unexpected(from));
+            }
+            units[1] = self.unit()?;
+            count = 2;
+        }
+        for letter in char::decode_utf16(units.into_iter().take(count)) {
+            let letter = letter.map_err(|_| Unexpected(from))?;
+            let mut bytes = [0; 4];
+            let bytes = letter.encode_utf8(&mut bytes).as_bytes();
+            self.scratch.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn unit(&mut self) -> Result<u16, Unexpected> {
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = char::from(self.next()?).to_digit(16);
+            let digit = digit.ok_or(Unexpected(self.at - 1))?;
+            unit = unit << 4 | digit as u16;
+        }
+        Ok(unit)
+    }
+}
+
+/// How many of the first bytes are neither quotes nor backslashes nor control characters.
+fn plain_bytes(word: u64) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // Sets the high bit of each byte that is less than `than`. A borrow may set those of bytes
+    // after it too, never of one before, and only the first counts.
+    let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & HIGH;
+    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    let special = less(word, b' ') | equal(b'"') | equal(b'\\');
+    (special.trailing_zeros() / 8) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any value, by our reading of objects, arrays and strings.
+    fn ours(json: &mut Json<'_>) -> Result<serde_json::Value, Unexpected> {
+        use serde_json::Value;
+        match json.peek() {
+            Some(b'{') => {
+                let mut object = serde_json::Map::new();
+                json.object(|json, name| {
+                    let value = ours(json)?;
+                    object.insert(name.to_owned(), value);
+                    Ok(())
+                })?;
+                Ok(Value::Object(object))
+            }
+            Some(b'[') => {
+                let mut array = Vec::new();
+                json.array(|json| {
+                    array.push(ours(json)?);
+                    Ok(())
+                })?;
+                Ok(Value::Array(array))
+            }
+            Some(b'"') => json.string().map(Value::String),
+            _ => {
+                let from = json.at;
+                json.skip()?;
+                let skipped = &json.text[from..json.at];
+                Ok(serde_json::from_slice(skipped).unwrap())
+            }
+        }
+    }
+
+    fn whole(text: &[u8]) -> Result<serde_json::Value, Unexpected> {
+        let mut json = Json::new(text);
+        let value = ours(&mut json)?;
+        json.end()?;
+        Ok(value)
+    }
+
+    fn agree(text: &[u8]) {
+        let theirs = serde_json::from_slice(text).ok();
+        let text = String::from_utf8_lossy(text);
+        assert_eq!(whole(text.as_bytes()).ok(), theirs, "{text}");
+    }
+
+    #[test]
+    fn reads_what_serde_json_reads_and_refuses_what_it_refuses() {
+        let sample = r#" {"a\"b": ["x\\y\/\n\r\t\b\f", "é\u00e9\ud83d\ude00 and a longer tail",
+            {"":null,"n":-1.5e3}, true, "", [], {} ] , "Body":"{\"type\":\"T\",\"n\":{\"k\":[1,2]}}"}
+        "#;
+        assert!(whole(sample.as_bytes()).is_ok());
+        agree(sample.as_bytes());
+        for end in 0..sample.len() {
+            if sample.is_char_boundary(end) {
+                agree(&sample.as_bytes()[..end]);
+            }
+        }
+        for at in 0..sample.len() {
+            for byte in *b"\"\\,:{}[]nu0 x\n\x01\x1f" {
+                let mut text = sample.as_bytes().to_vec();
+                text[at] = byte;
+                if std::str::from_utf8(&text).is_ok() {
+                    agree(&text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strings_of_any_letters_come_back_as_they_were() {
+        let letters = [
+            "a",
+            "\"",
+            "\\",
+            "\n",
+            "\u{1}",
+            "é",
+            "😀",
+            "/",
+            "longer than a word",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..2_000 {
+            let length = random.usize(..40);
+            let text: String = (0..length).filter_map(|_| random.choice(letters)).collect();
+            let written = serde_json::to_string(&text).unwrap();
+            assert_eq!(Json::new(written.as_bytes()).string(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn pairs_are_put_together_and_halves_refused() {
+        for text in [
+            r#""\ud83d\ude00""#,
+            r#""\ud83d""#,
+            r#""\ude00""#,
+            r#""\ud83dx\ude00""#,
+            r#""\ud83d\u0041""#,
+            r#""\u00G0""#,
+            r#""\u+123""#,
+        ] {
+            agree(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_no_utf8_is_refused() {
+        assert!(whole(b"\"\xff\"").is_err());
+        assert!(whole(b"{\"\xff\":1}").is_err());
+    }
+
+    #[test]
+    fn special_bytes_are_found_wherever_they_stand() {
+        for byte in 0..=u8::MAX {
+            for at in 0..8 {
+                let mut word = *b"\x80 z!\xff#[]";
+                word[at] = byte;
+                let special = matches!(byte, b'"' | b'\\' | ..b' ');
+                let expected = if special { at } else { 8 };
+                assert_eq!(plain_bytes(u64::from_le_bytes(word)), expected, "{word:?}");
+            }
+        }
+    }
+}
