@@ -175,7 +175,7 @@ pub fn value_of(timestamp: &str) -> Option<&str> {
     timestamp.strip_suffix(TIMESTAMP)
 }
 
-const TIMESTAMP: &str = "#timestamp";
+pub const TIMESTAMP: &str = "#timestamp";
 
 /// A glob that matches all that begins with this text, to the letter.
 fn pattern(start: &str) -> String {

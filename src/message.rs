@@ -6,11 +6,13 @@
 mod change;
 mod entitlement;
 mod envelope;
+mod kind;
 mod terms;
 mod time;
 mod wire;
 
-pub use envelope::{Attributes, Kind, NamedBy, Opened, Wrapping, open};
+pub use envelope::{Attributes, NamedBy, Opened, Wrapping, open};
+pub use kind::Kind;
 pub use terms::{FeatureType, MeterType, Number};
 pub use time::{iso, read_time};
 

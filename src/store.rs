@@ -26,7 +26,7 @@ use crate::plan::Step;
 use link::Link;
 use monitor::Probe;
 use replicas::Replicas;
-use write::{Writer, integer};
+use write::Writer;
 
 /// Compares and writes. Clones share one connection, on which concurrent calls are pipelined.
 #[derive(Clone)]
@@ -114,7 +114,13 @@ impl Store {
                 "receive_count",
                 Value::Integer(i64::from(letter.receive_count)),
             ),
-            ("sent_at", letter.sent_at.map_or("".into(), integer)),
+            (
+                "sent_at",
+                letter
+                    .sent_at
+                    .map_or(String::new(), |at| at.to_string())
+                    .into(),
+            ),
             ("body", letter.body.into()),
         ];
         if let Some(attribute) = letter.type_attribute {

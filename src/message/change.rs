@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use super::entitlement::{entitlement_of, newest, resource_of_entitlements, usage};
-use super::envelope::{Kind, Opened};
+use super::envelope::{Opened, Parsed};
+use super::kind::Kind;
 use super::time::Time;
 use super::wire::{Event, Named, Party, Text};
 use super::{Entity, Invalid, Metered, Millis, StateChange, TimeSource, Usage};
@@ -26,10 +29,21 @@ impl Opened<'_> {
         if matches!(self.kind, Kind::PackagePublished | Kind::Other) {
             return Ok((StateChange::Nothing, None));
         }
-        let event = match self.event.take() {
-            Some(event) => *event,
-            None => serde_json::from_str(&self.text).map_err(|_| self.explain())?,
-        };
+        match self.parsed.take() {
+            Some(Parsed::Outer(event)) => self.change_by(*event, sent),
+            Some(Parsed::Inner(event)) => self.change_by(*event, sent),
+            None => {
+                let event = serde_json::from_str(self.text()).map_err(|_| self.explain())?;
+                self.change_by::<&RawValue>(event, sent)
+            }
+        }
+    }
+
+    fn change_by<'a, P>(
+        &'a self,
+        event: Event<'a, P>,
+        sent: Option<Millis>,
+    ) -> Result<(StateChange<'a>, Option<TimeSource>), Invalid> {
         let event_time = || match &self.timestamp {
             Some(timestamp) => timestamp.clone().map(|at| (at, TimeSource::Event)),
             // 0 is "unknown" to the write rule; SQS always tells when a message was sent.
@@ -47,7 +61,7 @@ impl Opened<'_> {
 
     /// Parses once more, to say where it went wrong. Never quotes a value.
     fn explain(&self) -> Invalid {
-        let mut json = serde_json::Deserializer::from_str(&self.text);
+        let mut json = serde_json::Deserializer::from_str(self.text());
         let Err(error) = serde_path_to_error::deserialize::<_, Event<'_>>(&mut json) else {
             return Invalid::new("an event is followed by something else");
         };
@@ -67,8 +81,8 @@ impl Opened<'_> {
     }
 }
 
-fn set_customer<'a>(
-    event: Event<'a>,
+fn set_customer<'a, P>(
+    event: Event<'a, P>,
     event_time: impl Fn() -> Result<Timed, Invalid>,
 ) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let wire = event
@@ -107,8 +121,8 @@ fn set_customer<'a>(
     Ok((change, source))
 }
 
-fn update_usage<'a>(
-    event: Event<'a>,
+fn update_usage<'a, P>(
+    event: Event<'a, P>,
     event_time: impl Fn() -> Result<Timed, Invalid>,
 ) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let nested = event.usage.unwrap_or_default();
@@ -166,8 +180,8 @@ fn update_usage<'a>(
     Ok((change, source))
 }
 
-fn update_credit<'a>(
-    event: Event<'a>,
+fn update_credit<'a, P>(
+    event: Event<'a, P>,
     event_time: impl Fn() -> Result<Timed, Invalid>,
 ) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
@@ -201,8 +215,8 @@ fn usage_time(
     }
 }
 
-fn purge<'a>(
-    event: Event<'a>,
+fn purge<'a, P>(
+    event: Event<'a, P>,
     event_time: impl Fn() -> Result<Timed, Invalid>,
 ) -> Result<(StateChange<'a>, TimeSource), Invalid> {
     let mut owners = Vec::new();

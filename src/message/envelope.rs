@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::kind::Kind;
 use super::time::Time;
-use super::wire::{Event, Text};
+use super::wire::{Event, Inside, Text};
 use super::{Invalid, Millis};
 
 /// What SQS tells beside the body.
@@ -18,60 +19,6 @@ pub struct Attributes {
     pub kind: Option<String>,
     /// The system attribute `SentTimestamp`.
     pub sent: Option<Millis>,
-}
-
-/// The kinds of event, as the vendor names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    EntitlementsUpdated,
-    UsageUpdated,
-    CreditBalanceUpdated,
-    Purge,
-    PackagePublished,
-    /// Known to the vendor, not to us: acknowledged without effect.
-    Other,
-}
-
-impl Kind {
-    pub const ALL: [Self; 6] = [
-        Self::EntitlementsUpdated,
-        Self::UsageUpdated,
-        Self::CreditBalanceUpdated,
-        Self::Purge,
-        Self::PackagePublished,
-        Self::Other,
-    ];
-
-    /// Compared without case, and with `.`, `_` and `-` equal (here: without them).
-    fn named(name: &str) -> Self {
-        let name: String = name
-            .chars()
-            .filter(|letter| !matches!(letter, '.' | '_' | '-'))
-            .map(|letter| letter.to_ascii_lowercase())
-            .collect();
-        match name.as_str() {
-            "entitlementsupdated" | "entitlementsupdatedv2" => Self::EntitlementsUpdated,
-            "measurementreported" | "usageupdated" | "usageupdatedv2" => Self::UsageUpdated,
-            "creditbalanceupdated" => Self::CreditBalanceUpdated,
-            "subscriptionsmigrated"
-            | "purgecustomerpersistentcacherequested"
-            | "customerdeleted" => Self::Purge,
-            "packagepublished" => Self::PackagePublished,
-            _ => Self::Other,
-        }
-    }
-
-    /// For labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EntitlementsUpdated => "entitlements_updated",
-            Self::UsageUpdated => "measurement_reported",
-            Self::CreditBalanceUpdated => "credit_balance_updated",
-            Self::Purge => "purge",
-            Self::PackagePublished => "package_published",
-            Self::Other => "other",
-        }
-    }
 }
 
 /// What said of which kind a message is.
@@ -119,12 +66,49 @@ pub struct Opened<'a> {
     pub wrappings: Vec<Wrapping>,
     /// The trace id of the event, if it has one.
     pub trace_id: Option<String>,
-    /// The event itself, a JSON object.
-    pub(super) text: Cow<'a, str>,
+    /// The event itself, a JSON object, or what has it as its `payload`.
+    text: Cow<'a, str>,
+    is_payload: bool,
     /// The event's own `timestamp`; `Err` where it is no time.
     pub(super) timestamp: Option<Result<Millis, Invalid>>,
-    /// `text`, where looking for the wrapping has parsed it by the way.
-    pub(super) event: RefCell<Option<Box<Event<'a>>>>,
+    /// The event, where looking for the wrapping has parsed it by the way.
+    pub(super) parsed: RefCell<Option<Parsed<'a>>>,
+}
+
+/// An event that was parsed by the way: with what is under its `payload`, or as such.
+#[derive(Debug)]
+pub(super) enum Parsed<'a> {
+    Outer(Box<Event<'a, Inside<'a>>>),
+    Inner(Box<Event<'a>>),
+}
+
+impl<'a> Parsed<'a> {
+    fn take_payload(&mut self) -> Option<Box<Event<'a>>> {
+        match self {
+            Self::Outer(event) => match event.payload.take()? {
+                Inside::Event(payload) => Some(payload),
+                Inside::NoObject => None,
+            },
+            Self::Inner(_) => None,
+        }
+    }
+}
+
+impl Opened<'_> {
+    /// The event itself, a JSON object.
+    pub(super) fn text(&self) -> &str {
+        #[derive(Deserialize)]
+        struct Outer<'a> {
+            #[serde(borrow)]
+            payload: &'a RawValue,
+        }
+        match self.is_payload {
+            // It was read before, so it can be read again.
+            true => serde_json::from_str::<Outer<'_>>(&self.text)
+                .map_or(&*self.text, |outer| outer.payload.get()),
+            false => &self.text,
+        }
+    }
 }
 
 /// No sender wraps deeper; what does is taken as it stands.
@@ -157,25 +141,28 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
+    fn of<P>(event: &Event<'a, P>, payload: Option<&'a RawValue>) -> Self {
+        Self {
+            kind: event.kind,
+            event_type: event.event_type,
+            event_name: event.event_name,
+            detail_type: event.detail_type,
+            detail: event.detail,
+            data: event.data,
+            payload,
+            sns_type: event.sns_type,
+            sns_message: event.sns_message,
+            timestamp: event.timestamp,
+            trace_id: event.trace_id,
+        }
+    }
+
     /// Most texts are events of the right types all through, and are parsed but once.
-    fn read(text: &'a str) -> Result<(Self, Option<Box<Event<'a>>>), serde_json::Error> {
+    fn read(text: &'a str) -> Result<(Self, Option<Parsed<'a>>), serde_json::Error> {
         if text.trim_start().starts_with('{')
-            && let Ok(event) = serde_json::from_str::<Box<Event<'a>>>(text)
+            && let Ok(event) = serde_json::from_str::<Box<Event<'a, Inside<'a>>>>(text)
         {
-            let layer = Self {
-                kind: event.kind,
-                event_type: event.event_type,
-                event_name: event.event_name,
-                detail_type: event.detail_type,
-                detail: event.detail,
-                data: event.data,
-                payload: event.payload,
-                sns_type: event.sns_type,
-                sns_message: event.sns_message,
-                timestamp: event.timestamp,
-                trace_id: event.trace_id,
-            };
-            return Ok((layer, Some(event)));
+            return Ok((Self::of(&event, None), Some(Parsed::Outer(event))));
         }
         Ok((serde_json::from_str(text)?, None))
     }
@@ -189,16 +176,24 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
     let mut timestamp = None;
     let mut trace_id = None;
     let mut text = Cow::Borrowed(body);
-    let mut event = None;
+    let mut parsed = None;
+    // The payload of `text`, read with it and not yet looked at.
+    let mut inner_event: Option<Box<Event<'a>>> = None;
+    let mut is_payload = false;
     for _ in 0..DEEPEST {
         // serde would take the members of an array for those of a struct, in their order.
         if text.trim_ascii_start().starts_with('[') {
             return Err(Invalid::new("no event: not a JSON object"));
         }
+        is_payload = inner_event.is_some();
         let layer: Layer<'_>;
-        (layer, event) = match &text {
-            Cow::Borrowed(text) => Layer::read(text),
-            Cow::Owned(text) => serde_json::from_str(text).map(|layer| (layer, None)),
+        (layer, parsed) = match (inner_event.take(), &text) {
+            (Some(event), _) => {
+                let layer = Layer::of(&event, event.payload);
+                Ok((layer, Some(Parsed::Inner(event))))
+            }
+            (None, Cow::Borrowed(text)) => Layer::read(text),
+            (None, Cow::Owned(text)) => serde_json::from_str(text).map(|layer| (layer, None)),
         }
         .map_err(|error| not_an_event(&error))?;
         let spelt = [
@@ -239,6 +234,10 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
         } else if let Some(detail) = layer.detail_type.and(layer.detail).filter(is_object) {
             wrappings.push(Wrapping::Detail);
             Some(detail.get().into())
+        } else if let Some(event) = parsed.as_mut().and_then(Parsed::take_payload) {
+            wrappings.push(Wrapping::Payload);
+            inner_event = Some(event);
+            continue;
         } else if let Some(payload) = layer.payload.filter(is_object) {
             wrappings.push(Wrapping::Payload);
             Some(payload.get().into())
@@ -266,7 +265,12 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
             (Some(inner), Cow::Owned(_)) => Cow::Owned(inner.into_owned()),
         };
         // It is the wrapping's, and at the deepest level the text within is not looked into.
-        event = None;
+        parsed = None;
+        is_payload = false;
+    }
+    if let Some(event) = inner_event {
+        parsed = Some(Parsed::Inner(event));
+        is_payload = true;
     }
     const FIELDS: [&str; 4] = ["type", "eventType", "eventName", "detail-type"];
     let by_field = std::iter::zip(FIELDS, names)
@@ -287,8 +291,9 @@ pub fn open<'a>(body: &'a str, attributes: &Attributes) -> Result<Opened<'a>, In
         wrappings,
         trace_id,
         text,
+        is_payload,
         timestamp,
-        event: RefCell::new(event),
+        parsed: RefCell::new(parsed),
     })
 }
 

@@ -43,6 +43,39 @@ fn attributes(fixture: &Fixture) -> Attributes {
     }
 }
 
+/// What was parsed by the way is used once; after that the text is.
+#[test]
+fn a_change_is_the_same_when_asked_for_twice() {
+    let mut wrapped = 0;
+    for fixture in fixtures() {
+        let (body, attributes) = (body(&fixture), attributes(&fixture));
+        let Ok(opened) = open(&body, &attributes) else {
+            continue;
+        };
+        wrapped += usize::from(opened.wrappings.contains(&Wrapping::Payload));
+        let [first, second] = [(); 2].map(|()| opened.change(attributes.sent));
+        assert_eq!(first, second, "{}", fixture.name);
+    }
+    assert!(wrapped > 0);
+}
+
+#[test]
+fn wrappings_are_taken_off_to_the_same_depth_however_they_are_read() {
+    const EVENT: &str = r#"{"customerId":"c","featureId":"f","currentUsage":1}"#;
+    for depth in 0..12 {
+        let wrap =
+            |text: String, _| format!(r#"{{"type":"MEASUREMENT_REPORTED","payload":{text}}}"#);
+        let body = (0..depth).fold(EVENT.to_owned(), wrap);
+        let named = Attributes {
+            kind: Some("MEASUREMENT_REPORTED".into()),
+            sent: None,
+        };
+        let opened = open(&body, &named).unwrap();
+        assert_eq!(opened.wrappings.len(), depth.min(6), "{depth}");
+        assert_eq!(opened.change(None).is_ok(), depth <= 6, "{depth}");
+    }
+}
+
 #[test]
 fn every_fixture_is_of_its_kind_and_invalid_ones_say_why() {
     let mut wrong = Vec::new();

@@ -4,7 +4,11 @@
 //! name means two things.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -16,18 +20,18 @@ use super::time::Time;
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// An event's own fields, of all kinds and shapes together.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Event<'a> {
+/// An event's own fields, of all kinds and shapes together. `P` is what its `payload` is read as.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "P: Deserialize<'de>"))]
+pub struct Event<'a, P = &'a RawValue> {
     #[serde(borrow)]
     pub customer_id: Option<Text<'a>>,
     #[serde(borrow)]
     pub customer: Option<Named<'a>>,
     /// Present and null differs from absent: only an absent one lets the entitlements say it.
-    #[serde(borrow, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub resource_id: Option<Option<Text<'a>>>,
-    #[serde(borrow, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub resource: Option<Option<Named<'a>>>,
     #[serde(borrow)]
     pub customers: Option<Vec<Party<'a>>>,
@@ -80,8 +84,7 @@ pub struct Event<'a> {
     pub detail: Option<&'a RawValue>,
     #[serde(borrow)]
     pub data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub payload: Option<&'a RawValue>,
+    pub payload: Option<P>,
     #[serde(borrow, rename = "Type")]
     pub sns_type: Option<&'a RawValue>,
     #[serde(borrow, rename = "Message")]
@@ -90,6 +93,59 @@ pub struct Event<'a> {
     pub timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
     pub trace_id: Option<&'a RawValue>,
+}
+
+/// What is under `payload`: an event, read in the same pass, or no object.
+#[derive(Debug)]
+pub enum Inside<'a> {
+    Event(Box<Event<'a>>),
+    NoObject,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Inside<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(InsideVisitor(PhantomData))
+    }
+}
+
+struct InsideVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for InsideVisitor<'a> {
+    type Value = Inside<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a payload")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let event = Box::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Inside::Event(event))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Inside::NoObject)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Inside::NoObject)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Inside::NoObject)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Inside::NoObject)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Inside::NoObject)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Inside::NoObject)
+    }
 }
 
 fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>

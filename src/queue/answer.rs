@@ -206,7 +206,10 @@ mod tests {
         ] {
             let error = Unreadable(read(answer.as_bytes()).unwrap_err());
             let said = error.to_string();
-            assert!(said.starts_with("the answer to a receive cannot be read"), "{said}");
+            assert!(
+                said.starts_with("the answer to a receive cannot be read"),
+                "{said}"
+            );
             assert!(!said.contains("secret"), "{said}");
         }
     }

@@ -1,8 +1,10 @@
 //! The one call that compares and writes: steps to arguments of the script, and its answers.
 
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use bytes_utils::Str;
 use fred::prelude::*;
 use fred::types::{Key, Value};
@@ -128,42 +130,93 @@ impl Writer {
     }
 
     fn encode(&self, steps: &[&Step]) -> (Vec<Key>, Vec<Value>) {
-        let items: usize = steps.iter().map(|step| step.items.len()).sum();
-        let mut keys: Vec<Key> = Vec::with_capacity(2 * items + 3 * steps.len());
-        let mut arguments: Vec<Value> = Vec::with_capacity(2 * items + 3 * steps.len() + 3);
-        arguments.extend([
-            Value::Integer(self.ttl),
-            Value::Integer(i64::from(self.update_if_exists)),
-            integer(u64::from(TOMBSTONE_TTL_SECS)),
-        ]);
+        let (mut items, mut of_keys, mut of_values) = (0, 0, 0);
         for step in steps {
-            keys.push(step.lock.as_str().into());
-            keys.push(step.tombstone.as_str().into());
+            items += step.items.len();
+            of_keys += 3 * (step.lock.len() + keys::TIMESTAMP.len());
+            for item in &step.items {
+                of_keys += 2 * item.key.len() + keys::TIMESTAMP.len();
+                of_values += item.value.len();
+            }
+        }
+        let words = 2 * items + 3 * steps.len();
+        let mut keys = Words::with_capacity(words, of_keys);
+        let mut arguments = Words::with_capacity(words + 3, of_values + NUMBER * (words + 3));
+        arguments.number(self.ttl);
+        arguments.number(u32::from(self.update_if_exists));
+        arguments.number(TOMBSTONE_TTL_SECS);
+        for step in steps {
+            keys.push(&[&step.lock]);
+            keys.push(&[&step.tombstone]);
             let action = match &step.action {
                 Action::SetCustomer => "S",
                 Action::UpdateUsage { customer } => {
-                    keys.push(keys::timestamp(customer).into());
+                    keys.push(&[customer, keys::TIMESTAMP]);
                     "U"
                 }
                 Action::Purge => "P",
             };
-            arguments.push(Value::from_static_str(action));
-            arguments.push(integer(step.items.len() as u64));
-            arguments.push(integer(step.at));
-            keys.extend(
-                step.items
-                    .iter()
-                    .map(|item| Key::from(keys::timestamp(&item.key))),
-            );
-            keys.extend(step.items.iter().map(|item| Key::from(item.key.as_str())));
+            arguments.push(&[action]);
+            arguments.number(step.items.len());
+            arguments.number(step.at);
+            for item in &step.items {
+                keys.push(&[&item.key, keys::TIMESTAMP]);
+            }
+            for item in &step.items {
+                keys.push(&[&item.key]);
+            }
             if !matches!(step.action, Action::Purge) {
                 for item in &step.items {
-                    arguments.push(integer(item.at));
-                    arguments.push(item.value.as_str().into());
+                    arguments.number(item.at);
+                    arguments.push(&[&item.value]);
                 }
             }
         }
-        (keys, arguments)
+        (
+            keys.each().map(Key::from).collect(),
+            arguments.each().map(Value::Bytes).collect(),
+        )
+    }
+}
+
+/// Digits of a time.
+const NUMBER: usize = 13;
+
+/// Words of a call, all in one allocation: there are dozens for each customer.
+struct Words {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    fn with_capacity(words: usize, bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
+            ends: Vec::with_capacity(words),
+        }
+    }
+
+    fn push(&mut self, parts: &[&str]) {
+        for part in parts {
+            self.text.push_str(part);
+        }
+        self.ends.push(self.text.len());
+    }
+
+    fn number(&mut self, number: impl fmt::Display) {
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "{number}");
+        self.ends.push(self.text.len());
+    }
+
+    fn each(self) -> impl Iterator<Item = Bytes> {
+        let text = Bytes::from(self.text);
+        let mut from = 0;
+        self.ends.into_iter().map(move |end| {
+            let word = text.slice(from..end);
+            from = end;
+            word
+        })
     }
 }
 
@@ -192,10 +245,6 @@ fn weight(steps: &[&Step]) -> u32 {
         6 + 4 * step.items.len() + bytes / 256
     });
     u32::try_from(weights.sum::<usize>()).unwrap_or(u32::MAX)
-}
-
-pub(super) fn integer(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 fn outcome(answer: Value) -> Applied {

@@ -109,7 +109,9 @@ impl<'a> Json<'a> {
     fn name(&mut self) -> Result<Cow<'a, str>, Unexpected> {
         self.expect(b'"')?;
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '));
+        let end = rest
+            .iter()
+            .position(|byte| matches!(byte, b'"' | b'\\' | ..b' '));
         if let Some(end) = end.filter(|&end| rest[end] == b'"')
             && let Ok(name) = std::str::from_utf8(&rest[..end])
         {

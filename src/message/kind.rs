@@ -1,0 +1,55 @@
+//! What an event is about.
+
+/// The kinds of event, as the vendor names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    EntitlementsUpdated,
+    UsageUpdated,
+    CreditBalanceUpdated,
+    Purge,
+    PackagePublished,
+    /// Known to the vendor, not to us: acknowledged without effect.
+    Other,
+}
+
+impl Kind {
+    pub const ALL: [Self; 6] = [
+        Self::EntitlementsUpdated,
+        Self::UsageUpdated,
+        Self::CreditBalanceUpdated,
+        Self::Purge,
+        Self::PackagePublished,
+        Self::Other,
+    ];
+
+    /// Compared without case, and with `.`, `_` and `-` equal (here: without them).
+    pub(super) fn named(name: &str) -> Self {
+        let name: String = name
+            .chars()
+            .filter(|letter| !matches!(letter, '.' | '_' | '-'))
+            .map(|letter| letter.to_ascii_lowercase())
+            .collect();
+        match name.as_str() {
+            "entitlementsupdated" | "entitlementsupdatedv2" => Self::EntitlementsUpdated,
+            "measurementreported" | "usageupdated" | "usageupdatedv2" => Self::UsageUpdated,
+            "creditbalanceupdated" => Self::CreditBalanceUpdated,
+            "subscriptionsmigrated"
+            | "purgecustomerpersistentcacherequested"
+            | "customerdeleted" => Self::Purge,
+            "packagepublished" => Self::PackagePublished,
+            _ => Self::Other,
+        }
+    }
+
+    /// For labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EntitlementsUpdated => "entitlements_updated",
+            Self::UsageUpdated => "measurement_reported",
+            Self::CreditBalanceUpdated => "credit_balance_updated",
+            Self::Purge => "purge",
+            Self::PackagePublished => "package_published",
+            Self::Other => "other",
+        }
+    }
+}
