@@ -70,8 +70,8 @@ impl Keys {
     /// The write lock that SDK processes hold around their own writes.
     pub fn lock(&self, owner: Owner<'_>) -> String {
         match owner.resource {
-            Some(resource) => format!("{}-{}:{resource}", self.prefix, owner.customer),
-            None => format!("{}-{}", self.prefix, owner.customer),
+            Some(resource) => [&self.prefix, "-", owner.customer, ":", resource].concat(),
+            None => [&self.prefix, "-", owner.customer].concat(),
         }
     }
 

@@ -55,19 +55,19 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>) -> Vec<Step> {
             at,
         } => {
             let owner = owner.as_owner();
-            let mut items = vec![
-                Item {
-                    key: keys.entitlements(owner),
-                    at: *at,
-                    value: value::entitlements(entitlements),
-                },
-                Item {
-                    key: keys.metadata(owner),
-                    at: *at,
-                    value: value::metadata(access_denied_reason.as_deref()),
-                },
-            ];
-            for entitlement in value::last_of_each(entitlements) {
+            let each = value::last_of_each(entitlements);
+            let mut items = Vec::with_capacity(2 + each.len());
+            items.push(Item {
+                key: keys.entitlements(owner),
+                at: *at,
+                value: value::entitlements(&each),
+            });
+            items.push(Item {
+                key: keys.metadata(owner),
+                at: *at,
+                value: value::metadata(access_denied_reason.as_deref()),
+            });
+            for entitlement in each {
                 let Some(feature) = entitlement.feature.as_ref().filter(|it| it.is_metered())
                 else {
                     continue;

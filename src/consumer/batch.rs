@@ -119,7 +119,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     fn take(&mut self, received: Vec<Delivery>, reserved: Reserved) {
         self.in_flight.add(received.len());
-        self.waiting.extend(received);
+        self.waiting.append(&mut received.into());
         self._reserved.push(reserved);
     }
 

@@ -24,12 +24,17 @@ impl Kind {
 
     /// Compared without case, and with `.`, `_` and `-` equal (here: without them).
     pub(super) fn named(name: &str) -> Self {
-        let name: String = name
-            .chars()
-            .filter(|letter| !matches!(letter, '.' | '_' | '-'))
-            .map(|letter| letter.to_ascii_lowercase())
-            .collect();
-        match name.as_str() {
+        const LONGEST: usize = "purgecustomerpersistentcacherequested".len();
+        let mut spelt = [0; LONGEST];
+        let mut length = 0;
+        for letter in name.bytes().filter(|it| !matches!(it, b'.' | b'_' | b'-')) {
+            let Some(place) = spelt.get_mut(length) else {
+                return Self::Other;
+            };
+            *place = letter.to_ascii_lowercase();
+            length += 1;
+        }
+        match std::str::from_utf8(&spelt[..length]).unwrap_or_default() {
             "entitlementsupdated" | "entitlementsupdatedv2" => Self::EntitlementsUpdated,
             "measurementreported" | "usageupdated" | "usageupdatedv2" => Self::UsageUpdated,
             "creditbalanceupdated" => Self::CreditBalanceUpdated,

@@ -3,17 +3,17 @@
 //! One struct serves the webhook, the GraphQL and the old spellings: they share most names, and no
 //! name means two things.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
+mod read;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
+
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::terms::{FeatureType, MeterType, Number};
 use super::time::Time;
+pub use read::Inside;
+use read::{list, present};
 
 /// A string that borrows where it can; `Option<Cow<str>>` alone would copy.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,7 +38,7 @@ pub struct Event<'a, P = &'a RawValue> {
     #[serde(borrow)]
     pub customer_ids: Option<Vec<Party<'a>>>,
 
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "list")]
     pub entitlements: Option<Vec<WireEntitlement<'a>>>,
     #[serde(borrow)]
     pub access_denied_reason: Option<Text<'a>>,
@@ -93,67 +93,6 @@ pub struct Event<'a, P = &'a RawValue> {
     pub timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
     pub trace_id: Option<&'a RawValue>,
-}
-
-/// What is under `payload`: an event, read in the same pass, or no object.
-#[derive(Debug)]
-pub enum Inside<'a> {
-    Event(Box<Event<'a>>),
-    NoObject,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Inside<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(InsideVisitor(PhantomData))
-    }
-}
-
-struct InsideVisitor<'a>(PhantomData<&'a ()>);
-
-impl<'de: 'a, 'a> Visitor<'de> for InsideVisitor<'a> {
-    type Value = Inside<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a payload")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let event = Box::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Inside::Event(event))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Inside::NoObject)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
-    }
-}
-
-fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// Something with an id: `id` in webhooks, `refId` in GraphQL.

@@ -16,7 +16,18 @@ use super::{Action, Step};
 pub fn coalesce(steps: &mut [&mut Step], update_if_exists: bool) -> usize {
     let mut superseded: Vec<(usize, usize)> = Vec::new();
     let mut newest: HashMap<(&str, bool), (usize, usize)> = HashMap::new();
+    // No two owners share a key, and most have but one step.
+    let mut of_owner: HashMap<&str, u32> = HashMap::with_capacity(steps.len());
+    for step in steps.iter() {
+        *of_owner.entry(&step.lock).or_default() += 1;
+    }
+    if of_owner.len() == steps.len() {
+        return 0;
+    }
     for (at_step, step) in steps.iter().enumerate() {
+        if of_owner.get(step.lock.as_str()) == Some(&1) {
+            continue;
+        }
         let sets = match step.action {
             Action::Purge => {
                 newest.clear();
@@ -48,7 +59,7 @@ pub fn coalesce(steps: &mut [&mut Step], update_if_exists: bool) -> usize {
             }
         }
     }
-    drop(newest);
+    drop((newest, of_owner));
     superseded.sort_unstable();
     for &(step, item) in superseded.iter().rev() {
         steps[step].items.remove(item);

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use crate::message::{Entitlement, Number, Usage};
 
 /// The entitlements of an owner: feature id to entitlement. No list is `{}`.
-pub fn entitlements(list: &[Entitlement<'_>]) -> String {
-    let mut json = Json(String::with_capacity(2 + list.len() * 420));
+pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
+    let mut json = Json(String::with_capacity(2 + each.len() * 480));
     json.push('{');
-    for entitlement in in_object_order(last_of_each(list)) {
+    for entitlement in in_object_order(each.to_vec()) {
         json.key(feature_id(entitlement));
         entry(&mut json, entitlement);
     }

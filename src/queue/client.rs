@@ -22,7 +22,7 @@ pub async fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(Region::new(config.region.clone()))
         .endpoint_url(config.endpoint.as_str())
-        .http_client(http::client(&config.net))
+        .http_client(http::client_for(&config.endpoint, &config.net))
         .credentials_provider(credentials)
         // It counts the bytes of each piece of a body; our calls have ends of their own.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

@@ -16,11 +16,57 @@ use aws_smithy_runtime_api::client::runtime_components::{
 };
 use aws_smithy_types::config_bag::ConfigBag;
 use secrecy::ExposeSecret;
+use url::Url;
 
 use crate::config::NetConfig;
 
 /// The HTTP client of everything that speaks to AWS.
 pub fn client(net: &NetConfig) -> SharedHttpClient {
+    SharedHttpClient::new(ByScheme {
+        http: plain(net),
+        https: encrypted(net),
+    })
+}
+
+/// The same, for one place and nowhere else.
+pub fn client_for(endpoint: &Url, net: &NetConfig) -> SharedHttpClient {
+    match endpoint.scheme() {
+        "http" => plain(net),
+        _ => encrypted(net),
+    }
+}
+
+fn encrypted(net: &NetConfig) -> SharedHttpClient {
+    let proxy = net.https_proxy.as_ref();
+    let proxy = proxy.map(|url| ProxyConfig::https(url.expose_secret()));
+    over_tls(by(proxy, net), net)
+}
+
+fn plain(net: &NetConfig) -> SharedHttpClient {
+    let url = net.http_proxy.as_ref().map(ExposeSecret::expose_secret);
+    let proxy = by(url.map(ProxyConfig::http), net);
+    if url.is_some_and(|url| url.starts_with("https:")) {
+        return over_tls(proxy, net);
+    }
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder().proxy_config(proxy.clone());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build_http()
+    })
+}
+
+/// The configuration refuses what is no URL, so a proxy that is given is used.
+fn by(proxy: Option<Result<ProxyConfig, ProxyError>>, net: &NetConfig) -> ProxyConfig {
+    match proxy {
+        Some(Ok(proxy)) => proxy.no_proxy(&net.no_proxy),
+        Some(Err(_)) | None => ProxyConfig::disabled(),
+    }
+}
+
+fn over_tls(proxy: ProxyConfig, net: &NetConfig) -> SharedHttpClient {
     let mut trust = TrustStore::default();
     if let Some(pem) = &net.ca_bundle {
         trust.add_pem_certificate(pem.as_bytes());
@@ -30,22 +76,6 @@ pub fn client(net: &NetConfig) -> SharedHttpClient {
         .with_trust_store(trust)
         .build()
         .unwrap_or_default();
-    // The configuration refuses what is no URL, so a proxy that is given is used.
-    let by = |proxy: Option<Result<ProxyConfig, ProxyError>>| match proxy {
-        Some(Ok(proxy)) => proxy.no_proxy(&net.no_proxy),
-        Some(Err(_)) | None => ProxyConfig::disabled(),
-    };
-    let http = net.http_proxy.as_ref();
-    let https = net.https_proxy.as_ref();
-    let http = by(http.map(|url| ProxyConfig::http(url.expose_secret())));
-    let https = by(https.map(|url| ProxyConfig::https(url.expose_secret())));
-    SharedHttpClient::new(ByScheme {
-        http: build(http, tls.clone()),
-        https: build(https, tls),
-    })
-}
-
-fn build(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder()
             .proxy_config(proxy.clone())

@@ -24,7 +24,7 @@ impl<'a> Json<'a> {
         Self {
             text,
             at: 0,
-            scratch: Vec::new(),
+            scratch: Vec::with_capacity(text.len().min(8 << 10)),
         }
     }
 
@@ -160,7 +160,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Copies what stands for itself, as far as whole words go.
+    /// Copies what stands for itself and escaped quotes, as far as whole words go.
     fn plain(&mut self) {
         while let Some((&word, _)) = self
             .text
@@ -168,12 +168,19 @@ impl<'a> Json<'a> {
             .and_then(|rest| rest.split_first_chunk::<8>())
         {
             self.scratch.extend_from_slice(&word);
-            let plain = plain_bytes(u64::from_le_bytes(word));
+            let word = u64::from_le_bytes(word);
+            let plain = plain_bytes(word);
             self.at += plain;
-            if plain < 8 {
-                self.scratch.truncate(self.scratch.len() - (8 - plain));
+            if plain == 8 {
+                continue;
+            }
+            self.scratch.truncate(self.scratch.len() - (8 - plain));
+            // Most of what is special, and cheap to tell where both of its bytes are at hand.
+            if plain == 7 || (word >> (8 * plain)) as u16 != u16::from_le_bytes(*b"\\\"") {
                 return;
             }
+            self.scratch.push(b'"');
+            self.at += 2;
         }
     }
 
