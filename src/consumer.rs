@@ -174,7 +174,7 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
             return;
         }
         if is_full && let Some(reserved) = shared.budget.try_reserve(shared.policy.batch_size) {
-            ahead.ask(receive(shared, LONG_POLL, reserved));
+            ahead.ask(receive(shared, LONG_POLL, reserved)).await;
         }
         view.is(State::Working);
         view.received(count);

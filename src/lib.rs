@@ -145,7 +145,8 @@ pub async fn run(
     let (acknowledger, deleting) = Acknowledger::start(
         queue.clone(),
         metrics.clone(),
-        consumers.clamp(4, 64),
+        // Twice as many as receives: a delete may take longer than a receive that finds messages.
+        (2 * consumers).clamp(4, 128),
         config.queue.is_fifo(),
     );
     let shared = Arc::new(Shared {

@@ -42,8 +42,9 @@ const operations = {
       state.deleted += deleted ? 1 : 0;
       return deleted;
     };
-    for (const body of count > 0 ? corpus(file).slice(0, count) : []) {
-      queue.enqueue(SqsStore.createMessage(body));
+    const bodies = count > 0 ? corpus(file) : [];
+    for (let at = 0; at < count; at++) {
+      queue.enqueue(SqsStore.createMessage(bodies[at % bodies.length]));
     }
     queues.set(name, state);
     return {};

@@ -11,14 +11,14 @@ mod servers;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use bench::mix::{Shape, messages};
+use bench::mix::{CUSTOMERS, Shape, messages_of};
 use contestants::{Contestant, Kind};
-use measure::Bench;
+use measure::{Bench, Scale};
 use report::Results;
 
 /// Where the programs are; `script/bench` tells.
@@ -46,6 +46,7 @@ struct Plan {
     consumers: Vec<usize>,
     round_trips: Vec<u64>,
     kinds: Vec<Kind>,
+    scales: Vec<Scale>,
 }
 
 fn main() -> Result<()> {
@@ -74,7 +75,7 @@ fn main() -> Result<()> {
     };
     let plan = Plan::from_environment()?;
     let corpus = tools.installed.join("corpus.jsonl");
-    write_corpus(&corpus, &plan)?;
+    write_corpus(&corpus, CUSTOMERS, &plan)?;
     let results = run(tools, runtime, corpus, &plan)?;
     results.publish(&path("BENCH_DOCS")?)
 }
@@ -103,6 +104,10 @@ impl Plan {
                 .into_iter()
                 .filter(|kind| only.is_empty() || only.split(',').any(|key| key == kind.key()))
                 .collect(),
+            scales: match number("BENCH_SCALE", 1)? {
+                0 => Vec::new(),
+                _ => Scale::all().collect(),
+            },
         })
     }
 
@@ -191,6 +196,13 @@ fn run(
         results.round_trip(millis, bench.round_trip(way)?);
         ways.push((millis, way));
     }
+    let mut scales: Vec<(Scale, PathBuf)> = Vec::new();
+    for &scale in &plan.scales {
+        let of = format!("corpus-{}.jsonl", scale.customers);
+        let corpus = bench.tools.installed.join(of);
+        write_corpus(&corpus, scale.customers, plan)?;
+        scales.push((scale, corpus));
+    }
     let started = Instant::now();
     let (mut drains, mut steady) = (plan.drains(), plan.steady());
     for round in 0..plan.rounds {
@@ -210,11 +222,23 @@ fn run(
                 results.steady(contestant, measured);
             }
         }
+        for (scale, corpus) in &scales {
+            let ours = Contestant {
+                kind: Kind::Ours,
+                batch: 10,
+                consumers: 10,
+            };
+            let drained = bench
+                .drain_at(*scale, corpus, ours, direct)
+                .with_context(|| format!("{scale:?}"))?;
+            results.scaled(*scale, drained);
+        }
         // Everybody is first once, and has another one before it.
         let turn = drains.len() / plan.rounds.max(1) + 1;
-        let by = turn % drains.len();
+        let by = turn % drains.len().max(1);
         drains.rotate_left(by);
         steady.rotate_left(1);
+        scales.reverse();
         eprintln!(
             "round {} of {} done after {} s",
             round + 1,
@@ -232,9 +256,10 @@ fn run(
     Ok(results)
 }
 
-fn write_corpus(to: &std::path::Path, plan: &Plan) -> Result<()> {
+/// Of messages for so many customers.
+fn write_corpus(to: &Path, customers: u32, plan: &Plan) -> Result<()> {
     let mut file = BufWriter::new(File::create(to)?);
-    for message in messages(plan.seed, Shape::Payload, plan.messages) {
+    for message in messages_of(customers, plan.seed, Shape::Payload, plan.messages) {
         writeln!(file, "{message}")?;
     }
     Ok(file.flush()?)

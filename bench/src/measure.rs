@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,33 @@ use crate::Tools;
 use crate::contestants::{Contestant, Kind};
 use crate::process::Usage;
 use crate::servers::{Counts, QueueServer, Redis};
-use bench::mix;
+use bench::mix::{self, CUSTOMERS};
+
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scale {
+    pub messages: usize,
+    pub customers: u32,
+}
+
+impl Scale {
+    pub const MESSAGES: [Self; 2] = [
+        Self::new(10_000, CUSTOMERS),
+        Self::new(1_000_000, CUSTOMERS),
+    ];
+    pub const CUSTOMERS: [Self; 2] = [Self::new(40_000, 1_000), Self::new(40_000, 1_000_000)];
+
+    const fn new(messages: usize, customers: u32) -> Self {
+        Self {
+            messages,
+            customers,
+        }
+    }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::MESSAGES, Self::CUSTOMERS].into_iter().flatten()
+    }
+}
 
 pub struct Bench {
     pub tools: Tools,
@@ -41,6 +67,16 @@ pub struct Drained {
     pub queue_share: f64,
     pub redis_share: f64,
     pub own_share: f64,
+    /// Of Redis, a message.
+    pub redis_us: f64,
+}
+
+impl Drained {
+    /// The share of all cores that was in use, the contestant's own included.
+    pub fn busy(&self) -> f64 {
+        let own = self.per_second * self.cpu_us / 1e6 / cores() as f64;
+        own + self.queue_share + self.redis_share + self.own_share
+    }
 }
 
 /// Of a steady load.
@@ -85,18 +121,38 @@ impl Bench {
         })
     }
 
-    fn new_queue(&mut self, messages: usize) -> Result<String> {
+    fn new_queue(&mut self) -> Result<String> {
+        self.new_queue_of(&self.corpus.clone(), 0)
+    }
+
+    fn new_queue_of(&mut self, corpus: &Path, messages: usize) -> Result<String> {
         self.queues += 1;
         let name = format!("bench-{}", self.queues);
-        self.queue.fill(&name, &self.corpus, messages)?;
+        self.queue.fill(&name, corpus, messages)?;
         Ok(name)
     }
 
     /// A full queue, of which a window is looked at once the contestant is warm. All counts are of
     /// that window alone.
     pub fn drain(&mut self, contestant: Contestant, way: SocketAddr) -> Result<Drained> {
-        self.redis.reset(mix::CUSTOMERS)?;
-        let queue = self.new_queue(self.messages)?;
+        let scale = Scale::new(self.messages, CUSTOMERS);
+        self.drain_at(scale, &self.corpus.clone(), contestant, way)
+    }
+
+    /// The same, of so many messages and customers.
+    pub fn drain_at(
+        &mut self,
+        scale: Scale,
+        corpus: &Path,
+        contestant: Contestant,
+        way: SocketAddr,
+    ) -> Result<Drained> {
+        let Scale {
+            messages: total,
+            customers,
+        } = scale;
+        self.redis.reset(customers)?;
+        let queue = self.new_queue_of(corpus, total)?;
         let running = contestant.start(&self.tools, &queue, way, self.redis.port, false)?;
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.queue.counts(&queue)?.deleted == 0 {
@@ -106,7 +162,7 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(5));
         }
         // Whoever is so fast that the queue runs dry is looked at while there is enough left.
-        let enough = (self.messages / 4) as u64;
+        let enough = (total / 4) as u64;
         let warm = Instant::now() + self.warm;
         while Instant::now() < warm && self.queue.counts(&queue)?.left > 3 * enough {
             std::thread::sleep(Duration::from_millis(10));
@@ -127,7 +183,7 @@ impl Bench {
         let last = loop {
             std::thread::sleep(Duration::from_millis(20));
             let now = sample(self)?;
-            let dry = now.1.left < (self.messages / 50) as u64;
+            let dry = now.1.left < (total / 50) as u64;
             if dry || now.0.duration_since(first.0) >= self.window {
                 break now;
             }
@@ -151,6 +207,7 @@ impl Bench {
             queue_share: cpu(1) / machine,
             redis_share: cpu(2) / machine,
             own_share: cpu(3) / machine,
+            redis_us: cpu(2) * 1e6 / messages,
         })
     }
 
@@ -159,7 +216,7 @@ impl Bench {
     pub fn steady(&mut self, contestant: Contestant, lasting: Duration) -> Result<Steady> {
         const EVERY: Duration = Duration::from_millis(5);
         self.redis.reset(0)?;
-        let queue = self.new_queue(0)?;
+        let queue = self.new_queue()?;
         let way = self.queue.address;
         let watch = self.redis.watch()?;
         let stop = watch.get_ref().try_clone()?;
@@ -251,7 +308,7 @@ impl Bench {
         const SLICES: u32 = 5;
         let mut running = Vec::new();
         for contestant in contestants {
-            let queue = self.new_queue(0)?;
+            let queue = self.new_queue()?;
             let way = self.queue.address;
             let one = contestant.start(&self.tools, &queue, way, self.redis.port, false)?;
             one.ready()?;
@@ -301,7 +358,7 @@ impl Bench {
 
     /// The median time of a short call over this way.
     pub fn round_trip(&mut self, way: SocketAddr) -> Result<Duration> {
-        let queue = self.new_queue(0)?;
+        let queue = self.new_queue()?;
         let client = client(way);
         let url = format!("http://{way}/000000000000/{queue}");
         let mut took = Vec::new();

@@ -23,8 +23,21 @@ pub enum Shape {
 
 /// `count` messages: 70 % usage, 25 % entitlements of 5 to 40 features, 5 % of other kinds.
 pub fn messages(seed: u64, shape: Shape, count: usize) -> impl Iterator<Item = String> {
+    messages_of(CUSTOMERS, seed, shape, count)
+}
+
+/// The same, for so many customers.
+pub fn messages_of(
+    customers: u32,
+    seed: u64,
+    shape: Shape,
+    count: usize,
+) -> impl Iterator<Item = String> {
     let mut random = Random(seed);
-    (0..count as u64).map(move |index| message(&mut random, shape, START_MS + index * STEP_MS))
+    (0..count as u64).map(move |index| {
+        let customer = customer(random.skewed(customers));
+        message(&mut random, shape, &customer, START_MS + index * STEP_MS)
+    })
 }
 
 /// The name of a customer, by its rank.
@@ -39,13 +52,12 @@ pub fn probe(customer: &str) -> String {
     envelope(Shape::Payload, "ENTITLEMENTS_UPDATED", "", &body, START_MS)
 }
 
-fn message(random: &mut Random, shape: Shape, at: u64) -> String {
-    let customer = customer(random.skewed(CUSTOMERS));
+fn message(random: &mut Random, shape: Shape, customer: &str, at: u64) -> String {
     match random.below(100) {
         0..70 => {
             let feature = random.below(40);
             let used = random.below(100_000);
-            let body = usage(shape, &customer, feature, used, at);
+            let body = usage(shape, customer, feature, used, at);
             match shape {
                 Shape::Webhook => envelope(shape, "measurement.reported", "", &body, at),
                 _ => envelope(shape, "MEASUREMENT_REPORTED", "usageUpdated", &body, at),
@@ -53,7 +65,7 @@ fn message(random: &mut Random, shape: Shape, at: u64) -> String {
         }
         70..95 => {
             let features = 5 + random.below(36);
-            let body = entitlements(random, shape, &customer, features, at);
+            let body = entitlements(random, shape, customer, features, at);
             match shape {
                 Shape::Webhook => envelope(shape, "entitlements.updated", "", &body, at),
                 _ => envelope(

@@ -1,5 +1,9 @@
 //! Tables, a picture, and what they say of the targets.
 
+mod figure;
+mod picture;
+mod targets;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -10,7 +14,8 @@ use anyhow::{Context, Result};
 
 use crate::Tools;
 use crate::contestants::{Contestant, Kind};
-use crate::measure::{Drained, Idle, Steady, cores};
+use crate::measure::{Drained, Idle, Scale, Steady, cores};
+use figure::{Figure, grouped};
 
 const BEGIN: &str = "<!-- bench: begin -->";
 const END: &str = "<!-- bench: end -->";
@@ -23,68 +28,8 @@ pub struct Results {
     round_trips: BTreeMap<u64, Duration>,
     drained: BTreeMap<(u64, usize, usize, Kind), Vec<Drained>>,
     steady: BTreeMap<(usize, Kind), Vec<Steady>>,
+    scaled: BTreeMap<Scale, Vec<Drained>>,
     idle: BTreeMap<Kind, Idle>,
-}
-
-/// A figure of several rounds.
-#[derive(Clone, Copy)]
-struct Figure {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Figure {
-    fn of(values: impl IntoIterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let half = values.len() / 2;
-        let median = match values.len() {
-            0 => f64::NAN,
-            length if length % 2 == 1 => values[half],
-            _ => (values[half - 1] + values[half]) / 2.0,
-        };
-        Self {
-            median,
-            least: values.first().copied().unwrap_or(f64::NAN),
-            most: values.last().copied().unwrap_or(f64::NAN),
-        }
-    }
-
-    fn text(self, decimals: usize) -> String {
-        let number = |value: f64| grouped(value, decimals);
-        if number(self.least) == number(self.most) {
-            return number(self.median);
-        }
-        format!(
-            "{} ({}–{})",
-            number(self.median),
-            number(self.least),
-            number(self.most)
-        )
-    }
-}
-
-/// With a space between thousands.
-fn grouped(value: f64, decimals: usize) -> String {
-    let text = format!("{value:.decimals$}");
-    let (whole, fraction) = text
-        .split_once('.')
-        .map_or((text.as_str(), None), |(whole, fraction)| {
-            (whole, Some(fraction))
-        });
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) {
-            grouped.push('\u{202f}');
-        }
-        grouped.push(digit);
-    }
-    if let Some(fraction) = fraction {
-        grouped.push('.');
-        grouped.push_str(fraction);
-    }
-    grouped
 }
 
 impl Results {
@@ -115,6 +60,10 @@ impl Results {
     pub fn steady(&mut self, contestant: Contestant, steady: Steady) {
         let key = (contestant.batch, contestant.kind);
         self.steady.entry(key).or_default().push(steady);
+    }
+
+    pub fn scaled(&mut self, scale: Scale, drained: Drained) {
+        self.scaled.entry(scale).or_default().push(drained);
     }
 
     pub fn idle(&mut self, contestant: Contestant, idle: Idle) {
@@ -198,6 +147,7 @@ impl Results {
             out.push('\n');
         }
         self.steady_table(&mut out)?;
+        self.scale_table(&mut out)?;
         self.idle_table(&mut out)?;
         self.targets(&mut out)?;
         writeln!(out, "![Messages a second, CPU and memory]({PICTURE})\n")?;
@@ -226,6 +176,30 @@ impl Results {
         Ok(())
     }
 
+    fn scale_table(&self, out: &mut String) -> Result<()> {
+        if self.scaled.is_empty() {
+            return Ok(());
+        }
+        *out += "### More messages, more customers: 10 consumers, batches of 10, loopback\n\n| messages in the queue | customers in Redis and in the messages | messages/s | CPU µs a message | of Redis, CPU µs a message | peak RSS, MB |\n|---:|---:|---:|---:|---:|---:|\n";
+        for (scale, values) in &self.scaled {
+            let figure = |of: fn(&Drained) -> f64, decimals| {
+                Figure::of(values.iter().map(of)).text(decimals)
+            };
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} |",
+                grouped(scale.messages as f64, 0),
+                grouped(f64::from(scale.customers), 0),
+                figure(|it| it.per_second, 0),
+                figure(|it| it.cpu_us, 0),
+                figure(|it| it.redis_us, 0),
+                figure(|it| it.peak_rss_mb, 1),
+            )?;
+        }
+        out.push('\n');
+        Ok(())
+    }
+
     fn idle_table(&self, out: &mut String) -> Result<()> {
         if self.idle.is_empty() {
             return Ok(());
@@ -245,194 +219,6 @@ impl Results {
         }
         out.push('\n');
         Ok(())
-    }
-
-    /// What was aimed at, and what came out, by medians.
-    fn targets(&self, out: &mut String) -> Result<()> {
-        *out += "### Targets\n\n| aim | measured | |\n|---|---|---|\n";
-        let median = |key, of| self.figure(key, of).map(|figure| figure.median);
-        let rate: fn(&Drained) -> f64 = |it| it.per_second;
-        let cpu: fn(&Drained) -> f64 = |it| it.cpu_us;
-        let mut row = |aim: String, measured: String, met: bool| {
-            writeln!(
-                out,
-                "| {aim} | {measured} | {} |",
-                if met { "met" } else { "**missed**" }
-            )
-        };
-        let of_ours = self.drained.keys().filter(|key| key.3 == Kind::Ours);
-        for &(round_trip, consumers, batch, _) in of_ours.clone() {
-            let of = |kind| (round_trip, consumers, batch, kind);
-            let both = median(of(Kind::Ours), rate).zip(median(of(Kind::Floor), rate));
-            if let Some((ours, floor)) = both.filter(|_| round_trip > 0) {
-                row(
-                    format!(
-                        "{round_trip} ms, {consumers} consumers, batch {batch}: at least 95 % of the floor's rate"
-                    ),
-                    format!("{:.0} %", 100.0 * ours / floor),
-                    ours >= 0.95 * floor,
-                )?;
-            }
-        }
-        for &(round_trip, consumers, batch, _) in of_ours {
-            if round_trip > 0 || consumers != 10 {
-                continue;
-            }
-            let of = |kind| (round_trip, consumers, batch, kind);
-            let Some(ours) = median(of(Kind::Ours), cpu) else {
-                continue;
-            };
-            if let Some(floor) = median(of(Kind::Floor), cpu) {
-                row(
-                    format!("batch {batch}: CPU at most 1.5 times the floor's"),
-                    format!("{:.2} times", ours / floor),
-                    ours <= 1.5 * floor,
-                )?;
-            }
-            if let Some(node) = median(of(Kind::Node), cpu) {
-                row(
-                    format!("batch {batch}: CPU at most a tenth of Node's"),
-                    format!("1/{:.1}", node / ours),
-                    ours <= node / 10.0,
-                )?;
-            }
-            if let Some(rss) = median(of(Kind::Ours), |it| it.peak_rss_mb) {
-                row(
-                    format!("batch {batch}: at most 25 MB of RSS, 10 consumers, busy"),
-                    format!("{rss:.1} MB"),
-                    rss <= 25.0,
-                )?;
-            }
-        }
-        for &round_trip in self.round_trips.keys() {
-            let of = |kind| (round_trip, 10, 10, kind);
-            let both = median(of(Kind::OursTwice), rate).zip(median(of(Kind::Ours), rate));
-            if let Some((two, one)) = both {
-                row(
-                    format!("{round_trip} ms: two processes at least 1.9 times as fast as one"),
-                    format!("{:.2} times", two / one),
-                    two >= 1.9 * one,
-                )?;
-            }
-        }
-        for (&(batch, _), ours) in self
-            .steady
-            .iter()
-            .filter(|((_, kind), _)| *kind == Kind::Ours)
-        {
-            if let Some(floor) = self.steady.get(&(batch, Kind::Floor)) {
-                let p99 = |of: &[Steady]| Figure::of(of.iter().map(|it| it.p99_ms)).median;
-                let (ours, floor) = (p99(ours), p99(floor));
-                row(
-                    format!("batch {batch}: p99 to visible at most twice the bare receive's"),
-                    format!("{:.2} times", ours / floor),
-                    ours <= 2.0 * floor,
-                )?;
-            }
-            let ready = Figure::of(ours.iter().map(|it| it.ready_ms)).median;
-            row(
-                format!("batch {batch}: start to ready at most 150 ms"),
-                format!("{ready:.0} ms"),
-                ready <= 150.0,
-            )?;
-        }
-        if let Some(idle) = self.idle.get(&Kind::Ours) {
-            row(
-                "idle RSS at most 15 MB".into(),
-                format!("{:.1} MB", idle.rss_mb),
-                idle.rss_mb <= 15.0,
-            )?;
-            if let Some(receives) = idle.receives_per_minute {
-                row(
-                    "idle: at most 3 receives a minute for each consumer".into(),
-                    format!("{:.1}", receives / 10.0),
-                    receives <= 30.0,
-                )?;
-            }
-        }
-        out.push('\n');
-        Ok(())
-    }
-
-    /// Bars for 10 consumers and batches of 10: the rate at each distance, CPU and memory.
-    fn picture(&self) -> Result<String> {
-        const WIDTH: f64 = 720.0;
-        const LEFT: f64 = 130.0;
-        const ROW: f64 = 20.0;
-        let mut panels: Vec<(String, Vec<(Kind, Figure)>)> = Vec::new();
-        let bars = |round_trip, of: fn(&Drained) -> f64| -> Vec<(Kind, Figure)> {
-            let bar = |kind| Some((kind, self.figure((round_trip, 10, 10, kind), of)?));
-            Kind::ALL.into_iter().filter_map(bar).collect()
-        };
-        for &round_trip in self.round_trips.keys() {
-            panels.push((
-                format!("messages/s, {round_trip} ms of simulated round trip to the queue"),
-                bars(round_trip, |it| it.per_second),
-            ));
-        }
-        panels.push(("CPU µs a message, loopback".into(), bars(0, |it| it.cpu_us)));
-        panels.push((
-            "peak RSS in MB, loopback".into(),
-            bars(0, |it| it.peak_rss_mb),
-        ));
-        panels.retain(|(_, bars)| !bars.is_empty());
-        let rows: usize = panels.iter().map(|(_, bars)| bars.len()).sum();
-        let height = 40.0 + panels.len() as f64 * 40.0 + rows as f64 * ROW;
-
-        let mut svg = String::new();
-        writeln!(
-            svg,
-            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">
-<rect width="100%" height="100%" fill="#ffffff"/>
-<text x="10" y="22" font-size="14" font-weight="bold">10 consumers, batches of 10: medians, least and most of {} rounds</text>"##,
-            self.rounds
-        )?;
-        let mut y = 50.0;
-        for (title, bars) in &panels {
-            writeln!(
-                svg,
-                r#"<text x="10" y="{y}" font-weight="bold">{title}</text>"#
-            )?;
-            y += 8.0;
-            let most = bars.iter().map(|(_, it)| it.most).fold(0.0, f64::max);
-            let scale = (WIDTH - LEFT - 110.0) / most;
-            for (kind, figure) in bars {
-                let middle = y + ROW / 2.0;
-                let colour = match kind {
-                    Kind::Floor => "#9aa0a6",
-                    Kind::Ours => "#1a73e8",
-                    Kind::OursTwice => "#8ab4f8",
-                    Kind::Node => "#e8710a",
-                    Kind::Python => "#f9ab00",
-                };
-                let (end, least, most) = (
-                    LEFT + figure.median * scale,
-                    LEFT + figure.least * scale,
-                    LEFT + figure.most * scale,
-                );
-                writeln!(
-                    svg,
-                    r##"<text x="{:.0}" y="{:.1}" text-anchor="end">{}</text>
-<rect x="{LEFT:.0}" y="{:.1}" width="{:.1}" height="14" fill="{colour}"/>
-<path d="M{least:.1} {middle:.1}H{most:.1}M{least:.1} {:.1}v6M{most:.1} {:.1}v6" stroke="#202124" fill="none"/>
-<text x="{:.1}" y="{:.1}">{}</text>"##,
-                    LEFT - 6.0,
-                    middle + 4.0,
-                    kind.name(),
-                    y + 3.0,
-                    end - LEFT,
-                    middle - 3.0,
-                    middle - 3.0,
-                    most.max(end) + 6.0,
-                    middle + 4.0,
-                    grouped(figure.median, 0),
-                )?;
-                y += ROW;
-            }
-            y += 32.0;
-        }
-        svg += "</svg>\n";
-        Ok(svg)
     }
 }
 

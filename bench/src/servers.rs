@@ -107,13 +107,20 @@ impl Redis {
 
     /// The same for everybody: every customer is cached, as of long ago.
     pub fn reset(&self, customers: u32) -> Result<()> {
-        let mut commands = command(&["FLUSHALL"]);
-        for rank in 0..customers {
-            let key = format!("production:c_{}", mix::customer(rank));
-            commands += &command(&["SET", &key, "{}"]);
-            commands += &command(&["SET", &format!("{key}#timestamp"), "1"]);
+        const AT_ONCE: u32 = 50_000;
+        self.run(&command(&["FLUSHALL"]), 1)?;
+        for from in (0..customers).step_by(AT_ONCE as usize) {
+            let some = from..customers.min(from + AT_ONCE);
+            let count = 2 * some.len();
+            let mut commands = String::new();
+            for rank in some {
+                let key = format!("production:c_{}", mix::customer(rank));
+                commands += &command(&["SET", &key, "{}"]);
+                commands += &command(&["SET", &format!("{key}#timestamp"), "1"]);
+            }
+            self.run(&commands, count)?;
         }
-        self.run(&commands, 1 + 2 * customers as usize)
+        Ok(())
     }
 
     /// Tells when a key whose name ends in `-<number>` is set; stop by dropping the stream.

@@ -1,8 +1,9 @@
 //! While a full batch is worked on, the next one is asked for: the way to the queue and back is no
 //! idle time then. One batch is worked on at a time all the same.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 
 use super::Received;
 use super::budget::Reserved;
@@ -16,8 +17,15 @@ pub struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    pub fn ask(&mut self, receive: impl Future<Output = Received> + Send + 'a) {
-        self.asking = Some(Box::pin(receive));
+    /// Sends the request, and returns.
+    pub async fn ask(&mut self, receive: impl Future<Output = Received> + Send + 'a) {
+        let mut asking = Box::pin(receive);
+        match poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await {
+            Poll::Ready(answer) => self.answer = Some(answer),
+            Poll::Pending => self.asking = Some(asking),
+        }
+        // The connection's own task writes it, and would wait for us otherwise.
+        tokio::task::yield_now().await;
     }
 
     /// Lets the answer come while a step of the work goes on.
