@@ -30,11 +30,42 @@ app.addHook('preHandler', (request, _reply, done) => {
   done();
 });
 
+// A long array moves all of its elements each time that the first is taken; this does not.
+class Line {
+  #items = [];
+  #first = 0;
+
+  get length() {
+    return this.#items.length - this.#first;
+  }
+
+  push(item) {
+    this.#items.push(item);
+  }
+
+  shift() {
+    const item = this.#items[this.#first];
+    this.#items[this.#first++] = undefined;
+    return item;
+  }
+
+  *[Symbol.iterator]() {
+    for (let at = this.#first; at < this.#items.length; at++) {
+      yield this.#items[at];
+    }
+  }
+}
+
+const LONG = 100_000;
+
 const operations = {
   fill({ queue: name, file, count }) {
     const queue = sqsStore.createQueue(name, `http://127.0.0.1/000000000000/${name}`, `arn:aws:sqs:us-east-1:000000000000:${name}`, {
       VisibilityTimeout: '300',
     });
+    if (count > LONG) {
+      queue.messages = new Line();
+    }
     const state = { queue, calls: {}, deleted: 0 };
     const deleteMessage = queue.deleteMessage.bind(queue);
     queue.deleteMessage = (handle) => {
