@@ -45,7 +45,8 @@ fn encrypted(net: &NetConfig) -> SharedHttpClient {
 fn plain(net: &NetConfig) -> SharedHttpClient {
     let url = net.http_proxy.as_ref().map(ExposeSecret::expose_secret);
     let proxy = by(url.map(ProxyConfig::http), net);
-    if url.is_some_and(|url| url.starts_with("https:")) {
+    let scheme = url.and_then(|url| url.split_once(':'));
+    if scheme.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https")) {
         return over_tls(proxy, net);
     }
     Builder::new().build_with_connector_fn(move |settings, components| {
