@@ -56,16 +56,12 @@ class Line {
   }
 }
 
-const LONG = 100_000;
-
 const operations = {
   fill({ queue: name, file, count }) {
     const queue = sqsStore.createQueue(name, `http://127.0.0.1/000000000000/${name}`, `arn:aws:sqs:us-east-1:000000000000:${name}`, {
       VisibilityTimeout: '300',
     });
-    if (count > LONG) {
-      queue.messages = new Line();
-    }
+    queue.messages = new Line();
     const state = { queue, calls: {}, deleted: 0 };
     const deleteMessage = queue.deleteMessage.bind(queue);
     queue.deleteMessage = (handle) => {
