@@ -10,9 +10,10 @@ use super::{Action, Step};
 /// A step older than the tombstone is not written at all, so an item is only dropped in favour of one
 /// whose step is at least as new.
 ///
-/// Not dropped: anything across a purge or an item of unknown time (0: always written), anything of
-/// `setCustomer` where it may depend on what is stored (`update_if_exists`), and a usage in favour
-/// of an earlier one, as that may have been skipped for want of a customer that is cached by now.
+/// Not dropped: anything across a purge of the same owner or an item of unknown time (0: always
+/// written), anything of `setCustomer` where it may depend on what is stored (`update_if_exists`),
+/// and a usage in favour of an earlier one, as that may have been skipped for want of a customer
+/// that is cached by now.
 pub fn coalesce(steps: &mut [&mut Step], update_if_exists: bool) -> usize {
     let mut superseded: Vec<(usize, usize)> = Vec::new();
     let mut newest: HashMap<(&str, bool), (usize, usize)> = HashMap::new();
@@ -103,6 +104,21 @@ mod tests {
         coalesce(&mut steps.iter_mut().collect::<Vec<_>>(), update_if_exists);
         let times = |step: &Step| step.items.iter().map(|item| item.at).collect();
         steps.iter().map(times).collect()
+    }
+
+    #[test]
+    fn an_owner_with_one_step_is_nobody_elses_business() {
+        let of_another = |mut step: Step| {
+            step.lock = "p-b".into();
+            step
+        };
+        let purge = of_another(step(Action::Purge, &[("b", 9)]));
+        assert_eq!(
+            left(vec![usage("f", 3), purge, usage("f", 5)], false),
+            [vec![], vec![9], vec![5]]
+        );
+        let alone = of_another(usage("g", 4));
+        assert_eq!(left(vec![usage("f", 3), alone], false), [vec![3], vec![4]]);
     }
 
     #[test]

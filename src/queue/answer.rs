@@ -1,5 +1,5 @@
 //! Reads the answers to receives, which carry all messages, in place of the SDK's own reader: that
-//! looks at each byte by itself, and took more than a quarter of the worker's time.
+//! looks at each byte by itself, and took more than a quarter of the worker's instructions.
 //!
 //! Only what a receive asks for is read, and only of an answer that is none of an error: those stay
 //! the SDK's business.
