@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod plan;
 pub mod pool;
 pub mod queue;
+pub mod runtime;
 pub mod server;
 pub mod shutdown;
 pub mod status;

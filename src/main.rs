@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use entitlement_sync::config::{self, Config};
-use entitlement_sync::{Ended, server, shutdown, telemetry};
+use entitlement_sync::{Ended, runtime, server, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
 mod commands;
@@ -102,10 +102,7 @@ fn start(config: Config) -> anyhow::Result<Ended> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime = runtime::for_consumers(config.queue.consumers)?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         shutdown::on_signal(shutdown.clone())?;

@@ -1,7 +1,8 @@
 //! The floor: receives and deletes, and nothing else. No parsing, no Redis, no metrics.
 //!
 //! Deletes go in batches of ten from all pollers together, or what there is after 50 ms, and no
-//! poller waits for them: less cannot be asked of the same SDK for the same messages.
+//! poller waits for them: less cannot be asked of the same SDK for the same messages. It has as many
+//! threads as the worker.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use anyhow::Context;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
+use entitlement_sync::runtime;
 use tokio::sync::mpsc;
 
 const FULL: usize = 10;
@@ -19,16 +21,15 @@ const PATIENCE: Duration = Duration::from_millis(50);
 static READY: AtomicBool = AtomicBool::new(false);
 
 fn main() -> anyhow::Result<()> {
-    let threads = number("FLOOR_THREADS").unwrap_or(2);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()?
-        .block_on(run())
+    runtime::for_consumers(consumers())?.block_on(run())
 }
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+fn consumers() -> usize {
+    number("CONSUMERS").unwrap_or(10)
 }
 
 async fn run() -> anyhow::Result<()> {
@@ -44,7 +45,7 @@ async fn run() -> anyhow::Result<()> {
         .build();
     let client = Client::from_conf(config);
     let (sender, receiver) = mpsc::channel(2_000);
-    for _ in 0..number("CONSUMERS").unwrap_or(10) {
+    for _ in 0..consumers() {
         tokio::spawn(poll(
             client.clone(),
             url.clone(),
