@@ -28,6 +28,7 @@ pub mod health;
 pub mod keys;
 pub mod message;
 pub mod metrics;
+mod plain;
 pub mod plan;
 pub mod pool;
 pub mod queue;

@@ -98,8 +98,8 @@ pub enum Metered<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Usage<'a> {
     pub current: Number<'a>,
-    pub period_start: Option<Number<'a>>,
-    pub period_end: Option<Number<'a>>,
+    pub period_start: Option<Millis>,
+    pub period_end: Option<Millis>,
 }
 
 /// One entitlement, levelled to what the SDK stores.
@@ -117,7 +117,7 @@ pub struct Entitlement<'a> {
     pub reset_period: Option<Cow<'a, str>>,
     pub reset_configuration: Option<ResetConfiguration<'a>>,
     pub usage: Usage<'a>,
-    pub period_anchor: Option<Number<'a>>,
+    pub period_anchor: Option<Millis>,
     /// When the usage was true, where the message says so.
     pub usage_at: Option<Millis>,
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::entitlement::{entitlement_of, newest, resource_of_entitlements, usage};
+use super::entitlement::{newest, resource_of_entitlements, usage};
 use super::envelope::{Opened, Parsed};
 use super::kind::Kind;
 use super::time::Time;
@@ -85,13 +85,13 @@ fn set_customer<'a, P>(
     event: Event<'a, P>,
     event_time: impl Fn() -> Result<Timed, Invalid>,
 ) -> Result<(StateChange<'a>, TimeSource), Invalid> {
-    let wire = event
+    let listed = event
         .entitlements
         .ok_or_else(|| Invalid::new("entitlements are missing"))?;
     let event_resource = first_present(event.resource_id, event.resource.map(flatten_id));
     let resource = match event_resource {
         Some(resource) => resource,
-        None => resource_of_entitlements(&wire)?,
+        None => resource_of_entitlements(&listed)?,
     };
     let owner = entity(event.customer_id, event.customer, resource)?;
     let (at, source) = match &event.entitlements_updated_at {
@@ -99,17 +99,17 @@ fn set_customer<'a, P>(
             time.required("entitlementsUpdatedAt")?,
             TimeSource::EntitlementsUpdatedAt,
         ),
-        None => match newest(&wire) {
+        None => match newest(&listed) {
             Some(at) => (at, TimeSource::NewestEntitlement),
             None => event_time()?,
         },
     };
-    let entitlements = wire
+    let entitlements = listed
         .into_iter()
         .enumerate()
-        .map(|(index, entitlement)| {
-            entitlement_of(entitlement)
-                .map_err(|reason| Invalid::new(format!("entitlements[{index}]: {reason}")))
+        .map(|(index, listed)| {
+            let entitlement = listed.entitlement;
+            entitlement.map_err(|reason| Invalid::new(format!("entitlements[{index}]: {reason}")))
         })
         .collect::<Result<_, _>>()?;
     let change = StateChange::SetCustomer {

@@ -2,41 +2,59 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Deserializer};
+
 use super::change::{filled, last_id};
 use super::terms::Number;
 use super::time::Time;
 use super::wire::{Text, WireEntitlement, WireFeature, WireResetConfiguration};
 use super::{CreditRate, Entitlement, Feature, Invalid, Millis, ResetConfiguration, Usage};
 
+/// One of a list. It is levelled as soon as it is read: what it is read into is twice as large, and
+/// a list may have dozens.
+#[derive(Debug)]
+pub struct Listed<'a> {
+    pub entitlement: Result<Entitlement<'a>, Invalid>,
+    updated_at: Option<Time<'a>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Listed<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut wire = WireEntitlement::deserialize(deserializer)?;
+        Ok(Self {
+            updated_at: wire.entitlement_updated_at.take(),
+            entitlement: entitlement_of(wire),
+        })
+    }
+}
+
 /// The newest valid time of the list.
-pub fn newest(entitlements: &[WireEntitlement<'_>]) -> Option<Millis> {
+pub fn newest(entitlements: &[Listed<'_>]) -> Option<Millis> {
     entitlements
         .iter()
-        .filter_map(|entitlement| entitlement.entitlement_updated_at.as_ref()?.millis())
+        .filter_map(|listed| listed.updated_at.as_ref()?.millis())
         .max()
 }
 
 /// Old webhooks name the resource inside each entitlement and nowhere else.
 pub fn resource_of_entitlements<'a>(
-    entitlements: &[WireEntitlement<'a>],
+    entitlements: &[Listed<'a>],
 ) -> Result<Option<Text<'a>>, Invalid> {
-    let mut found: Option<&Text<'a>> = None;
-    for resource in entitlements
-        .iter()
-        .filter_map(|entitlement| entitlement.resource_id.as_ref())
-    {
-        if resource.0.is_empty() {
+    let mut found: Option<&Cow<'a, str>> = None;
+    for listed in entitlements {
+        let entitlement = listed.entitlement.as_ref().ok();
+        let Some(resource) = entitlement.and_then(|it| it.resource.as_ref()) else {
             continue;
-        }
-        if found.is_some_and(|found| found.0 != resource.0) {
+        };
+        if found.is_some_and(|found| found != resource) {
             return Err(Invalid::new("entitlements name more than one resourceId"));
         }
         found = Some(resource);
     }
-    Ok(found.cloned())
+    Ok(found.cloned().map(Text))
 }
 
-pub fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid> {
+fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid> {
     let reset_period = filled(wire.reset_period);
     let reset_configuration = wire
         .reset_period_configuration
@@ -61,8 +79,10 @@ pub fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Inva
             .map(|Text(text)| text)
             .collect(),
         valid_until: match wire.valid_until {
-            Some(Time::Millis(number)) => (!number.is_zero()).then_some(number),
-            time => Time::number(time.as_ref(), "validUntil")?,
+            // As it came: a reader compares it and nothing else.
+            Some(Time::Number(number)) => Number::finite(number),
+            Some(Time::Millis(millis)) => (millis != 0).then(|| Number::from(millis)),
+            time => Time::known(time.as_ref(), "validUntil")?.map(Number::from),
         },
         credit_rate: wire.credit_rate.map(|rate| CreditRate {
             amount: rate.amount,
@@ -71,7 +91,7 @@ pub fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Inva
         reset_period,
         reset_configuration,
         usage,
-        period_anchor: Time::number(wire.usage_period_anchor.as_ref(), "usagePeriodAnchor")?,
+        period_anchor: Time::known(wire.usage_period_anchor.as_ref(), "usagePeriodAnchor")?,
         usage_at: match &wire.usage_updated_at {
             Some(time) => Some(time.required("usageUpdatedAt")?),
             None => None,
@@ -157,13 +177,13 @@ pub fn usage<'a>(
     end: Option<Time<'a>>,
     reset: Option<Time<'a>>,
 ) -> Result<Usage<'a>, Invalid> {
-    let period_end = match Time::number(end.as_ref(), "usagePeriodEnd")? {
+    let period_end = match Time::known(end.as_ref(), "usagePeriodEnd")? {
         Some(end) => Some(end),
-        None => Time::number(reset.as_ref(), "nextResetDate")?,
+        None => Time::known(reset.as_ref(), "nextResetDate")?,
     };
     Ok(Usage {
         current,
-        period_start: Time::number(start.as_ref(), "usagePeriodStart")?,
+        period_start: Time::known(start.as_ref(), "usagePeriodStart")?,
         period_end,
     })
 }

@@ -14,8 +14,10 @@ pub struct Number<'a>(Cow<'a, str>);
 impl Number<'_> {
     pub const ZERO: Number<'static> = Number(Cow::Borrowed("0"));
 
-    pub fn is_zero(&self) -> bool {
-        self.0.parse() == Ok(0.0)
+    /// `None` for zero.
+    pub fn finite(number: f64) -> Option<Number<'static>> {
+        let number = serde_json::Number::from_f64(number).filter(|_| number != 0.0)?;
+        Some(Number(number.to_string().into()))
     }
 
     pub fn as_str(&self) -> &str {

@@ -1,28 +1,59 @@
 //! Times as messages spell them: ISO 8601 strings or epoch milliseconds.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::{Iso8601, Rfc3339};
 
-use super::terms::Number;
-use super::wire::Text;
 use super::{Invalid, Millis};
 
 /// A point in time as it stands in a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Time<'a> {
     Text(Cow<'a, str>),
-    Millis(Number<'a>),
+    Millis(Millis),
+    /// With a fraction, or beyond all times.
+    Number(f64),
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Time<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&'de RawValue>::deserialize(deserializer)?;
-        Time::from_raw(raw)
-            .ok_or_else(|| serde::de::Error::custom("expected ISO 8601 or epoch milliseconds"))
+        deserializer.deserialize_any(TimeVisitor(PhantomData))
+    }
+}
+
+struct TimeVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for TimeVisitor<'a> {
+    type Value = Time<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ISO 8601 or epoch milliseconds")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Time::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Time::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_u64<E>(self, millis: u64) -> Result<Self::Value, E> {
+        Ok(Time::Millis(millis))
+    }
+
+    fn visit_i64<E>(self, millis: i64) -> Result<Self::Value, E> {
+        Ok(Time::Number(millis as f64))
+    }
+
+    fn visit_f64<E>(self, millis: f64) -> Result<Self::Value, E> {
+        Ok(Time::Number(millis))
     }
 }
 
@@ -31,25 +62,14 @@ const NEWEST: f64 = 8.64e15;
 
 impl<'a> Time<'a> {
     pub fn from_raw(raw: &'a RawValue) -> Option<Self> {
-        let text = raw.get();
-        if let Some(inner) = text.strip_prefix('"') {
-            // Without an escape a string is what stands between its quotes: it was checked before.
-            if let Some(inner) = inner.strip_suffix('"').filter(|it| !it.contains('\\')) {
-                return Some(Self::Text(Cow::Borrowed(inner)));
-            }
-            let Text(text) = serde_json::from_str(text).ok()?;
-            return Some(Self::Text(text));
-        }
-        serde_json::from_str(text).ok().map(Self::Millis)
+        serde_json::from_str(raw.get()).ok()
     }
 
     /// Epoch milliseconds, fractions dropped.
     pub fn millis(&self) -> Option<Millis> {
         match self {
-            Time::Millis(number) => {
-                let millis: f64 = number.as_str().parse().ok()?;
-                (0.0..=NEWEST).contains(&millis).then_some(millis as Millis)
-            }
+            Time::Millis(millis) => Some(*millis).filter(|&millis| millis as f64 <= NEWEST),
+            Time::Number(millis) => (0.0..=NEWEST).contains(millis).then_some(*millis as Millis),
             Time::Text(text) => parse(text.trim()),
         }
     }
@@ -64,13 +84,13 @@ impl<'a> Time<'a> {
     }
 
     /// As a value that readers take as epoch milliseconds; 0 stands for unknown, as in the SDK.
-    pub fn number(time: Option<&Self>, field: &str) -> Result<Option<Number<'static>>, Invalid> {
+    pub fn known(time: Option<&Self>, field: &str) -> Result<Option<Millis>, Invalid> {
         let Some(time) = time else { return Ok(None) };
         if matches!(time, Time::Text(text) if text.is_empty()) {
             return Ok(None);
         }
         let millis = time.required(field)?;
-        Ok((millis != 0).then(|| Number::from(millis)))
+        Ok((millis != 0).then_some(millis))
     }
 }
 

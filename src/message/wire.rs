@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::entitlement::Listed;
 use super::terms::{FeatureType, MeterType, Number};
 use super::time::Time;
 pub use read::Inside;
@@ -39,7 +40,7 @@ pub struct Event<'a, P = &'a RawValue> {
     pub customer_ids: Option<Vec<Party<'a>>>,
 
     #[serde(borrow, default, deserialize_with = "list")]
-    pub entitlements: Option<Vec<WireEntitlement<'a>>>,
+    pub entitlements: Option<Vec<Listed<'a>>>,
     #[serde(borrow)]
     pub access_denied_reason: Option<Text<'a>>,
     #[serde(borrow)]

@@ -2,42 +2,40 @@
 
 use std::collections::HashMap;
 
-use crate::message::{Entitlement, Number, Usage};
+use crate::message::{Entitlement, Millis, Number, Usage};
+use crate::plain;
 
 /// The entitlements of an owner: feature id to entitlement. No list is `{}`.
 pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
     let mut json = Json(String::with_capacity(2 + each.len() * 480));
-    json.push('{');
-    for entitlement in in_object_order(each.to_vec()) {
-        json.key(feature_id(entitlement));
+    json.raw("{");
+    for (index, entitlement) in in_object_order(each.to_vec()).into_iter().enumerate() {
+        if index > 0 {
+            json.raw(",");
+        }
+        json.string(feature_id(entitlement));
+        json.raw(":");
         entry(&mut json, entitlement);
     }
-    json.push('}');
+    json.raw("}");
     json.0
 }
 
 /// Why the customer as a whole is denied.
 pub fn metadata(access_denied_reason: Option<&str>) -> String {
     let mut json = Json(String::new());
-    json.push('{');
-    json.field("accessDeniedReason");
-    match access_denied_reason {
-        Some(reason) => json.string(reason),
-        None => json.raw("null"),
-    }
-    json.push('}');
+    json.raw(r#"{"accessDeniedReason":"#);
+    json.string_or_null(access_denied_reason);
+    json.raw("}");
     json.0
 }
 
 /// What a usage key holds; unknown periods are omitted.
 pub fn usage(usage: &Usage<'_>) -> String {
     let mut json = Json(String::with_capacity(96));
-    json.push('{');
-    json.field("currentUsage");
-    json.raw(usage.current.as_str());
-    json.number("usagePeriodStart", usage.period_start.as_ref());
-    json.number("usagePeriodEnd", usage.period_end.as_ref());
-    json.push('}');
+    json.raw("{");
+    used(&mut json, usage, None);
+    json.raw("}");
     json.0
 }
 
@@ -82,126 +80,107 @@ fn feature_id<'a>(entitlement: &'a Entitlement<'_>) -> &'a str {
 fn entry(json: &mut Json, entitlement: &Entitlement<'_>) {
     json.raw(r#"{"calculatedEntitlement":{"#);
     if let Some(feature) = &entitlement.feature {
-        json.raw(r#""feature":{"#);
-        json.field("id");
+        json.raw(r#""feature":{"id":"#);
         json.string(&feature.id);
-        json.field("featureType");
+        json.raw(r#","featureType":"#);
         json.string(feature.feature_type.as_str());
         if let Some(meter) = feature.meter_type {
-            json.field("meterType");
+            json.raw(r#","meterType":"#);
             json.string(meter.as_str());
         }
-        json.field("units");
+        json.raw(r#","units":"#);
         json.string(&feature.units);
-        json.field("unitsPlural");
+        json.raw(r#","unitsPlural":"#);
         json.string(&feature.units_plural);
-        json.push('}');
+        json.raw("},");
     }
     if let Some(resource) = &entitlement.resource {
-        json.field("resourceId");
+        json.raw(r#""resourceId":"#);
         json.string(resource);
+        json.raw(",");
     }
-    json.field("usageLimit");
-    json.raw(
-        entitlement
-            .usage_limit
-            .as_ref()
-            .map_or("null", Number::as_str),
-    );
-    json.field("hasUnlimitedUsage");
+    json.raw(r#""usageLimit":"#);
+    let limit = entitlement.usage_limit.as_ref();
+    json.raw(limit.map_or("null", Number::as_str));
+    json.raw(r#","hasUnlimitedUsage":"#);
     json.bool(entitlement.unlimited);
-    json.field("hasSoftLimit");
+    json.raw(r#","hasSoftLimit":"#);
     json.bool(entitlement.soft_limit);
     if let Some(reason) = &entitlement.access_denied_reason {
-        json.field("accessDeniedReason");
+        json.raw(r#","accessDeniedReason":"#);
         json.string(reason);
     }
-    json.field("enumValues");
-    json.push('[');
-    for value in &entitlement.enum_values {
-        json.separate();
+    json.raw(r#","enumValues":["#);
+    for (index, value) in entitlement.enum_values.iter().enumerate() {
+        if index > 0 {
+            json.raw(",");
+        }
         json.string(value);
     }
-    json.push(']');
-    json.number("validUntil", entitlement.valid_until.as_ref());
+    json.raw("]");
+    if let Some(until) = &entitlement.valid_until {
+        json.raw(r#","validUntil":"#);
+        json.raw(until.as_str());
+    }
     if let Some(rate) = &entitlement.credit_rate {
-        json.field("creditRate");
-        json.push('{');
-        json.field("amount");
+        json.raw(r#","creditRate":{"amount":"#);
         json.raw(rate.amount.as_str());
-        json.field("currencyId");
+        json.raw(r#","currencyId":"#);
         json.string(&rate.currency);
-        json.push('}');
+        json.raw("}");
     }
-    json.raw(r#"},"featureUsage":{"#);
-    json.field("resetPeriod");
-    match &entitlement.reset_period {
-        Some(period) => json.string(period),
-        None => json.raw("null"),
-    }
-    json.field("resetPeriodConfiguration");
+    json.raw(r#"},"featureUsage":{"resetPeriod":"#);
+    json.string_or_null(entitlement.reset_period.as_deref());
+    json.raw(r#","resetPeriodConfiguration":"#);
     match &entitlement.reset_configuration {
         Some(configuration) => {
-            json.push('{');
-            json.field("__typename");
+            json.raw(r#"{"__typename":"#);
             json.string(&configuration.type_name);
             if let Some((field, value)) = &configuration.according_to {
-                json.field(field);
+                json.raw(",");
+                json.string(field);
+                json.raw(":");
                 json.string(value);
             }
-            json.push('}');
+            json.raw("},");
         }
-        None => json.raw("null"),
+        None => json.raw("null,"),
     }
-    json.field("currentUsage");
-    json.raw(entitlement.usage.current.as_str());
-    json.number("usagePeriodAnchor", entitlement.period_anchor.as_ref());
-    json.number("usagePeriodStart", entitlement.usage.period_start.as_ref());
-    json.number("usagePeriodEnd", entitlement.usage.period_end.as_ref());
+    used(json, &entitlement.usage, entitlement.period_anchor);
     json.raw("}}");
 }
 
-/// A JSON text in the making. Fields are pushed in order; commas take care of themselves.
+fn used(json: &mut Json, usage: &Usage<'_>, anchor: Option<Millis>) {
+    json.raw(r#""currentUsage":"#);
+    json.raw(usage.current.as_str());
+    for (field, time) in [
+        (r#","usagePeriodAnchor":"#, anchor),
+        (r#","usagePeriodStart":"#, usage.period_start),
+        (r#","usagePeriodEnd":"#, usage.period_end),
+    ] {
+        if let Some(time) = time {
+            json.raw(field);
+            json.raw(itoa::Buffer::new().format(time));
+        }
+    }
+}
+
+/// A JSON text in the making.
 struct Json(String);
 
 impl Json {
-    fn push(&mut self, character: char) {
-        self.0.push(character);
-    }
-
     fn raw(&mut self, text: &str) {
         self.0.push_str(text);
-    }
-
-    fn separate(&mut self) {
-        if !self.0.ends_with(['{', '[', ':']) {
-            self.0.push(',');
-        }
-    }
-
-    /// A key of a reader's making, which may need escapes.
-    fn key(&mut self, key: &str) {
-        self.separate();
-        self.string(key);
-        self.0.push(':');
-    }
-
-    /// A key of ours, which needs none.
-    fn field(&mut self, name: &'static str) {
-        self.separate();
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
     }
 
     fn bool(&mut self, value: bool) {
         self.raw(if value { "true" } else { "false" });
     }
 
-    fn number(&mut self, name: &'static str, value: Option<&Number<'_>>) {
-        if let Some(value) = value {
-            self.field(name);
-            self.raw(value.as_str());
+    fn string_or_null(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.string(text),
+            None => self.raw("null"),
         }
     }
 
@@ -209,11 +188,12 @@ impl Json {
     fn string(&mut self, text: &str) {
         self.0.push('"');
         let mut rest = text;
-        // All three kinds are ASCII, so bytes tell them.
-        let special = |&byte: &u8| byte < b' ' || byte == b'"' || byte == b'\\';
-        while let Some(at) = rest.as_bytes().iter().position(special) {
+        loop {
+            let at = plain::length(rest.as_bytes());
             self.0.push_str(&rest[..at]);
-            let escaped = rest.as_bytes()[at];
+            let Some(&escaped) = rest.as_bytes().get(at) else {
+                break;
+            };
             match escaped {
                 b'"' => self.0.push_str("\\\""),
                 b'\\' => self.0.push_str("\\\\"),
@@ -229,9 +209,9 @@ impl Json {
                     self.0.push(HEX[usize::from(escaped & 15)] as char);
                 }
             }
+            // What is escaped is ASCII.
             rest = &rest[at + 1..];
         }
-        self.0.push_str(rest);
         self.0.push('"');
     }
 }
@@ -262,17 +242,5 @@ mod tests {
         for no in ["", "01", "-1", "+1", "1.0", "4294967295", "x", "00"] {
             assert_eq!(array_index(no), None, "{no}");
         }
-    }
-
-    #[test]
-    fn a_string_that_ends_like_punctuation_still_gets_its_comma() {
-        let mut json = Json(String::new());
-        json.push('{');
-        json.key("a");
-        json.string("{");
-        json.key("b");
-        json.string("[");
-        json.push('}');
-        assert_eq!(json.0, r#"{"a":"{","b":"["}"#);
     }
 }

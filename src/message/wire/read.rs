@@ -42,7 +42,7 @@ where
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut list = Vec::with_capacity(16);
+            let mut list = Vec::with_capacity(32);
             while let Some(next) = seq.next_element()? {
                 list.push(next);
             }

@@ -5,13 +5,17 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
+use crate::plain;
+
 /// What is read, and how far it has been.
 #[derive(Debug)]
 pub struct Json<'a> {
     text: &'a [u8],
     at: usize,
-    /// Of the string that is being read.
+    /// The string that is being read, and room for more.
     scratch: Vec<u8>,
+    /// How much of it there is.
+    length: usize,
 }
 
 /// It is no JSON, or not what was expected, at this byte. Quotes nothing: a body is not logged.
@@ -24,7 +28,8 @@ impl<'a> Json<'a> {
         Self {
             text,
             at: 0,
-            scratch: Vec::with_capacity(text.len().min(8 << 10)),
+            scratch: vec![0; text.len().min(8 << 10)],
+            length: 0,
         }
     }
 
@@ -79,7 +84,8 @@ impl<'a> Json<'a> {
     pub fn string(&mut self) -> Result<String, Unexpected> {
         self.expect(b'"')?;
         self.unescape()?;
-        let text = std::str::from_utf8(&self.scratch).map_err(|_| Unexpected(self.at))?;
+        let text = self.scratch.get(..self.length).unwrap_or_default();
+        let text = std::str::from_utf8(text).map_err(|_| Unexpected(self.at))?;
         Ok(text.to_owned())
     }
 
@@ -147,41 +153,54 @@ impl<'a> Json<'a> {
 
     /// From behind the opening quote to behind the closing one, into `scratch`.
     fn unescape(&mut self) -> Result<(), Unexpected> {
-        self.scratch.clear();
+        self.length = 0;
         loop {
-            self.plain();
+            self.words();
             let special = self.next()?;
             match special {
                 b'"' => return Ok(()),
                 b'\\' => self.escape()?,
-                b' '.. => self.scratch.push(special),
+                b' '.. => self.push(&[special]),
                 _ => return Err(Unexpected(self.at - 1)),
             }
         }
     }
 
     /// Copies what stands for itself and escaped quotes, as far as whole words go.
-    fn plain(&mut self) {
-        while let Some((&word, _)) = self
-            .text
-            .get(self.at..)
-            .and_then(|rest| rest.split_first_chunk::<8>())
-        {
-            self.scratch.extend_from_slice(&word);
-            let word = u64::from_le_bytes(word);
-            let plain = plain_bytes(word);
-            self.at += plain;
-            if plain == 8 {
+    fn words(&mut self) {
+        const ESCAPED: u16 = u16::from_le_bytes(*b"\\\"");
+        let (mut at, mut to) = (self.at, self.length);
+        while let Some(&word) = self.text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            // One byte more than is copied, for a quote behind it.
+            let room = self.scratch.get_mut(to..);
+            let Some(place) = room.and_then(|room| room.first_chunk_mut::<9>()) else {
+                self.scratch.resize(2 * self.scratch.len() + 64, 0);
                 continue;
+            };
+            let number = u64::from_le_bytes(word);
+            let plain = plain::of_word(number).min(8);
+            let behind = number.checked_shr(8 * plain as u32).unwrap_or(0);
+            // Every few bytes there is one, so that a branch would often be guessed wrong: the quote
+            // is written in any case, and counts if it should.
+            let is_escaped = usize::from(behind as u16 == ESCAPED);
+            place[..8].copy_from_slice(&word);
+            place[plain] = b'"';
+            at += plain + 2 * is_escaped;
+            to += plain + is_escaped;
+            if plain < 7 && is_escaped == 0 {
+                break;
             }
-            self.scratch.truncate(self.scratch.len() - (8 - plain));
-            // Most of what is special, and cheap to tell where both of its bytes are at hand.
-            if plain == 7 || (word >> (8 * plain)) as u16 != u16::from_le_bytes(*b"\\\"") {
-                return;
-            }
-            self.scratch.push(b'"');
-            self.at += 2;
         }
+        (self.at, self.length) = (at, to);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if self.scratch.len() < end {
+            self.scratch.resize(2 * end + 64, 0);
+        }
+        self.scratch[self.length..end].copy_from_slice(bytes);
+        self.length = end;
     }
 
     fn next(&mut self) -> Result<u8, Unexpected> {
@@ -201,7 +220,7 @@ impl<'a> Json<'a> {
             b'u' => return self.unicode(),
             _ => return Err(Unexpected(self.at - 1)),
         };
-        self.scratch.push(plain);
+        self.push(&[plain]);
         Ok(())
     }
 
@@ -222,7 +241,7 @@ impl<'a> Json<'a> {
             let letter = letter.map_err(|_| Unexpected(from))?;
             let mut bytes = [0; 4];
             let bytes = letter.encode_utf8(&mut bytes).as_bytes();
-            self.scratch.extend_from_slice(bytes);
+            self.push(bytes);
         }
         Ok(())
     }
@@ -236,18 +255,6 @@ impl<'a> Json<'a> {
         }
         Ok(unit)
     }
-}
-
-/// How many of the first bytes are neither quotes nor backslashes nor control characters.
-fn plain_bytes(word: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // Sets the high bit of each byte that is less than `than`. A borrow may set those of bytes
-    // after it too, never of one before, and only the first counts.
-    let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & HIGH;
-    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
-    let special = less(word, b' ') | equal(b'"') | equal(b'\\');
-    (special.trailing_zeros() / 8) as usize
 }
 
 #[cfg(test)]
@@ -362,18 +369,5 @@ mod tests {
     fn what_is_no_utf8_is_refused() {
         assert!(whole(b"\"\xff\"").is_err());
         assert!(whole(b"{\"\xff\":1}").is_err());
-    }
-
-    #[test]
-    fn special_bytes_are_found_wherever_they_stand() {
-        for byte in 0..=u8::MAX {
-            for at in 0..8 {
-                let mut word = *b"\x80 z!\xff#[]";
-                word[at] = byte;
-                let special = matches!(byte, b'"' | b'\\' | ..b' ');
-                let expected = if special { at } else { 8 };
-                assert_eq!(plain_bytes(u64::from_le_bytes(word)), expected, "{word:?}");
-            }
-        }
     }
 }

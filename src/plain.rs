@@ -1,0 +1,69 @@
+//! How much of a JSON string stands for itself, eight bytes at a time.
+
+/// How many of the first bytes are neither quotes nor backslashes nor control characters.
+pub fn length(text: &[u8]) -> usize {
+    let mut rest = text;
+    while let Some((&word, after)) = rest.split_first_chunk::<8>() {
+        let plain = of_word(u64::from_le_bytes(word));
+        if plain < 8 {
+            return text.len() - rest.len() + plain;
+        }
+        rest = after;
+    }
+    let special = |&byte: &u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    let plain = rest.iter().position(special).unwrap_or(rest.len());
+    text.len() - rest.len() + plain
+}
+
+/// The same of eight bytes, the first one lowest.
+#[inline]
+pub fn of_word(word: u64) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // Sets the high bit of each byte that is less than `than`. A borrow may set those of bytes
+    // after it too, never of one before, and only the first counts.
+    let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & HIGH;
+    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    let special = less(word, b' ') | equal(b'"') | equal(b'\\');
+    (special.trailing_zeros() / 8) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_in_each_place_is_told() {
+        for length in 0..20 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'a'; length];
+                    text[at] = byte;
+                    let special = matches!(byte, ..b' ' | b'"' | b'\\');
+                    let expected = if special { at } else { length };
+                    assert_eq!(super::length(&text), expected, "{byte} at {at} of {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_several_counts() {
+        assert_eq!(length(b"abc\x1f\0\"\\ and more"), 3);
+        assert_eq!(of_word(u64::from_le_bytes(*b"abcde\"\"\"")), 5);
+        assert_eq!(of_word(u64::from_le_bytes([0xff; 8])), 8);
+    }
+
+    #[test]
+    fn its_neighbours_hide_no_byte() {
+        for byte in 0..=u8::MAX {
+            for at in 0..8 {
+                let mut word = *b"\x80 z!\xff#[]";
+                word[at] = byte;
+                let special = matches!(byte, b'"' | b'\\' | ..b' ');
+                let expected = if special { at } else { 8 };
+                assert_eq!(of_word(u64::from_le_bytes(word)), expected, "{word:?}");
+            }
+        }
+    }
+}
