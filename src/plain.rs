@@ -1,4 +1,4 @@
-//! How much of a JSON string stands for itself, eight bytes at a time.
+//! What of a JSON string stands for itself, eight bytes at a time.
 
 /// How many of the first bytes are neither quotes nor backslashes nor control characters.
 pub fn length(text: &[u8]) -> usize {
@@ -26,6 +26,27 @@ pub fn of_word(word: u64) -> usize {
     let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
     let special = less(word, b' ') | equal(b'"') | equal(b'\\');
     (special.trailing_zeros() / 8) as usize
+}
+
+/// A bit for each of the first 64 bytes, set where it does not stand for itself.
+#[inline]
+pub fn mask<const N: usize>(text: &[u8; N]) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    const HIGH: u64 = !LOW;
+    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().take(8).rev().fold(0, |mask, &word| {
+        let word = u64::from_le_bytes(word);
+        let low = word & LOW;
+        // Sums of seven bits each, so that none carries into the next byte.
+        let no_control = low + each(0x80 - b' ');
+        let no_quote = (low ^ each(b'"')) + LOW;
+        let no_backslash = (low ^ each(b'\\')) + LOW;
+        let plain = (no_control & no_quote & no_backslash) | word;
+        let special = !plain & HIGH;
+        // Puts the eight high bits side by side.
+        mask << 8 | (special >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    })
 }
 
 #[cfg(test)]
@@ -64,6 +85,27 @@ mod tests {
                 let expected = if special { at } else { 8 };
                 assert_eq!(of_word(u64::from_le_bytes(word)), expected, "{word:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_mask_has_a_bit_for_each_special_byte() {
+        let mut text = [0; 64];
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..2_000 {
+            text.fill_with(|| {
+                random
+                    .choice([
+                        0, 0x1f, b' ', b'!', b'"', b'#', b'\\', 0x7f, 0x80, 0xa2, 0xdc, 0xff,
+                    ])
+                    .unwrap()
+            });
+            let expected = (0..64).filter(|&at| matches!(text[at], ..b' ' | b'"' | b'\\'));
+            assert_eq!(
+                mask(&text),
+                expected.fold(0, |mask, at| mask | 1 << at),
+                "{text:?}"
+            );
         }
     }
 }

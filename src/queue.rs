@@ -1,6 +1,7 @@
 //! The delivery contract, in our own words and types.
 
 mod acknowledger;
+mod agent;
 mod answer;
 mod check;
 mod client;

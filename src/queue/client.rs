@@ -10,6 +10,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder;
 
+use super::agent::UserAgent;
 use super::http;
 use crate::config::QueueConfig;
 
@@ -51,4 +52,5 @@ pub fn settings(
     Builder::from(shared)
         .retry_config(retries)
         .timeout_config(timeouts)
+        .interceptor(UserAgent)
 }

@@ -314,6 +314,24 @@ async fn credentials_that_have_expired_are_named_so_in_readiness() {
     is_told(&worker, "temporary keys in the environment").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_to_the_queue_name_this_program_and_its_version() {
+    let stand = Stand::start().await;
+    let worker = stand.worker().start().await;
+    stand.applies("acme", 1, SOON).await;
+    stand.queue.wait_empty(SOON).await;
+    drop(worker);
+    for action in ["ReceiveMessage", "DeleteMessageBatch", "GetQueueAttributes"] {
+        let calls = stand.calls.requests(action);
+        assert!(!calls.is_empty(), "{action}");
+        for call in calls {
+            let agent = concat!("entitlement-sync/", env!("CARGO_PKG_VERSION"));
+            assert_eq!(call.header("user-agent"), agent, "{action}");
+            assert_eq!(call.header("x-amz-user-agent"), "", "{action}");
+        }
+    }
+}
+
 /// Plain http: for STS and the queue the proxy gets the whole URL.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_goes_by_the_proxy_but_for_what_is_excepted() {
