@@ -9,7 +9,9 @@ WORKDIR /build
 
 # Static, so that the final image needs no libc; names that tell generic functions apart, for order.ld to go by. An
 # explicit target keeps the flags away from build scripts and procedural macros, which cannot be linked statically.
+# Optimised as a whole, which takes longer than everyday builds should, and saves three percent of CPU.
 ENV RUSTFLAGS="-C target-feature=+crt-static -C symbol-mangling-version=v0" \
+    CARGO_PROFILE_RELEASE_LTO=fat \
     CARGO_INCREMENTAL=0
 
 # The dependencies alone, with empty programs where the manifest names sources: this layer is built

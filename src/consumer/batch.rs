@@ -119,7 +119,11 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     fn take(&mut self, received: Vec<Delivery>, reserved: Reserved) {
         self.in_flight.add(received.len());
-        self.waiting.append(&mut received.into());
+        let mut received = VecDeque::from(received);
+        match self.waiting.is_empty() {
+            true => self.waiting = received,
+            false => self.waiting.append(&mut received),
+        }
         self._reserved.push(reserved);
     }
 
