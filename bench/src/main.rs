@@ -121,7 +121,7 @@ impl Plan {
                         // Two processes are of use where the queue's distance is the limit, and
                         // Python is there for comparison, not to be tuned.
                         let left_out = match kind {
-                            Kind::OursTwice => round_trip == 0 || consumers != 10 || batch == 1,
+                            Kind::OursTwice => round_trip == 0 || consumers > 10 || batch == 1,
                             Kind::Python => consumers != 10 || batch == 1,
                             _ => false,
                         };

@@ -12,6 +12,10 @@ use crate::process::Usage;
 use crate::servers::Counts;
 use bench::mix::CUSTOMERS;
 
+/// Of so few messages, one more or less would tell: the window gets longer, up to so many times.
+const FEW: u64 = 100;
+const LONGEST: f64 = 4.0;
+
 /// How much there is of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scale {
@@ -114,7 +118,9 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(20));
             let now = sample(self)?;
             let dry = now.1.left < (total / 50) as u64;
-            if dry || now.0.duration_since(first.0) >= self.window {
+            let windows = now.0.duration_since(first.0).as_secs_f64() / self.window.as_secs_f64();
+            let few = now.1.deleted - first.1.deleted < FEW;
+            if dry || windows >= LONGEST || windows >= 1.0 && !few {
                 break now;
             }
         };

@@ -121,12 +121,13 @@ impl Results {
     }
 
     fn two_processes(&self, out: &mut String) -> Result<()> {
-        for &round_trip in self.round_trips.keys() {
-            let key = |kind| (round_trip, 10, 10, kind);
+        for (round_trip, consumers, batch, _) in self.of_ours() {
+            let key = |kind| (round_trip, consumers, batch, kind);
             let of = |kind| self.median(key(kind), |it| it.per_second);
             if let Some((two, one)) = of(Kind::OursTwice).zip(of(Kind::Ours)) {
-                let aim =
-                    format!("{round_trip} ms: two processes at least 1.9 times as fast as one");
+                let aim = format!(
+                    "{round_trip} ms, {consumers} consumers, batch {batch}: two processes at least 1.9 times as fast as one"
+                );
                 let verdict = self.judge(two >= 1.9 * one, key(Kind::OursTwice));
                 row(out, &aim, &format!("{:.2} times", two / one), verdict)?;
             }
