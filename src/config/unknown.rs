@@ -18,6 +18,9 @@ const OURS: [&str; 9] = [
 /// Near to ours, and read by the AWS SDK or by [`net`](super::net): IRSA sets the first.
 const THEIRS: [&str; 3] = ["AWS_ROLE_ARN", "ALL_PROXY", "SSL_CERT_DIR"];
 
+/// So many letters wrong, missing or too many.
+const TYPO: usize = 2;
+
 pub fn warnings(environment: &[(String, String)]) -> Vec<String> {
     let mut names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -29,23 +32,22 @@ fn warning(name: &str) -> Option<String> {
     if is_known || THEIRS.contains(&name) || injected_by_kubernetes(name) {
         return None;
     }
+    let looks_like_ours = OURS.iter().any(|start| name.starts_with(start));
     let nearest = VARIABLES
         .iter()
-        .map(|variable| {
-            (
-                strsim::damerau_levenshtein(name, variable.name),
-                variable.name,
-            )
-        })
+        .map(|variable| variable.name)
+        // There may be hundreds of names in an environment, and most are like none of ours.
+        .filter(|ours| looks_like_ours || ours.len().abs_diff(name.len()) <= TYPO)
+        .map(|ours| (strsim::damerau_levenshtein(name, ours), ours))
         .min()?;
-    let is_typo = nearest.0 <= 2 && name.len() > 5;
+    let is_typo = nearest.0 <= TYPO && name.len() > 5;
     if is_typo {
         return Some(format!(
             "{name} is not a variable of this service: did you mean {}?",
             nearest.1
         ));
     }
-    OURS.iter().any(|start| name.starts_with(start)).then(|| {
+    looks_like_ours.then(|| {
         format!(
             "{name} is not a variable of this service and has no effect; the nearest is {}",
             nearest.1

@@ -25,10 +25,13 @@ const QUESTION: Duration = Duration::from_millis(1_000);
 
 /// Begins to connect to the primary and never gives up; never waits.
 pub fn connect(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Client> {
+    // For ever: a finite number would leave a dead client behind. fred waits before it connects at
+    // all, so the shortest pause is part of every start.
+    let mut policy = ReconnectPolicy::new_exponential(0, 5, 800, 2);
+    policy.set_jitter(10);
     let client = builder(redis, at, &redis.login)?
         .with_config(|config| config.database = database(redis))
-        // For ever: a finite number would leave a dead client behind.
-        .set_policy(ReconnectPolicy::new_exponential(0, 50, 800, 2))
+        .set_policy(policy)
         .build()?;
     // The task runs until the client quits; while it does, it reconnects.
     drop(client.connect());
