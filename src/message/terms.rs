@@ -14,7 +14,7 @@ pub struct Number<'a>(Cow<'a, str>);
 impl Number<'_> {
     pub const ZERO: Number<'static> = Number(Cow::Borrowed("0"));
 
-    /// `None` for zero.
+    /// `None` for zero, and for what JSON cannot write.
     pub fn finite(number: f64) -> Option<Number<'static>> {
         let number = serde_json::Number::from_f64(number).filter(|_| number != 0.0)?;
         Some(Number(number.to_string().into()))
@@ -97,3 +97,22 @@ macro_rules! by_name {
 }
 by_name!(FeatureType: Boolean, Number, Enum);
 by_name!(MeterType: None, Fluctuating, Incremental);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_with_its_value() {
+        for number in [1.9e12, 1_900_000_000_000.5, -1.0, 1e300, 1e-7] {
+            let written = Number::finite(number).unwrap();
+            assert_eq!(
+                serde_json::from_str::<f64>(written.as_str()).unwrap(),
+                number
+            );
+        }
+        for none in [0.0, -0.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(Number::finite(none), None, "{none}");
+        }
+    }
+}
