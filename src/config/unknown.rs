@@ -63,3 +63,19 @@ fn injected_by_kubernetes(name: &str) -> bool {
             .split_once("_PORT_")
             .is_some_and(|(_, rest)| rest.contains("_TCP") || rest.contains("_UDP"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_letters_too_many_or_missing_are_a_typo_and_three_are_none() {
+        for typo in ["LOG_LEVELLS", "LOG_LEV", "LOG_LEBLE"] {
+            let said = warning(typo).unwrap_or_default();
+            assert!(said.ends_with("did you mean LOG_LEVEL?"), "{typo}: {said}");
+        }
+        for none in ["LOG_LEVEL", "LOG_LEVELLED", "LOG_LE", "HOME", "PATH"] {
+            assert_eq!(warning(none), None, "{none}");
+        }
+    }
+}
