@@ -16,37 +16,32 @@ pub fn length(text: &[u8]) -> usize {
 }
 
 /// The same of eight bytes, the first one lowest.
-#[inline]
-pub fn of_word(word: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // Sets the high bit of each byte that is less than `than`. A borrow may set those of bytes
-    // after it too, never of one before, and only the first counts.
-    let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & HIGH;
-    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
-    let special = less(word, b' ') | equal(b'"') | equal(b'\\');
-    (special.trailing_zeros() / 8) as usize
+fn of_word(word: u64) -> usize {
+    (special(word).trailing_zeros() / 8) as usize
 }
 
 /// A bit for each of the first 64 bytes, set where it does not stand for itself.
 #[inline]
 pub fn mask<const N: usize>(text: &[u8; N]) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    const HIGH: u64 = !LOW;
-    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
     let (words, _) = text.as_chunks::<8>();
     words.iter().take(8).rev().fold(0, |mask, &word| {
-        let word = u64::from_le_bytes(word);
-        let low = word & LOW;
-        // Sums of seven bits each, so that none carries into the next byte.
-        let no_control = low + each(0x80 - b' ');
-        let no_quote = (low ^ each(b'"')) + LOW;
-        let no_backslash = (low ^ each(b'\\')) + LOW;
-        let plain = (no_control & no_quote & no_backslash) | word;
-        let special = !plain & HIGH;
+        let special = special(u64::from_le_bytes(word));
         // Puts the eight high bits side by side.
         mask << 8 | (special >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
     })
+}
+
+/// The high bit of each byte that does not stand for itself.
+#[inline]
+fn special(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
+    let low = word & LOW;
+    // Sums of seven bits each, so that none carries into the next byte.
+    let no_control = low + each(0x80 - b' ');
+    let no_quote = (low ^ each(b'"')) + LOW;
+    let no_backslash = (low ^ each(b'\\')) + LOW;
+    !((no_control & no_quote & no_backslash) | word) & !LOW
 }
 
 #[cfg(test)]

@@ -79,7 +79,6 @@ fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid>
             .map(|Text(text)| text)
             .collect(),
         valid_until: match wire.valid_until {
-            // Of the same value as it came: a reader compares it and nothing else.
             Some(Time::Number(number)) => Number::finite(number),
             Some(Time::Millis(millis)) => (millis != 0).then(|| Number::from(millis)),
             time => Time::known(time.as_ref(), "validUntil")?.map(Number::from),

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
@@ -17,20 +16,20 @@ use super::{Invalid, Millis};
 pub enum Time<'a> {
     Text(Cow<'a, str>),
     Millis(Millis),
-    /// With a fraction, or beyond all times.
+    /// With a fraction or a sign, or beyond all times.
     Number(f64),
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Time<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TimeVisitor(PhantomData))
+        deserializer.deserialize_any(TimeVisitor)
     }
 }
 
-struct TimeVisitor<'a>(PhantomData<&'a ()>);
+struct TimeVisitor;
 
-impl<'de: 'a, 'a> Visitor<'de> for TimeVisitor<'a> {
-    type Value = Time<'a>;
+impl<'de> Visitor<'de> for TimeVisitor {
+    type Value = Time<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ISO 8601 or epoch milliseconds")
