@@ -41,7 +41,7 @@ fn planned(keys: &Keys, corpus: &[String], attributes: &Attributes) -> Vec<Step>
     for body in corpus {
         let opened = open(body, attributes).expect("the corpus is valid");
         let change = opened.change(attributes.sent).expect("the corpus is valid");
-        steps.extend(plan::steps(keys, &change));
+        steps.extend(plan::steps(keys, &change, plan::Rules::default()));
     }
     steps
 }
@@ -84,7 +84,11 @@ fn plan_steps(bencher: Bencher<'_, '_>) {
     let keys = Keys::new("production");
     bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
         for change in &changes {
-            drop(black_box(plan::steps(&keys, change)));
+            drop(black_box(plan::steps(
+                &keys,
+                change,
+                plan::Rules::default(),
+            )));
         }
     });
 }

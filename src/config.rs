@@ -25,6 +25,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::plan::Rules;
 use read::Reader;
 use variables::Raw;
 
@@ -55,6 +56,7 @@ pub struct WriteConfig {
     pub ttl_secs: Option<u32>,
     /// Entitlements of customers that are not cached are not written.
     pub update_if_exists: bool,
+    pub rules: Rules,
     pub lock_retries: u32,
 }
 
@@ -185,14 +187,24 @@ impl Config {
                 "KEYS_TTL_IN_SECS={ttl} is over a year; the unit is seconds, not milliseconds"
             ));
         }
+        let policy = read.one_of(
+            "CACHE_UPDATE_POLICY",
+            raw.cache_update_policy,
+            &["UPSERT", "UPDATE_IF_EXISTS", "INVALIDATE"],
+        );
+        let credits = read.one_of(
+            "CREDIT_ENTITLEMENTS",
+            raw.credit_entitlements,
+            &["invalidate", "omit"],
+        );
         let writes = WriteConfig {
             prefix,
             ttl_secs: u32::try_from(ttl).ok(),
-            update_if_exists: read.one_of(
-                "CACHE_UPDATE_POLICY",
-                raw.cache_update_policy,
-                &["UPSERT", "UPDATE_IF_EXISTS"],
-            ) == Some(1),
+            update_if_exists: policy == Some(1),
+            rules: Rules {
+                invalidate: policy == Some(2),
+                omit_credits: credits == Some(1),
+            },
             lock_retries: read.number(
                 "CACHE_LOCK_RETRY_COUNT",
                 raw.cache_lock_retry_count,

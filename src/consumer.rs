@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{ConsumerView, Health, Polling, State};
-use crate::keys::Keys;
 use crate::metrics::{Metrics, Operation};
+use crate::plan::Planner;
 use crate::queue::{Acknowledger, Delivery, Queue, QueueError, Settings};
 use crate::store::Store;
 use crate::telemetry::Traces;
@@ -49,7 +49,7 @@ pub const LARGE_AT_ONCE: usize = 2;
 pub struct Shared<Q> {
     pub queue: Arc<Q>,
     pub store: Store,
-    pub keys: Keys,
+    pub planner: Planner,
     pub acknowledger: Acknowledger,
     pub budget: Budget,
     /// Permits of those whose large bodies are planned right now.

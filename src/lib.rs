@@ -54,6 +54,7 @@ use edge::Edge;
 use health::Health;
 use keys::Keys;
 use metrics::{Metrics, Operation, Scrape};
+use plan::Planner;
 use queue::{Acknowledger, Queue, Settings, SqsQueue};
 use status::Observer;
 use store::Store;
@@ -154,7 +155,11 @@ pub async fn run(
     let shared = Arc::new(Shared {
         queue,
         store: store.clone(),
-        keys,
+        planner: Planner {
+            keys,
+            rules: config.writes.rules,
+            ttl_secs: config.writes.ttl_secs,
+        },
         acknowledger,
         budget: Budget::new(config.queue.max_inflight_bytes, memory_limit(), &metrics),
         large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),

@@ -30,6 +30,8 @@ pub enum StateChange<'a> {
     SetCustomer {
         owner: Entity<'a>,
         entitlements: Vec<Entitlement<'a>>,
+        /// The credit entitlements of the list, which the layout of entitlements cannot hold.
+        credits: Vec<Credit<'a>>,
         access_denied_reason: Option<Cow<'a, str>>,
         at: Millis,
     },
@@ -119,6 +121,17 @@ pub struct Entitlement<'a> {
     pub usage: Usage<'a>,
     pub period_anchor: Option<Millis>,
     /// When the usage was true, where the message says so.
+    pub usage_at: Option<Millis>,
+    /// Whether the message has the current usage or its time; if not, `usage` holds an assumed 0.
+    pub usage_is_known: bool,
+}
+
+/// One credit entitlement of a list.
+#[derive(Debug, PartialEq)]
+pub struct Credit<'a> {
+    pub currency: Option<Cow<'a, str>>,
+    /// What was consumed, where the message says so.
+    pub usage: Option<Usage<'a>>,
     pub usage_at: Option<Millis>,
 }
 

@@ -28,17 +28,21 @@ pub enum Outcome {
     Applied,
     Stale,
     Skipped,
+    Expired,
     Ignored,
+    Unrecognised,
     Invalid,
     Failed,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Applied,
         Self::Stale,
         Self::Skipped,
+        Self::Expired,
         Self::Ignored,
+        Self::Unrecognised,
         Self::Invalid,
         Self::Failed,
     ];
@@ -48,7 +52,9 @@ impl Outcome {
             Self::Applied => "applied",
             Self::Stale => "stale",
             Self::Skipped => "skipped",
+            Self::Expired => "expired",
             Self::Ignored => "ignored",
+            Self::Unrecognised => "unrecognised",
             Self::Invalid => "invalid",
             Self::Failed => "failed",
         }

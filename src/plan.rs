@@ -11,7 +11,7 @@ pub use coalesce::coalesce;
 pub use predict::{Fate, ItemFate};
 
 use crate::keys::{Keys, Owner};
-use crate::message::{Metered, Millis, StateChange};
+use crate::message::{Credit, Metered, Millis, StateChange};
 
 /// What is done to one owner in one atomic step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +43,82 @@ pub struct Item {
     pub key: String,
     pub at: Millis,
     pub value: String,
+    pub condition: Condition,
 }
 
-/// The steps of one change, one for each owner it concerns.
-pub fn steps(keys: &Keys, change: &StateChange<'_>) -> Vec<Step> {
+/// What must hold of the stored state for an item to be written, beside the owner's tombstone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// No newer state is stored.
+    #[default]
+    NotOlder,
+    /// Neither a value nor a timestamp is stored.
+    Absent,
+    /// A timestamp is stored, and it is not newer.
+    Present,
+}
+
+/// Restricts steps of a message that was sent longer ago than the keys live: where no timestamp is
+/// stored, the order of states is unknown, so nothing is written. Purges are not restricted.
+pub fn restrict_to_stored(steps: &mut [Step]) {
+    for step in steps {
+        if !matches!(step.action, Action::Purge) {
+            step.items
+                .retain(|item| item.condition != Condition::Absent);
+            for item in &mut step.items {
+                item.condition = Condition::Present;
+            }
+        }
+    }
+}
+
+/// How entitlements are written, as configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// `CACHE_UPDATE_POLICY=INVALIDATE`: entitlements are not written; their owner is purged.
+    pub invalidate: bool,
+    /// `CREDIT_ENTITLEMENTS=omit`: lists with credit entitlements are written without them.
+    pub omit_credits: bool,
+}
+
+/// Plans the messages of one environment, as configured.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    pub keys: Keys,
+    pub rules: Rules,
+    /// Seconds that keys live; `None` where they do not expire.
+    pub ttl_secs: Option<u32>,
+}
+
+impl Planner {
+    /// The steps of a change whose message was sent at `sent`, if that is known.
+    pub fn steps(&self, change: &StateChange<'_>, sent: Option<Millis>, now: Millis) -> Vec<Step> {
+        let mut steps = steps(&self.keys, change, self.rules);
+        let lives = self.ttl_secs.map(|secs| u64::from(secs) * 1000);
+        if let (Some(sent), Some(lives)) = (sent, lives)
+            && sent.saturating_add(lives) < now
+        {
+            restrict_to_stored(&mut steps);
+        }
+        steps
+    }
+}
+
+/// The steps of one change, in the order in which they are to be applied.
+pub fn steps(keys: &Keys, change: &StateChange<'_>, rules: Rules) -> Vec<Step> {
     match change {
+        StateChange::SetCustomer {
+            owner, credits, at, ..
+        } if rules.invalidate || !(rules.omit_credits || credits.is_empty()) => {
+            let owner = owner.as_owner();
+            let mut steps = vec![purge(keys, owner, *at)];
+            steps.extend(credits_step(keys, owner, credits, *at));
+            steps
+        }
         StateChange::SetCustomer {
             owner,
             entitlements,
+            credits,
             access_denied_reason,
             at,
         } => {
@@ -61,11 +129,13 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>) -> Vec<Step> {
                 key: keys.entitlements(owner),
                 at: *at,
                 value: value::entitlements(&each),
+                condition: Condition::NotOlder,
             });
             items.push(Item {
                 key: keys.metadata(owner),
                 at: *at,
                 value: value::metadata(access_denied_reason.as_deref()),
+                condition: Condition::NotOlder,
             });
             for entitlement in each {
                 let Some(feature) = entitlement.feature.as_ref().filter(|it| it.is_metered())
@@ -78,9 +148,15 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>) -> Vec<Step> {
                     // protects a newer usage.
                     at: entitlement.usage_at.unwrap_or(*at),
                     value: value::usage(&entitlement.usage),
+                    condition: match entitlement.usage_is_known {
+                        true => Condition::NotOlder,
+                        false => Condition::Absent,
+                    },
                 });
             }
-            vec![step(keys, owner, Action::SetCustomer, *at, items)]
+            let mut steps = vec![step(keys, owner, Action::SetCustomer, *at, items)];
+            steps.extend(credits_step(keys, owner, credits, *at));
+            steps
         }
         StateChange::UpdateUsage {
             owner,
@@ -96,6 +172,7 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>) -> Vec<Step> {
                 },
                 at: *at,
                 value: value::usage(usage),
+                condition: Condition::NotOlder,
             };
             let customer = keys.entitlements(owner);
             vec![step(
@@ -108,20 +185,42 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>) -> Vec<Step> {
         }
         StateChange::Purge { owners, at } => owners
             .iter()
-            .map(|owner| {
-                let owner = owner.as_owner();
-                let items = [keys.entitlements(owner), keys.metadata(owner)]
-                    .map(|key| Item {
-                        key,
-                        at: *at,
-                        value: String::new(),
-                    })
-                    .into();
-                step(keys, owner, Action::Purge, *at, items)
-            })
+            .map(|owner| purge(keys, owner.as_owner(), *at))
             .collect(),
         StateChange::Nothing => Vec::new(),
     }
+}
+
+/// Deletes the entitlements and metadata of an owner that are not newer, and leaves a tombstone.
+fn purge(keys: &Keys, owner: Owner<'_>, at: Millis) -> Step {
+    let items = [keys.entitlements(owner), keys.metadata(owner)].map(|key| Item {
+        key,
+        at,
+        value: String::new(),
+        condition: Condition::NotOlder,
+    });
+    step(keys, owner, Action::Purge, at, items.into())
+}
+
+/// Writes the usage of credit entitlements. Unlike a usage message it does not ask whether the
+/// customer is cached: it stands in for the entitlements that the layout cannot hold.
+fn credits_step(keys: &Keys, owner: Owner<'_>, credits: &[Credit<'_>], at: Millis) -> Option<Step> {
+    let mut items: Vec<Item> = Vec::new();
+    for credit in credits {
+        let (Some(currency), Some(usage)) = (&credit.currency, &credit.usage) else {
+            continue;
+        };
+        let item = Item {
+            key: keys.credit_usage(owner, currency),
+            at: credit.usage_at.unwrap_or(at),
+            value: value::usage(usage),
+            condition: Condition::NotOlder,
+        };
+        // A currency that is listed twice counts as it is listed last.
+        items.retain(|other| other.key != item.key);
+        items.push(item);
+    }
+    (!items.is_empty()).then(|| step(keys, owner, Action::SetCustomer, at, items))
 }
 
 fn step(keys: &Keys, owner: Owner<'_>, action: Action, at: Millis, items: Vec<Item>) -> Step {

@@ -89,6 +89,7 @@ mod tests {
     use crate::health::Health;
     use crate::keys::Keys;
     use crate::metrics::Metrics;
+    use crate::plan::Planner;
     use crate::queue::{Acknowledger, Delivery, QueueError, Refused, Settings};
     use crate::store::Store;
     use crate::telemetry::Traces;
@@ -138,7 +139,11 @@ mod tests {
             store: Store::unconnected(metrics.clone(), health.clone()),
             acknowledger: Acknowledger::start(queue.clone(), metrics.clone(), 1, false).0,
             queue,
-            keys: Keys::new("p"),
+            planner: Planner {
+                keys: Keys::new("p"),
+                rules: Default::default(),
+                ttl_secs: None,
+            },
             budget: Budget::new(None, None, &metrics),
             large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
             health,

@@ -70,6 +70,7 @@ impl Store {
             prefix: "p".into(),
             ttl_secs: Some(1),
             update_if_exists: false,
+            rules: Default::default(),
             lock_retries: 0,
         };
         let link = Link::to(Client::default());

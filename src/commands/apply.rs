@@ -60,7 +60,7 @@ struct Line {
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let text = messages::read(&arguments.file)?;
     let config = session::configuration(&[Uses::Redis])?;
-    let keys = session::keys(&config);
+    let planner = session::planner(&config);
     let redis = session::redis(&config).await?;
     let attributes = arguments.beside.attributes();
     let mut picture = Picture::new(redis.clone(), &config.writes);
@@ -72,7 +72,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let mut failure = None;
     let json = arguments.format.is_json();
     for given in messages::split(&text) {
-        let (kind, outcome) = match understand(given.body, &attributes, &keys) {
+        let (kind, outcome) = match understand(given.body, &attributes, &planner) {
             Err((kind, reason)) => (kind, Outcome::of("invalid", Some(reason.to_string()))),
             Ok(understood) if understood.steps.is_empty() => {
                 (Some(understood.kind), Outcome::of("ignored", None))

@@ -40,12 +40,12 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let text = messages::read(&arguments.file)?;
     let (config, mut picture, redis) = look(arguments.no_redis).await?;
-    let keys = session::keys(&config);
+    let planner = session::planner(&config);
     let attributes = arguments.beside.attributes();
     let mut all = Vec::new();
     for given in messages::split(&text) {
         let mut explained = Explained::begin(given);
-        match understand(given.body, &attributes, &keys) {
+        match understand(given.body, &attributes, &planner) {
             Err((kind, reason)) => explained.refuse(kind, &reason),
             Ok(understood) => {
                 explained.understand(&understood, config.writes.ttl_secs);

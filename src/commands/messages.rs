@@ -151,7 +151,7 @@ impl Outcome {
     /// As the worker judges a message by all its steps.
     pub fn judge(steps: impl IntoIterator<Item = Applied>) -> Self {
         let mut outcome = Self::of("stale", None);
-        let (mut skipped, mut locked, mut failed) = (false, false, None);
+        let (mut skipped, mut expired, mut locked, mut failed) = (false, false, false, None);
         for step in steps {
             match step {
                 Applied::Written { written, stale } => {
@@ -159,6 +159,7 @@ impl Outcome {
                     outcome.stale += stale;
                 }
                 Applied::NotCached => skipped = true,
+                Applied::Expired => expired = true,
                 Applied::Locked => locked = true,
                 Applied::Failed(error) => failed = Some(error.to_string()),
             }
@@ -171,6 +172,10 @@ impl Outcome {
             outcome.reason = failed;
         } else if outcome.written > 0 {
             outcome.word = "applied";
+        } else if expired && outcome.stale == 0 {
+            outcome.word = "expired";
+            outcome.reason =
+                Some("sent longer ago than the keys live, and nothing is stored".into());
         } else if skipped && outcome.stale == 0 {
             outcome.word = "skipped";
             outcome.reason = Some("the customer is not cached".into());

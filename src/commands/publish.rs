@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use entitlement_sync::config::{QueueConfig, Uses};
 use entitlement_sync::edge::Edge;
+use entitlement_sync::keys::Keys;
 use entitlement_sync::message::Attributes;
+use entitlement_sync::plan::{Planner, Rules};
 use entitlement_sync::queue::{Outgoing, QueueError, Sender, credentials};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -202,8 +204,12 @@ fn group_of(body: &str, attributes: &[(String, String)]) -> Option<String> {
         kind: kind.map(|(_, value)| value.clone()),
         sent: None,
     };
-    let keys = entitlement_sync::keys::Keys::new("");
-    let customer = understand(body, &attributes, &keys).ok()?.customer?;
+    let planner = Planner {
+        keys: Keys::new(""),
+        rules: Rules::default(),
+        ttl_secs: None,
+    };
+    let customer = understand(body, &attributes, &planner).ok()?.customer?;
     let fits = customer.len() <= 128 && customer.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then_some(customer)
 }

@@ -165,7 +165,7 @@ async fn purge(
         owners: owners.iter().map(entity).collect(),
         at,
     };
-    let steps = plan::steps(keys, &change);
+    let steps = plan::steps(keys, &change, plan::Rules::default());
     let stored = stored(redis, &steps).await?;
     let outcomes = if dry_run {
         stored.iter().map(|stored| stored.would(at)).collect()
@@ -245,7 +245,9 @@ async fn apply(
             Applied::Locked => Ok(Outcome::Locked),
             Applied::Written { stale: 1.., .. } => Ok(Outcome::Newer),
             Applied::Written { .. } if stored.is_there => Ok(Outcome::Purged),
-            Applied::Written { .. } | Applied::NotCached => Ok(Outcome::NotThere),
+            Applied::Written { .. } | Applied::NotCached | Applied::Expired => {
+                Ok(Outcome::NotThere)
+            }
             Applied::Failed(error) => Err(error),
         })
         .collect()

@@ -4,6 +4,7 @@ use anyhow::Context;
 use entitlement_sync::config::{self, Config, Uses};
 use entitlement_sync::edge::Edge;
 use entitlement_sync::keys::Keys;
+use entitlement_sync::plan::Planner;
 use entitlement_sync::queue::{self, QueueError, QueueErrorKind, SqsQueue};
 use entitlement_sync::store::{Direct, StoreError};
 
@@ -28,6 +29,15 @@ pub fn configuration_of(
 
 pub fn keys(config: &Config) -> Keys {
     Keys::new(&config.writes.prefix)
+}
+
+/// Plans messages as the worker does.
+pub fn planner(config: &Config) -> Planner {
+    Planner {
+        keys: keys(config),
+        rules: config.writes.rules,
+        ttl_secs: config.writes.ttl_secs,
+    }
 }
 
 /// A connection to Redis.

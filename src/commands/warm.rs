@@ -222,7 +222,9 @@ async fn load(
     };
     match applied.into_iter().next() {
         Some(Applied::Written { written: 1.., .. }) => {}
-        Some(Applied::Written { .. } | Applied::NotCached) => return Came::Stale,
+        Some(Applied::Written { .. } | Applied::NotCached | Applied::Expired) => {
+            return Came::Stale;
+        }
         Some(Applied::Failed(error)) => return Came::Trouble(Trouble::Failed(error.to_string())),
         Some(Applied::Locked) | None => {
             let locked = "an SDK holds its lock on the customer";

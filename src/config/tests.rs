@@ -281,7 +281,7 @@ fn every_bad_value_is_named_with_what_to_write_instead() {
         (
             "CACHE_UPDATE_POLICY",
             "ALWAYS",
-            "UPSERT or UPDATE_IF_EXISTS",
+            "UPSERT or UPDATE_IF_EXISTS or INVALIDATE",
         ),
         ("CACHE_LOCK_RETRY_COUNT", "-1", "from 0"),
         ("CONSUMERS", "0", "from 1 to 1000"),

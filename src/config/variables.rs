@@ -143,7 +143,9 @@ variables! {
     keys_ttl_in_secs "KEYS_TTL_IN_SECS" Default("604800") plain "604800"
         "Seconds that keys live after each write; negative: for ever.";
     cache_update_policy "CACHE_UPDATE_POLICY" Default("UPSERT") plain "UPSERT"
-        "UPDATE_IF_EXISTS writes entitlements only of customers that are cached already.";
+        "UPSERT writes entitlements; UPDATE_IF_EXISTS, only of customers that are cached already; INVALIDATE removes the customer, so that readers load it afresh.";
+    credit_entitlements "CREDIT_ENTITLEMENTS" Default("invalidate") plain "invalidate"
+        "What a list with credit entitlements does: invalidate removes the customer, as INVALIDATE does; omit writes the list without them, where all readers are SDK 3.x.";
     cache_lock_retry_count "CACHE_LOCK_RETRY_COUNT" Default("240") plain "240"
         "How often a message whose customer is locked by an SDK is tried again before it goes back to the queue.";
     batch_size "BATCH_SIZE" Default("1") plain "1"

@@ -255,7 +255,11 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             .map_err(|reason| (kind, reason))?;
         let steps = match change {
             StateChange::Nothing => None,
-            change => Some(plan::steps(&self.shared.keys, &change)),
+            change => Some(self.shared.planner.steps(
+                &change,
+                delivery.attributes.sent,
+                judge::now_ms(),
+            )),
         };
         let trace_id = opened.trace_id.or_else(|| delivery.trace_header.clone());
         Ok((kind, trace_id, steps))

@@ -115,6 +115,7 @@ fn set_customer<'a, P>(
     let change = StateChange::SetCustomer {
         owner,
         entitlements,
+        credits: Vec::new(),
         access_denied_reason: filled(event.access_denied_reason),
         at,
     };

@@ -59,6 +59,7 @@ fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid>
     let reset_configuration = wire
         .reset_period_configuration
         .and_then(|configuration| reset_configuration(configuration, reset_period.as_deref()));
+    let usage_is_known = wire.current_usage.is_some() || wire.usage_updated_at.is_some();
     let usage = usage(
         wire.current_usage.unwrap_or(Number::ZERO),
         wire.usage_period_start,
@@ -95,6 +96,7 @@ fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid>
             Some(time) => Some(time.required("usageUpdatedAt")?),
             None => None,
         },
+        usage_is_known,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Action, Step};
+use super::{Action, Condition, Step};
 
 /// Drops every item that another item of the same kind and key supersedes, so that Redis is written
 /// once, and returns how many. What remains leaves Redis exactly as all of them in order would.
@@ -39,7 +39,7 @@ pub fn coalesce(steps: &mut [&mut Step], update_if_exists: bool) -> usize {
             Action::UpdateUsage { .. } => false,
         };
         for (at_item, item) in step.items.iter().enumerate() {
-            if item.at == 0 {
+            if item.at == 0 || item.condition != Condition::NotOlder {
                 newest.clear();
                 continue;
             }
@@ -90,6 +90,7 @@ mod tests {
                     key: key.into(),
                     at,
                     value: at.to_string(),
+                    condition: Condition::NotOlder,
                 })
                 .collect(),
         }

@@ -1,9 +1,7 @@
 //! What `store/apply.lua` would do with a step, worked out from what Redis holds. Nothing writes by
 //! it: it explains. A test applies every fixture and holds both against each other.
 
-use std::cmp::Ordering::{Equal, Less};
-
-use super::{Action, Item, Step};
+use super::{Action, Condition, Item, Step};
 use crate::keys;
 
 /// What would become of a step.
@@ -30,6 +28,10 @@ pub enum ItemFate {
     Stale,
     /// The owner was purged later than this was true.
     Purged,
+    /// It is written only where nothing is stored, and something is.
+    Kept,
+    /// The message is older than the keys live, and no timestamp is stored.
+    Expired,
 }
 
 impl Step {
@@ -39,7 +41,12 @@ impl Step {
         if let Action::UpdateUsage { customer } = &self.action {
             guards.push(keys::timestamp(customer));
         }
-        guards.extend(self.items.iter().map(|item| keys::timestamp(&item.key)));
+        for item in &self.items {
+            guards.push(keys::timestamp(&item.key));
+            if item.condition == Condition::Absent {
+                guards.push(item.key.clone());
+            }
+        }
         guards
     }
 
@@ -58,10 +65,8 @@ impl Step {
             Action::Purge => {
                 let at = self.at as f64;
                 let fate = |item| {
-                    // As the script has it: what does not compare at all is not older.
-                    let newer = |it: f64| !matches!(it.partial_cmp(&at), Some(Less | Equal));
                     let stamp = stamp(item).and_then(number);
-                    let stays = self.at != 0 && stamp.is_some_and(newer);
+                    let stays = self.at != 0 && stamp.is_some_and(|it| it > at);
                     match stays {
                         true => ItemFate::Stale,
                         false => ItemFate::Deleted,
@@ -85,14 +90,18 @@ impl Step {
         }
         let purged = self.at > 0 && tombstone.is_some_and(|it| it > self.at as f64);
         let fate = |item: &Item| {
+            let stored_at = stamp(item).and_then(number);
+            let is_stored = || stamp(item).is_some() || stored(&item.key).is_some();
+            match item.condition {
+                Condition::Absent if is_stored() => return ItemFate::Kept,
+                Condition::Present if stored_at.is_none() => return ItemFate::Expired,
+                _ => {}
+            }
             if item.at == 0 {
                 ItemFate::Written
             } else if purged {
                 ItemFate::Purged
-            } else if stamp(item)
-                .and_then(number)
-                .is_some_and(|it| it > item.at as f64)
-            {
+            } else if stored_at.is_some_and(|it| it > item.at as f64) {
                 ItemFate::Stale
             } else {
                 ItemFate::Written
@@ -106,8 +115,12 @@ impl Step {
 }
 
 /// A stored time as Lua's `tonumber` reads it: blanks around it, fractions, exponents and
-/// hexadecimal are numbers, anything else is none.
+/// hexadecimal are numbers, anything else is none; nor is what is not finite.
 fn number(text: &str) -> Option<f64> {
+    lua_number(text).filter(|number| number.is_finite())
+}
+
+fn lua_number(text: &str) -> Option<f64> {
     let text = text.trim_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']);
     let (sign, digits) = match text.strip_prefix(['-', '+']) {
         Some(digits) if text.starts_with('-') => (-1.0, digits),
@@ -143,7 +156,9 @@ mod tests {
             ("-0x10", Some(-16.0)),
             ("-5", Some(-5.0)),
             ("1.5", Some(1.5)),
-            ("inf", Some(f64::INFINITY)),
+            ("inf", None),
+            ("nan", None),
+            ("1e999", None),
             ("", None),
             ("0x", None),
             ("--5", None),

@@ -4,13 +4,16 @@
 -- timestamp keys of its items, then the value keys in the same order.
 -- ARGV: TTL in seconds (0: none), '1' for UPDATE_IF_EXISTS, the tombstone's TTL; then for each step
 -- its action (S, U, P), the number of its items, its own time; for each item its time and value.
+-- A time that begins with 'A' is of an item that is written only where nothing is stored; with 'P',
+-- only where a timestamp is stored.
 --
 -- Answers for each step: the number of items written (tombstone included) plus 65536 for each stale
--- one; -1 LOCKED, -2 not cached; or the text of an error, which concerns that step alone.
+-- one; -1 LOCKED, -2 not cached, -3 expired (nothing written or stale, and no timestamp stored); or
+-- the text of an error, which concerns that step alone.
 -- Times are epoch milliseconds: doubles hold them exactly.
 
 local ttl, if_exists, tombstone_ttl = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[3]
-local LOCKED, NOT_CACHED, STALE = -1, -2, 65536
+local LOCKED, NOT_CACHED, EXPIRED, STALE = -1, -2, -3, 65536
 local CHUNK = 1000 -- unpack is limited by Lua's stack
 
 local function mget(from, to)
@@ -22,6 +25,12 @@ local function mget(from, to)
     end
   end
   return values
+end
+
+-- A stored time; what is not a finite number counts as none.
+local function time_of(text)
+  local time = tonumber(text or '')
+  return time and time - time == 0 and time or nil
 end
 
 local function put(key, value)
@@ -39,12 +48,12 @@ local function step(key, arg, action, count, at)
   if stored[1] then
     return LOCKED
   end
-  local tombstone = tonumber(stored[2] or '')
+  local tombstone = time_of(stored[2])
 
   if action == 'P' then
     local done, marked = 0, 0
     for i = 1, count do
-      local stamp = tonumber(stored[guards + i] or '')
+      local stamp = time_of(stored[guards + i])
       if at == 0 or not stamp or stamp <= at then
         redis.call('DEL', KEYS[values + i], KEYS[stamps + i])
         done = done + 1
@@ -73,17 +82,34 @@ local function step(key, arg, action, count, at)
   -- A customer loaded after a purge may well bring usage from before it: the step as a whole is
   -- older than the tombstone, or none of it is.
   local purged = tombstone and at > 0 and tombstone > at
-  local done = 0
+  local done, stale, expired = 0, 0, 0
   for i = 1, count do
-    local time = ARGV[arg + 2 * (i - 1)]
-    local stamp, now = tonumber(stored[guards + i] or ''), tonumber(time)
-    if now == 0 or not (purged or (stamp and stamp > now)) then
+    local time, allowed = ARGV[arg + 2 * (i - 1)], true
+    local stamp, now = time_of(stored[guards + i]), tonumber(time)
+    if not now then
+      local condition = time:sub(1, 1)
+      time = time:sub(2)
+      now = tonumber(time)
+      if condition == 'A' then
+        allowed = not stored[guards + i] and redis.call('EXISTS', KEYS[values + i]) == 0
+      elseif not stamp then
+        allowed, expired = false, expired + 1
+      end
+    end
+    if not allowed then
+      -- Neither written nor stale.
+    elseif now == 0 or not (purged or (stamp and stamp > now)) then
       put(KEYS[values + i], ARGV[arg + 2 * i - 1])
       put(KEYS[stamps + i], time)
       done = done + 1
+    else
+      stale = stale + 1
     end
   end
-  return done + (count - done) * STALE
+  if expired > 0 and done == 0 and stale == 0 then
+    return EXPIRED
+  end
+  return done + stale * STALE
 end
 
 local answers = {}

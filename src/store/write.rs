@@ -15,7 +15,7 @@ use super::link::Link;
 use super::replicas::Replicas;
 use crate::config::WriteConfig;
 use crate::keys;
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Condition, Step};
 
 /// What became of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Applied {
     Locked,
     /// Nothing of this owner is cached, so nothing was to be written.
     NotCached,
+    /// The message is older than the keys live and no timestamp is stored, so its order is unknown.
+    Expired,
     /// This step failed and its neighbours did not.
     Failed(StoreError),
 }
@@ -167,7 +169,11 @@ impl Writer {
             }
             if !matches!(step.action, Action::Purge) {
                 for item in &step.items {
-                    arguments.number(item.at);
+                    match item.condition {
+                        Condition::NotOlder => arguments.number(item.at),
+                        Condition::Absent => arguments.number(format_args!("A{}", item.at)),
+                        Condition::Present => arguments.number(format_args!("P{}", item.at)),
+                    }
                     arguments.push(&[&item.value]);
                 }
             }
@@ -252,6 +258,7 @@ fn outcome(answer: Value) -> Applied {
     match answer {
         Value::Integer(-1) => Applied::Locked,
         Value::Integer(-2) => Applied::NotCached,
+        Value::Integer(-3) => Applied::Expired,
         Value::Integer(counts @ 0..) => Applied::Written {
             written: u32::try_from(counts % STALE).unwrap_or(u32::MAX),
             stale: u32::try_from(counts / STALE).unwrap_or(u32::MAX),

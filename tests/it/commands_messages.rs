@@ -234,6 +234,8 @@ async fn what_explain_foresees_is_what_apply_does() {
                 };
                 let cli = Cli::new(redis)
                     .env("ENVIRONMENT_PREFIX", prefix)
+                    // The fixtures were "sent" in 2025: longer ago than keys live by default.
+                    .env("KEYS_TTL_IN_SECS", "-1")
                     .env("CACHE_UPDATE_POLICY", policy);
                 let attributes: Vec<String> = fixture
                     .attributes()

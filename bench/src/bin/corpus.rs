@@ -62,6 +62,6 @@ fn planned(
     let opened = message::open(body, attributes)?;
     Ok(match opened.change(attributes.sent)? {
         StateChange::Nothing => Vec::new(),
-        change => plan::steps(keys, &change),
+        change => plan::steps(keys, &change, plan::Rules::default()),
     })
 }

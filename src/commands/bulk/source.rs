@@ -119,7 +119,7 @@ impl Source {
             StateChange::SetCustomer { entitlements, .. } => entitlements.len(),
             _ => 0,
         };
-        let mut steps = plan::steps(&self.keys, &change);
+        let mut steps = plan::steps(&self.keys, &change, plan::Rules::default());
         let Some(mut step) = steps.pop().filter(|_| steps.is_empty()) else {
             return Err(Trouble::Failed("the answer plans nothing".into()));
         };

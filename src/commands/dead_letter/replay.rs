@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::commands::messages::now;
 use entitlement_sync::config::Uses;
-use entitlement_sync::keys::Keys;
-use entitlement_sync::plan::{self, Step};
+use entitlement_sync::plan::{Planner, Step};
 use entitlement_sync::queue::{Resent, SqsQueue};
 use entitlement_sync::store::{Applied, Direct};
 use serde_json::json;
@@ -52,7 +52,7 @@ pub struct Replay {
 
 enum Target {
     Queue(Box<SqsQueue>),
-    Redis(Direct, Keys),
+    Redis(Direct, Planner),
     /// Of a dry run.
     Nowhere,
 }
@@ -107,7 +107,7 @@ impl Replay {
         if self.apply {
             let config = session::configuration(&[Uses::Redis])?;
             let redis = session::redis(&config).await?;
-            return Ok(Target::Redis(redis, session::keys(&config)));
+            return Ok(Target::Redis(redis, session::planner(&config)));
         }
         let config = session::configuration(&[Uses::Queue])?;
         if self.source.queue_url.as_deref() == Some(config.queue.url.as_str()) {
@@ -171,8 +171,8 @@ impl Replay {
                 place.leave_out(message_id.clone());
                 replayed("sent", Some(format!("as message {message_id}")), true)
             }
-            Target::Redis(redis, keys) => {
-                let steps = letter.read(|change| plan::steps(keys, &change));
+            Target::Redis(redis, planner) => {
+                let steps = letter.read(|change| planner.steps(&change, letter.sent_at, now()));
                 let (outcome, detail, is_done) = apply(redis, &steps?).await?;
                 replayed(outcome, detail, is_done)
             }
@@ -258,7 +258,7 @@ async fn apply(
         match applied {
             Applied::Locked => return Ok(("locked", Some("by an SDK: try again".into()), false)),
             Applied::Failed(error) => return Ok(("refused", Some(error.to_string()), false)),
-            Applied::Written { .. } | Applied::NotCached => {}
+            Applied::Written { .. } | Applied::NotCached | Applied::Expired => {}
         }
     }
     let is = |wanted: fn(&Applied) -> bool| applied.iter().any(wanted);

@@ -159,6 +159,13 @@ impl Explained {
                 } => match items.get(place).filter(|_| !is_mark) {
                     Some(ItemFate::Written) => ("written", reason(write, &before_at)),
                     Some(ItemFate::Deleted) => ("deleted", reason(write, &before_at)),
+                    Some(ItemFate::Kept) => {
+                        ("kept", "usage is stored, and the message has none".into())
+                    }
+                    Some(ItemFate::Expired) => (
+                        "expired",
+                        "sent longer ago than the keys live, and nothing is stored".into(),
+                    ),
                     Some(ItemFate::Stale) => ("stale", reason(write, &before_at)),
                     Some(ItemFate::Purged) => {
                         let at = read(foreseen.tombstone.as_deref());

@@ -70,7 +70,7 @@ impl Picture {
             let (value, at) = match fate {
                 ItemFate::Written => (Some(item.value.clone()), Some(item.at.to_string())),
                 ItemFate::Deleted => (None, None),
-                ItemFate::Stale | ItemFate::Purged => continue,
+                ItemFate::Stale | ItemFate::Purged | ItemFate::Kept | ItemFate::Expired => continue,
             };
             self.changed.insert(item.key.clone(), value);
             self.changed.insert(keys::timestamp(&item.key), at);
@@ -91,12 +91,16 @@ pub fn counts(fate: &Fate) -> Applied {
             items,
             leaves_tombstone,
         } => {
-            let done = |fate: &&ItemFate| matches!(fate, ItemFate::Written | ItemFate::Deleted);
-            let written = items.iter().filter(done).count();
+            let of = |wanted: &[ItemFate]| items.iter().filter(|it| wanted.contains(it)).count();
+            let written = of(&[ItemFate::Written, ItemFate::Deleted]);
+            let stale = of(&[ItemFate::Stale, ItemFate::Purged]);
+            if written == 0 && stale == 0 && of(&[ItemFate::Expired]) > 0 {
+                return Applied::Expired;
+            }
             let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
             Applied::Written {
                 written: count(written + usize::from(*leaves_tombstone)),
-                stale: count(items.len() - written),
+                stale: count(stale),
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use entitlement_sync::keys::Keys;
 use entitlement_sync::message::{
     self, Attributes, Invalid, Kind, Metered, Millis, NamedBy, StateChange, TimeSource, Wrapping,
 };
-use entitlement_sync::plan::{self, Item, Step};
+use entitlement_sync::plan::{Item, Planner, Step};
 
 /// A message that can be applied, or asks for nothing.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl Understood {
 pub fn understand(
     body: &str,
     attributes: &Attributes,
-    keys: &Keys,
+    planner: &Planner,
 ) -> Result<Understood, (Option<Kind>, Invalid)> {
     let opened = message::open(body, attributes).map_err(|reason| (None, reason))?;
     let kind = opened.kind;
@@ -75,7 +74,7 @@ pub fn understand(
     {
         for entitlement in entitlements {
             if let Some(feature) = &entitlement.feature {
-                let key = keys.feature_usage(owner.as_owner(), &feature.id);
+                let key = planner.keys.feature_usage(owner.as_owner(), &feature.id);
                 dated.insert(key, entitlement.usage_at.is_some());
             }
         }
@@ -84,7 +83,7 @@ pub fn understand(
         kind,
         asks: summary(&change, kind),
         time: source.map(|source| (at, source)),
-        steps: plan::steps(keys, &change),
+        steps: planner.steps(&change, attributes.sent, super::now()),
         customer: customer(&change),
         dated,
         named_by: opened.named_by,

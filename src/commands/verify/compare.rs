@@ -214,7 +214,7 @@ mod tests {
             "usageLimit":10,"currentUsage":3}]}"#;
         let opened = open(body, &Attributes::default()).unwrap();
         let change = opened.change(None).unwrap();
-        plan::steps(&keys::Keys::new("p"), &change).remove(0)
+        plan::steps(&keys::Keys::new("p"), &change, plan::Rules::default()).remove(0)
     }
 
     /// What Redis holds after the step, and then something of it changed.

@@ -130,6 +130,7 @@ impl<Q: Queue> Batch<'_, Q> {
 fn verdict(applied: impl Iterator<Item = Applied>) -> Verdict {
     let (mut any_written, mut any_stale, mut any_skipped, mut any_locked) =
         (false, false, false, false);
+    let mut any_expired = false;
     let mut rejected = None;
     for step in applied {
         match step {
@@ -138,6 +139,7 @@ fn verdict(applied: impl Iterator<Item = Applied>) -> Verdict {
                 any_stale |= stale > 0;
             }
             Applied::NotCached => any_skipped = true,
+            Applied::Expired => any_expired = true,
             Applied::Locked => any_locked = true,
             Applied::Failed(error) => rejected = Some(error.to_string()),
         }
@@ -146,12 +148,13 @@ fn verdict(applied: impl Iterator<Item = Applied>) -> Verdict {
         _ if any_locked => Verdict::Locked,
         Some(reason) => Verdict::Rejected(reason),
         None if any_written => Verdict::Done(Outcome::Applied),
+        None if any_expired && !any_stale => Verdict::Done(Outcome::Expired),
         None if any_skipped && !any_stale => Verdict::Done(Outcome::Skipped),
         None => Verdict::Done(Outcome::Stale),
     }
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
