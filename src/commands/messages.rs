@@ -8,11 +8,11 @@ pub use understood::{Understood, understand};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use entitlement_sync::message::{self, Attributes, Millis};
+use entitlement_sync::message::{Attributes, Millis};
 use entitlement_sync::store::Applied;
 use serde_json::value::RawValue;
 
-use super::{Failure, NO_INPUT, session};
+use super::{Failure, NO_INPUT, session, when};
 
 /// One message of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Beside {
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = read_attribute)]
     attributes: Vec<(String, String)>,
     /// When the messages were sent, as epoch milliseconds or ISO 8601. It is the time of events that
-    /// have none of their own. Without it: now
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// have none of their own; at most 5 minutes ahead. Without it: now
+    #[arg(long, value_name = "TIME", value_parser = when::written)]
     sent: Option<Millis>,
 }
 
@@ -65,11 +65,6 @@ fn read_attribute(text: &str) -> Result<(String, String), String> {
         "type" | "eventType" => Ok((name, value)),
         _ => Err("the worker reads no attributes but type and eventType".into()),
     }
-}
-
-fn time(text: &str) -> Result<Millis, String> {
-    let time = message::read_time(text.trim());
-    time.ok_or_else(|| "write epoch milliseconds, or ISO 8601 such as 2025-11-14T20:00:00Z".into())
 }
 
 /// Milliseconds since the epoch, by this machine's clock.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{self, Keys, Owner};
-use entitlement_sync::message::{Entity, Millis, StateChange, read_time};
+use entitlement_sync::message::{Entity, Millis, StateChange};
 use entitlement_sync::plan::{self, Step};
 use entitlement_sync::store::{Applied, Direct, StoreError};
 use serde::Serialize;
@@ -36,9 +36,10 @@ pub struct Arguments {
     /// Forget this resource of each customer, instead of the customer
     #[arg(long, value_name = "RESOURCE")]
     resource: Option<String>,
-    /// Forget what is as old as this or older: now, ISO 8601, or epoch milliseconds
-    #[arg(long, value_name = "TIME", default_value = "now")]
-    at: String,
+    /// Forget what is as old as this or older: now, ISO 8601, or epoch milliseconds; at most 5 minutes
+    /// ahead
+    #[arg(long, value_name = "TIME", default_value = "now", value_parser = when::written)]
+    at: Millis,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -76,16 +77,8 @@ struct Purged {
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
-    let at = match arguments.at.as_str() {
-        "now" => when::now(),
-        // 0 is "unknown" to the script, which would purge whatever is there.
-        text => read_time(text).filter(|at| *at > 0).ok_or_else(|| {
-            let text =
-                format!("--at \"{text}\" is no time: write now, ISO 8601 or epoch milliseconds");
-            Failure::with(USAGE, text)
-        })?,
-    };
     let customers = customers(&arguments.customers)?;
+    let at = arguments.at;
     let resource = arguments.resource.as_deref();
     let owners: Vec<Owner<'_>> = customers
         .iter()
@@ -109,7 +102,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     }
     progress.clear();
     redis.close().await;
-    show(&purged, at, &arguments)?;
+    show(&purged, &arguments)?;
     let is_well = purged.iter().all(|it| it.outcome == Outcome::Purged);
     Ok(if is_well { Ended::Well } else { Ended::Found })
 }
@@ -253,10 +246,9 @@ async fn apply(
         .collect()
 }
 
-fn show(purged: &[Purged], at: Millis, arguments: &Arguments) -> anyhow::Result<()> {
+fn show(purged: &[Purged], arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.format.is_json() {
-        let answer =
-            serde_json::json!({"at": at, "dry_run": arguments.dry_run, "customers": purged});
+        let answer = serde_json::json!({"at": arguments.at, "dry_run": arguments.dry_run, "customers": purged});
         return output::json(&answer);
     }
     let would = |done: &str, would: &str| {
@@ -276,7 +268,7 @@ fn show(purged: &[Purged], at: Millis, arguments: &Arguments) -> anyhow::Result<
             Outcome::NotThere => dim().apply_to("not in Redis".to_owned()),
             Outcome::Newer => doubtful().apply_to(format!(
                 "left alone: newer than {}",
-                when::point(i64::try_from(at).unwrap_or(i64::MAX))
+                when::point(i64::try_from(arguments.at).unwrap_or(i64::MAX))
             )),
             Outcome::Locked => bad().apply_to("locked by an SDK: try again".to_owned()),
         };

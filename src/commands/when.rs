@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use entitlement_sync::message::iso;
+use entitlement_sync::message::{self, iso};
 use entitlement_sync::store::Ttl;
 
 /// Epoch milliseconds.
@@ -11,6 +11,30 @@ pub fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How far a time that is written may lie ahead: clocks differ by that much.
+const MAX_AHEAD_MINUTES: u64 = 5;
+
+/// Reads a time that Redis is to hold: `now`, ISO 8601 or epoch milliseconds. A time ahead would keep
+/// out all true state until it has passed.
+pub fn written(text: &str) -> Result<u64, String> {
+    let now = now();
+    if text.trim() == "now" {
+        return Ok(now);
+    }
+    let Some(at) = message::read_time(text.trim()).filter(|at| *at > 0) else {
+        return Err("not a valid time; use now, ISO 8601 or epoch milliseconds".into());
+    };
+    let ahead = at.saturating_sub(now);
+    if ahead > MAX_AHEAD_MINUTES * 60_000 {
+        let ahead = span(ahead / 1_000);
+        return Err(format!(
+            "{ahead} ahead of this machine's clock; use a time at most {MAX_AHEAD_MINUTES} min ahead, \
+             because state that is older than it would be refused until then"
+        ));
+    }
+    Ok(at)
 }
 
 /// A point in time as ISO 8601; the bare number where it is none.
@@ -63,6 +87,18 @@ pub fn span(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_far_ahead_are_refused() {
+        let ahead = |minutes: u64| (now() + minutes * 60_000).to_string();
+        assert_eq!(written("1763070116923"), Ok(1_763_070_116_923));
+        assert_eq!(written(" 2025-11-13T21:41:56.923Z "), Ok(1_763_070_116_923));
+        assert!(written("now").is_ok() && written(&ahead(4)).is_ok());
+        for bad in ["0", "-1", "soon", "", &ahead(6), "2999-01-01T00:00:00Z"] {
+            assert!(written(bad).is_err(), "{bad}");
+        }
+        assert!(written(&ahead(90)).unwrap_err().contains(" ahead of this"));
+    }
 
     #[test]
     fn spans_have_their_two_largest_units() {

@@ -462,7 +462,7 @@ async fn bad_input_and_absent_servers_have_their_codes() {
     }
     cli.run(&["explain", "--sent", "yesterday", &file], "")
         .await
-        .says(2, &["epoch milliseconds, or ISO 8601"]);
+        .says(2, &["ISO 8601 or epoch milliseconds"]);
     let away = Cli::bare()
         .env("REDIS_HOST", "127.0.0.1")
         .env("REDIS_PORT", free_port());

@@ -146,3 +146,42 @@ async fn one_resource_is_purged_alone_and_ids_are_taken_to_the_letter() {
     let tombstone = redis.get("production:c_a*:r_x y#purged");
     assert_eq!(tombstone.as_deref(), Some("1767225600000"));
 }
+
+/// It would keep out all true state of the customer for the life of a tombstone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_far_ahead_is_refused_wherever_it_would_be_written() {
+    let redis = Redis::start().await;
+    let operator = Operator::of(&redis);
+    store(&redis, "acme", at(1));
+    let before = redis.dump("");
+    let event = r#"{"type":"SUBSCRIPTIONS_MIGRATED","customerId":"acme"}"#;
+    let ahead = |minutes: u64| {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        (now + Duration::from_secs(minutes * 60))
+            .as_millis()
+            .to_string()
+    };
+    for time in ["2999-01-01T00:00:00Z", &ahead(6), "0", "soon"] {
+        for command in [
+            &["purge", "acme", "--yes", "--at"][..],
+            &["apply", "-", "--sent"],
+        ] {
+            let arguments = [command, &[time]].concat();
+            let refused = operator.run_with(&arguments, event).await;
+            assert_eq!(refused.code, 2, "{refused:?}");
+            assert_eq!(redis.dump(""), before, "{arguments:?}");
+        }
+    }
+    let refused = operator
+        .run(&["purge", "acme", "--yes", "--at", "2999-01-01T00:00:00Z"])
+        .await;
+    assert!(
+        refused.stderr.contains("ahead of this machine's clock"),
+        "{refused:?}"
+    );
+    // Clocks differ a little.
+    let done = operator
+        .run(&["purge", "acme", "--yes", "--at", &ahead(4)])
+        .await;
+    assert_eq!(done.code, 0, "{done:?}");
+}
