@@ -13,9 +13,12 @@ pub use source::{Source, Trouble};
 use std::future::Future;
 use std::time::Duration;
 
+use entitlement_sync::config::Config;
 use entitlement_sync::shutdown;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
+
+use super::{BAD_CONFIGURATION, Failure};
 
 /// Bounds of what is asked of the Edge API.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -30,6 +33,18 @@ pub struct Bounds {
 
 /// How often a line is written where nobody watches a bar.
 const LINE: Duration = Duration::from_secs(10);
+
+/// Refuses to write entitlements where only SDKs write them, in a layout that may be newer than ours.
+pub fn refuse_invalidate(config: &Config, command: &str) -> anyhow::Result<()> {
+    if !config.writes.rules.invalidate {
+        return Ok(());
+    }
+    let text = format!(
+        "{command} would write entitlements, and with CACHE_UPDATE_POLICY=INVALIDATE only SDKs write them; \
+         unset it if all SDKs are 3.x"
+    );
+    Err(Failure::with(BAD_CONFIGURATION, text))
+}
 
 /// Is cancelled by SIGINT and SIGTERM; a second one ends the process.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {

@@ -12,7 +12,8 @@ use entitlement_sync::plan::Step;
 use entitlement_sync::store::{Applied, Direct, StoreError};
 
 use super::bulk::{
-    Bounds, Customer, Progress, Source, Trouble, each, read_customers, stop_on_signal,
+    Bounds, Customer, Progress, Source, Trouble, each, read_customers, refuse_invalidate,
+    stop_on_signal,
 };
 use super::output::{self, Format};
 use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
@@ -80,6 +81,9 @@ enum Came {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let mut config = session::configuration(&[Uses::Redis, Uses::Edge])?;
+    if arguments.repair {
+        refuse_invalidate(&config, "verify --repair")?;
+    }
     config.writes.update_if_exists = false;
     let listed = arguments.customers.as_deref().map(read_customers);
     let listed = listed.transpose()?;
@@ -122,6 +126,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
                     None
                 }
                 Came::Trouble(Trouble::NotFound) => None,
+                Came::Trouble(Trouble::Credits) => {
+                    report.credits += 1;
+                    None
+                }
                 Came::Trouble(Trouble::Stopped) => {
                     report.stopped = true;
                     return Ok(());
@@ -202,7 +210,9 @@ impl Check {
             return Ok(Came::Same);
         }
         let left = match (self.repair, step) {
-            (Some(retries), Some((step, dated))) => self.mend(&step, dated, retries).await?,
+            (Some(retries), Some((step, dated))) => {
+                self.mend(customer, &step, dated, retries).await?
+            }
             _ => found.clone(),
         };
         Ok(Came::Drift { found, left })
@@ -215,8 +225,7 @@ impl Check {
     ) -> Result<(Vec<Finding>, Option<(Step, bool)>), Came> {
         match self.source.load(customer).await {
             Ok(answer) => {
-                let held = self.held(&answer.step).await?;
-                let found = compare::compare(&answer.step, answer.dated, &held);
+                let found = self.compare(customer, &answer.step, answer.dated).await?;
                 Ok((found, Some((answer.step, answer.dated))))
             }
             Err(Trouble::NotFound) => {
@@ -232,25 +241,44 @@ impl Check {
     }
 
     /// Writes what the source says, and returns what differs afterwards.
-    async fn mend(&self, step: &Step, dated: bool, retries: u32) -> Result<Vec<Finding>, Came> {
+    async fn mend(
+        &self,
+        customer: &Customer,
+        step: &Step,
+        dated: bool,
+        retries: u32,
+    ) -> Result<Vec<Finding>, Came> {
         let applied = self.redis.apply_when_unlocked(&[step], retries).await;
         if let Some(Applied::Failed(error)) = applied.map_err(Came::Redis)?.pop() {
             return Err(Came::Trouble(Trouble::Failed(error.to_string())));
         }
-        Ok(compare::compare(step, dated, &self.held(step).await?))
+        self.compare(customer, step, dated).await
     }
 
-    async fn held(&self, step: &Step) -> Result<HashMap<String, String>, Came> {
-        let wanted: Vec<String> = step
-            .items
-            .iter()
-            .flat_map(|item| [item.key.clone(), keys::timestamp(&item.key)])
+    /// What of a step differs from what Redis holds.
+    async fn compare(
+        &self,
+        customer: &Customer,
+        step: &Step,
+        dated: bool,
+    ) -> Result<Vec<Finding>, Came> {
+        let metadata = self.keys.metadata(customer.owner());
+        let items = step.items.iter().map(|item| item.key.as_str());
+        let wanted: Vec<String> = items
+            .chain([metadata.as_str()])
+            .flat_map(|key| [key.to_owned(), keys::timestamp(key)])
             .collect();
         let values = self.redis.values(&wanted).await.map_err(Came::Redis)?;
         let held = wanted.into_iter().zip(values);
-        Ok(held
+        let held: HashMap<String, String> = held
             .filter_map(|(key, value)| Some((key, value?)))
-            .collect())
+            .collect();
+        let mut found = compare::compare(step, dated, &held);
+        // The source says nothing of the metadata: what is torn there is told, and stays.
+        if held.contains_key(&metadata) != held.contains_key(&keys::timestamp(&metadata)) {
+            found.push(Finding::new(Drift::Torn, &metadata));
+        }
+        Ok(found)
     }
 }
 

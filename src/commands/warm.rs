@@ -9,7 +9,8 @@ use entitlement_sync::store::{Applied, Direct, StoreError};
 use serde::Serialize;
 
 use super::bulk::{
-    Bounds, Customer, Finished, Progress, Source, Trouble, each, read_customers, stop_on_signal,
+    Bounds, Customer, Finished, Progress, Source, Trouble, each, read_customers, refuse_invalidate,
+    stop_on_signal,
 };
 use super::output::{self, Format};
 use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
@@ -25,7 +26,8 @@ use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
         Readers take a resource only if it is as new as its customer: after a newer write of a customer, each of its\n\
         resources is a miss until it is written again. --with-resources finds those that Redis holds of the\n\
         customers named, and loads them after them.\n\n\
-        CACHE_UPDATE_POLICY does not count here: what is loaded is written, cached before or not.",
+        UPDATE_IF_EXISTS does not count here: what is loaded is written, cached before or not. With INVALIDATE the\n\
+        entitlements in Redis are the SDKs' own, and there is nothing to load.",
     after_help = "Exit codes: 0 all were loaded, or there is nothing to load of them; 1 one at least failed; 66 no such file, or\n\
         a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
         130 stopped by a signal.\n\n\
@@ -58,6 +60,10 @@ struct Report {
     stale: u64,
     /// Written as customers without entitlements.
     empty: u64,
+    /// The Edge API gives no time to compare, and Redis holds entitlements already.
+    kept: u64,
+    /// They have credit entitlements, so that only SDKs can load them.
+    credits: u64,
     not_found: u64,
     failed: u64,
     /// Left out, by the file to resume by.
@@ -80,6 +86,7 @@ struct Failed {
 enum Came {
     Written { empty: bool, behind: bool },
     Stale,
+    Kept,
     Trouble(Trouble),
     Redis(StoreError),
 }
@@ -89,6 +96,7 @@ const MOST_UNREACHABLE: u32 = 20;
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let mut config = session::configuration(&[Uses::Redis, Uses::Edge])?;
+    refuse_invalidate(&config, "warm")?;
     config.writes.update_if_exists = false;
     let mut customers = read_customers(&arguments.customers)?;
     let mut finished = arguments
@@ -134,8 +142,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
                     report.stale += 1;
                     None
                 }
+                Came::Kept => {
+                    report.kept += 1;
+                    None
+                }
                 Came::Trouble(Trouble::NotFound) => {
                     report.not_found += 1;
+                    None
+                }
+                Came::Trouble(Trouble::Credits) => {
+                    report.credits += 1;
                     None
                 }
                 Came::Trouble(Trouble::Stopped) => {
@@ -194,7 +210,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     if report.stopped {
         return Err(Failure::with(INTERRUPTED, format!("stopped; {again}")));
     }
-    let done = report.loaded + report.stale + report.empty + report.not_found;
+    let done = report.loaded + report.stale + report.empty + report.kept;
+    let done = done + report.not_found + report.credits;
     if done == 0 && unreachable > 0 {
         return Err(Failure::with(UNAVAILABLE, "no customer could be loaded"));
     }
@@ -221,37 +238,36 @@ async fn load(
         Err(error) => return Came::Redis(error),
     };
     match applied.into_iter().next() {
-        Some(Applied::Written { written: 1.., .. }) => {}
-        Some(Applied::Written { .. } | Applied::NotCached | Applied::Expired) => {
-            return Came::Stale;
-        }
+        Some(Applied::Written { .. } | Applied::NotCached | Applied::Expired) => {}
         Some(Applied::Failed(error)) => return Came::Trouble(Trouble::Failed(error.to_string())),
         Some(Applied::Locked) | None => {
             let locked = "an SDK holds its lock on the customer";
             return Came::Trouble(Trouble::Failed(locked.into()));
         }
     }
-    let mut behind = false;
-    if customer.resource_id.is_some() {
-        let whole = Customer {
-            resource_id: None,
-            ..customer.clone()
-        };
-        let stamps = [whole.owner(), customer.owner()]
-            .map(|owner| keys::timestamp(&keys.entitlements(owner)));
-        let stamps = match redis.values(&stamps).await {
-            Ok(stamps) => stamps,
-            Err(error) => return Came::Redis(error),
-        };
-        let time = |place: usize| -> u64 {
-            let stamp = stamps.get(place).and_then(Option::as_deref);
-            stamp.and_then(|stamp| stamp.parse().ok()).unwrap_or(0)
-        };
-        behind = time(1) < time(0);
-    }
-    Came::Written {
-        empty: answer.entitlements == 0,
-        behind,
+    // Usage may be written where the entitlements are not, so their own time says which it was.
+    let whole = Customer {
+        resource_id: None,
+        ..customer.clone()
+    };
+    let stamps =
+        [customer.owner(), whole.owner()].map(|owner| keys::timestamp(&keys.entitlements(owner)));
+    let stamps = match redis.values(&stamps).await {
+        Ok(stamps) => stamps,
+        Err(error) => return Came::Redis(error),
+    };
+    let time = |place: usize| -> u64 {
+        let stamp = stamps.get(place).and_then(Option::as_deref);
+        stamp.and_then(|stamp| stamp.parse().ok()).unwrap_or(0)
+    };
+    let at = answer.step.items.first().map_or(0, |item| item.at);
+    match time(0) == at {
+        true => Came::Written {
+            empty: answer.entitlements == 0,
+            behind: time(0) < time(1),
+        },
+        false if answer.dated => Came::Stale,
+        false => Came::Kept,
     }
 }
 
@@ -289,6 +305,18 @@ impl Report {
             "{} loaded, {} stale, {} empty, {} not found, {} failed",
             self.loaded, self.stale, self.empty, self.not_found, self.failed
         ))?;
+        if self.kept > 0 {
+            output::line(format!(
+                "{} left as Redis holds them: the Edge API gives no time to compare",
+                self.kept
+            ))?;
+        }
+        if self.credits > 0 {
+            output::line(format!(
+                "{} left to SDKs: they have credit entitlements, which this layout cannot hold",
+                self.credits
+            ))?;
+        }
         if self.done_before > 0 {
             output::line(format!("{} were done before", self.done_before))?;
         }

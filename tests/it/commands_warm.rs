@@ -68,10 +68,8 @@ async fn the_sdk_answers_from_what_warm_loaded() {
         redis.get("production:c_acme:f_calls#timestamp").as_deref(),
         Some("1763149800000")
     );
-    assert_eq!(
-        redis.get("production:c_acme:metadata#timestamp").as_deref(),
-        Some(UPDATED_MS)
-    );
+    // The source says nothing of it.
+    assert_eq!(redis.get("production:c_acme:metadata"), None);
     assert_eq!(redis.ttl("production:c_acme") / 1000, 604);
     let request = &edge.requests()[0];
     assert_eq!(
@@ -134,7 +132,7 @@ async fn warm_says_what_came_of_each() {
     let failures = report["failures"].take();
     assert_eq!(
         report,
-        json!({"loaded": 3, "stale": 1, "empty": 1, "notFound": 1, "failed": 4, "doneBefore": 0,
+        json!({"loaded": 3, "stale": 1, "empty": 1, "kept": 0, "credits": 0, "notFound": 1, "failed": 4, "doneBefore": 0,
         "behind": 0, "failures": null})
     );
     let reason = |customer: &str| {
@@ -168,6 +166,172 @@ async fn warm_says_what_came_of_each() {
         .parse()
         .unwrap();
     assert!(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() - at < 60_000);
+}
+
+/// What Redis holds of acme: entitlements and usage, each as of a time.
+fn hold(redis: &Redis, entitlements: &str, usage: &str) {
+    for (key, value, at) in [
+        ("", "{}", entitlements),
+        (
+            ":metadata",
+            r#"{"accessDeniedReason":"NoActiveSubscription"}"#,
+            entitlements,
+        ),
+        (":f_calls", r#"{"currentUsage":50}"#, usage),
+    ] {
+        redis.set(&format!("production:c_acme{key}"), value);
+        redis.set(&format!("production:c_acme{key}#timestamp"), at);
+    }
+}
+
+fn without_times(mut entitlement: Value) -> Value {
+    let fields = entitlement.as_object_mut().unwrap();
+    fields.retain(|name, _| !name.ends_with("UpdatedAt"));
+    entitlement
+}
+
+/// The Edge API's list does not hold the reason why a customer as a whole is denied.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_denial_outlives_warm_and_repair() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    edge.answer(&path("acme"), entitlements(&[calls(100, 7), sso()]));
+    let cli = cli(&redis, &edge);
+    for command in [&["warm"][..], &["verify", "--repair"]] {
+        hold(&redis, "1763150000000", "1763140000000");
+        let words = [command, &["--customers", "-"]].concat();
+        assert_eq!(cli.run(&words, "acme").await.code, 0);
+        assert_eq!(
+            redis.get("production:c_acme#timestamp").as_deref(),
+            Some(UPDATED_MS)
+        );
+        assert_eq!(
+            redis.get("production:c_acme:metadata").as_deref(),
+            Some(r#"{"accessDeniedReason":"NoActiveSubscription"}"#)
+        );
+        assert_eq!(
+            redis.get("production:c_acme:metadata#timestamp").as_deref(),
+            Some("1763150000000")
+        );
+    }
+    // What is torn there cannot be repaired from this source, and is told of.
+    redis.cmd(&["DEL", "production:c_acme:metadata#timestamp"]);
+    cli.run(&["verify", "--repair", "--customers", "-"], "acme")
+        .await
+        .says(1, &["torn, left", "production:c_acme:metadata"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_time_is_written_only_where_nothing_is_stored() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let cli = cli(&redis, &edge);
+    let answers = [
+        vec![without_times(calls(100, 7)), without_times(sso())],
+        vec![],
+    ];
+    for answer in answers {
+        edge.answer(&path("acme"), entitlements(&answer));
+        hold(&redis, "1763150000000", "1763140000000");
+        let before = redis.dump("");
+        cli.run(&["warm", "--customers", "-"], "acme").await.says(
+            0,
+            &[
+                "0 loaded, 0 stale, 0 empty",
+                "1 left as Redis holds them: the Edge API gives no time to compare",
+            ],
+        );
+        assert_eq!(redis.dump(""), before);
+        cli.run(&["verify", "--repair", "--customers", "-"], "acme")
+            .await
+            .says(
+                u8::from(!answer.is_empty()).into(),
+                &[if answer.is_empty() {
+                    "1 the same"
+                } else {
+                    "1 drifted (0 repaired)"
+                }],
+            );
+        assert_eq!(redis.dump(""), before);
+        redis.cmd(&["FLUSHALL"]);
+        cli.run(&["warm", "--customers", "-"], "acme").await.says(
+            0,
+            &[if answer.is_empty() {
+                "1 empty"
+            } else {
+                "1 loaded"
+            }],
+        );
+        assert!(redis.get("production:c_acme#timestamp").is_some());
+        redis.cmd(&["FLUSHALL"]);
+    }
+    // The usage has a time of its own, and the entitlements have none.
+    let mut dated = calls(100, 7);
+    dated
+        .as_object_mut()
+        .unwrap()
+        .remove("entitlementUpdatedAt");
+    edge.answer(&path("acme"), entitlements(&[dated]));
+    hold(&redis, "1763150000000", "1763140000000");
+    cli.run(&["warm", "--json", "--customers", "-"], "acme")
+        .await
+        .says(0, &[r#""kept": 1"#]);
+    assert_eq!(redis.get("production:c_acme").as_deref(), Some("{}"));
+    assert_eq!(
+        redis.get("production:c_acme:f_calls").as_deref(),
+        Some(r#"{"currentUsage":7}"#)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loaded_means_that_the_entitlements_were_written() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    edge.answer(&path("acme"), entitlements(&[calls(100, 7), sso()]));
+    // Newer entitlements, older usage.
+    hold(&redis, "1763150385134", "1763140000000");
+    cli(&redis, &edge)
+        .run(&["warm", "--customers", "-"], "acme")
+        .await
+        .says(0, &["0 loaded, 1 stale"]);
+    assert_eq!(redis.get("production:c_acme").as_deref(), Some("{}"));
+    assert_eq!(
+        redis.get("production:c_acme:f_calls").as_deref(),
+        Some(r#"{"currentUsage":7}"#)
+    );
+}
+
+/// A clock that was ahead at the source must not keep out what is true later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_ahead_counts_as_the_time_of_the_request() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let mut ahead = calls(100, 7);
+    for time in ["entitlementUpdatedAt", "usageUpdatedAt"] {
+        ahead[time] = "2999-01-01T00:00:00.000Z".into();
+    }
+    edge.answer(&path("acme"), entitlements(&[ahead]));
+    cli(&redis, &edge)
+        .run(&["warm", "--customers", "-"], "acme")
+        .await
+        .says(0, &["1 loaded"]);
+    for key in [
+        "production:c_acme#timestamp",
+        "production:c_acme:f_calls#timestamp",
+    ] {
+        let at: u128 = redis.get(key).unwrap().parse().unwrap();
+        assert!(at <= std::time::UNIX_EPOCH.elapsed().unwrap().as_millis());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_sdks_write_entitlements_no_command_does() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    edge.answer(&path("acme"), entitlements(&[calls(100, 7)]));
+    let cli = cli(&redis, &edge).env("CACHE_UPDATE_POLICY", "INVALIDATE");
+    for command in [&["warm"][..], &["verify", "--repair"]] {
+        cli.run(&[command, &["--customers", "-"]].concat(), "acme")
+            .await
+            .says(78, &["only SDKs write them"]);
+    }
+    assert!(redis.dump("").is_empty());
+    assert_eq!(edge.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use entitlement_sync::config::Config;
 use entitlement_sync::edge::{Edge, Unloaded};
 use entitlement_sync::keys::Keys;
-use entitlement_sync::message::{self, Attributes, StateChange, TimeSource};
-use entitlement_sync::plan::{self, Step};
+use entitlement_sync::message::{self, Attributes, Millis, StateChange, TimeSource};
+use entitlement_sync::plan::{self, Condition, Item, Rules, Step};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use crate::commands::messages::now;
 pub struct Source {
     edge: Edge,
     keys: Keys,
+    rules: Rules,
     pace: Pace,
     stop: CancellationToken,
 }
@@ -27,7 +28,8 @@ pub struct Source {
 pub struct Answer {
     pub step: Step,
     pub entitlements: usize,
-    /// The source told when this was true; else it is the time of the request.
+    /// The source says since when the entitlements are true. If not, they are written only where
+    /// nothing is stored.
     pub dated: bool,
 }
 
@@ -35,6 +37,8 @@ pub struct Answer {
 pub enum Trouble {
     /// The source does not know this customer.
     NotFound,
+    /// It has credit entitlements, which the layout cannot hold: SDKs load it themselves.
+    Credits,
     /// This customer cannot be had.
     Failed(String),
     /// Nor can this one, as the Edge API does not answer at all.
@@ -49,12 +53,15 @@ pub enum Trouble {
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How far a time of the source may lie ahead of the request that asked for it.
+const MAX_AHEAD_MS: Millis = 5 * 60 * 1000;
 
 impl Source {
     pub fn new(config: &Config, keys: Keys, bounds: Bounds, stop: CancellationToken) -> Self {
         Self {
             edge: Edge::new(&config.edge),
             keys,
+            rules: config.writes.rules,
             pace: Pace::new(Some(bounds.rate)),
             stop,
         }
@@ -107,30 +114,63 @@ impl Source {
         &self,
         customer: &Customer,
         entitlements: &RawValue,
-        asked: u64,
+        asked: Millis,
     ) -> Result<Answer, Trouble> {
         let body = event(customer, entitlements).map_err(|it| Trouble::Failed(it.to_string()))?;
         let malformed = |reason: message::Invalid| {
             Trouble::Failed(format!("the answer of the Edge API is malformed: {reason}"))
         };
         let opened = message::open(&body, &Attributes::default()).map_err(malformed)?;
-        let (change, source) = opened.timed_change(Some(asked)).map_err(malformed)?;
-        let count = match &change {
-            StateChange::SetCustomer { entitlements, .. } => entitlements.len(),
-            _ => 0,
-        };
-        let mut steps = plan::steps(&self.keys, &change, plan::Rules::default());
-        let Some(mut step) = steps.pop().filter(|_| steps.is_empty()) else {
+        let (change, source) = opened.timed_change(None).map_err(malformed)?;
+        let StateChange::SetCustomer {
+            entitlements,
+            credits,
+            ..
+        } = &change
+        else {
             return Err(Trouble::Failed("the answer plans nothing".into()));
         };
+        if !credits.is_empty() && !self.rules.omit_credits {
+            return Err(Trouble::Credits);
+        }
+        let rules = Rules {
+            invalidate: false,
+            ..self.rules
+        };
+        // The steps of one answer are of one owner, so one atomic step does them all.
+        let steps = plan::steps(&self.keys, &change, rules);
+        let step = steps.into_iter().reduce(|mut all, step| {
+            all.items.extend(step.items);
+            all
+        });
+        let Some(mut step) = step else {
+            return Err(Trouble::Failed("the answer plans nothing".into()));
+        };
+        // This answer holds no reason why a customer as a whole is denied. None is not "no reason".
+        let metadata = self.keys.metadata(customer.owner());
+        step.items.retain(|item| item.key != metadata);
+        for item in &mut step.items {
+            restrict(item, asked);
+        }
         // A tombstone keeps out what was sent before the purge. This was asked for afterwards, as an
         // SDK does on its miss; its items keep the times of their source.
-        step.at = step.at.max(asked);
+        step.at = asked;
         Ok(Answer {
             step,
-            entitlements: count,
+            entitlements: entitlements.len(),
             dated: source == Some(TimeSource::NewestEntitlement),
         })
+    }
+}
+
+/// Restricts what an item may replace by what its source knows of its time. Without a time it is
+/// written only where nothing is stored. A time ahead of the request comes from a wrong clock.
+fn restrict(item: &mut Item, asked: Millis) {
+    if item.at == 0 {
+        item.condition = Condition::Absent;
+        item.at = asked;
+    } else if item.at > asked.saturating_add(MAX_AHEAD_MS) {
+        item.at = asked;
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Report {
     repaired: u64,
     /// Unknown to the source, and not in Redis either.
     pub not_found: u64,
+    /// Not compared: they have credit entitlements, which the layout cannot hold.
+    pub credits: u64,
     failed: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
@@ -61,7 +63,7 @@ impl Report {
     }
 
     pub fn compared(&self) -> u64 {
-        self.same + self.drifted + self.not_found
+        self.same + self.drifted + self.not_found + self.credits
     }
 
     pub fn is_clean(&self) -> bool {
@@ -86,7 +88,14 @@ impl Report {
         output::line(format!(
             "{} the same, {} drifted{repaired}, {} not found, {} failed",
             self.same, self.drifted, self.not_found, self.failed
-        ))
+        ))?;
+        if self.credits > 0 {
+            output::line(format!(
+                "{} not compared: they have credit entitlements, which this layout cannot hold",
+                self.credits
+            ))?;
+        }
+        Ok(())
     }
 }
 
