@@ -9,7 +9,7 @@ mod mix;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use entitlement_sync::keys::Keys;
-use entitlement_sync::message::{Attributes, StateChange, open};
+use entitlement_sync::message::{Attributes, read};
 use entitlement_sync::plan::{self, Step};
 use mix::{Shape, messages};
 
@@ -39,32 +39,21 @@ fn attributes() -> Attributes {
 fn planned(keys: &Keys, corpus: &[String], attributes: &Attributes) -> Vec<Step> {
     let mut steps = Vec::new();
     for body in corpus {
-        let opened = open(body, attributes).expect("the corpus is valid");
-        let change = opened.change(attributes.sent).expect("the corpus is valid");
-        steps.extend(plan::steps(keys, &change, plan::Rules::default()));
+        let reading = read(body, attributes).expect("the corpus is valid");
+        for change in &reading.changes {
+            steps.extend(plan::steps(keys, &change.state, plan::Rules::default()));
+        }
     }
     steps
 }
 
-/// Wrapping and kind.
-#[divan::bench(args = SHAPES)]
-fn unwrap(bencher: Bencher<'_, '_>, shape: Shape) {
-    let (corpus, attributes) = (corpus(shape), attributes());
-    bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
-        for body in &corpus {
-            drop(black_box(open(body, &attributes)));
-        }
-    });
-}
-
-/// All of the parsing.
+/// From body to changes.
 #[divan::bench(args = SHAPES)]
 fn parse(bencher: Bencher<'_, '_>, shape: Shape) {
     let (corpus, attributes) = (corpus(shape), attributes());
     bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
         for body in &corpus {
-            let opened = open(body, &attributes).expect("the corpus is valid");
-            drop(black_box(opened.change(attributes.sent)));
+            drop(black_box(read(body, &attributes)));
         }
     });
 }
@@ -73,20 +62,17 @@ fn parse(bencher: Bencher<'_, '_>, shape: Shape) {
 #[divan::bench]
 fn plan_steps(bencher: Bencher<'_, '_>) {
     let (corpus, attributes) = (corpus(Shape::Payload), attributes());
-    let opened: Vec<_> = corpus
+    let readings: Vec<_> = corpus
         .iter()
-        .map(|body| open(body, &attributes).expect("the corpus is valid"))
+        .map(|body| read(body, &attributes).expect("the corpus is valid"))
         .collect();
-    let changes: Vec<StateChange<'_>> = opened
-        .iter()
-        .map(|opened| opened.change(attributes.sent).expect("the corpus is valid"))
-        .collect();
+    let changes = || readings.iter().flat_map(|reading| &reading.changes);
     let keys = Keys::new("production");
     bencher.counter(ItemsCount::new(MESSAGES)).bench(|| {
-        for change in &changes {
+        for change in changes() {
             drop(black_box(plan::steps(
                 &keys,
-                change,
+                &change.state,
                 plan::Rules::default(),
             )));
         }

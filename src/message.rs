@@ -1,18 +1,25 @@
-//! What a message says: wire shapes to [`StateChange`]. No I/O.
+//! Reads messages: bodies to [`StateChange`]s. No I/O.
 //!
-//! The vendor does not publish its SQS bodies; what is accepted are the public shapes of the same
-//! events, in every usual wrapping. docs/compatibility.md lists them with their sources.
+//! The vendor does not publish its SQS bodies. [`read`] takes the public shapes of the same events in
+//! one fast pass (`known`), and else searches any JSON for what carries a change (`structure`).
+//! docs/compatibility.md lists the shapes with their sources.
 
 mod change;
 mod entitlement;
-mod envelope;
+mod ids;
 mod kind;
+mod known;
+mod owned;
+mod read;
+mod skeleton;
+mod structure;
 mod terms;
 mod time;
 mod wire;
 
-pub use envelope::{Attributes, NamedBy, Opened, Wrapping, open};
 pub use kind::Kind;
+pub use read::{Attributes, NamedBy, Notice, Reading, Unreadable, Wrapping, read};
+pub use skeleton::skeleton;
 pub use terms::{FeatureType, MeterType, Number};
 pub use time::{iso, read_time};
 
@@ -44,8 +51,37 @@ pub enum StateChange<'a> {
     },
     /// Every owner named is to be forgotten, and loaded afresh by whoever asks next.
     Purge { owners: Vec<Entity<'a>>, at: Millis },
-    /// A known event that changes nothing in Redis.
-    Nothing,
+}
+
+impl StateChange<'_> {
+    /// When the change was true at its source.
+    pub fn at(&self) -> Millis {
+        match self {
+            Self::SetCustomer { at, .. }
+            | Self::UpdateUsage { at, .. }
+            | Self::Purge { at, .. } => *at,
+        }
+    }
+
+    fn set_at(&mut self, time: Millis) {
+        match self {
+            Self::SetCustomer { at, .. }
+            | Self::UpdateUsage { at, .. }
+            | Self::Purge { at, .. } => *at = time,
+        }
+    }
+}
+
+/// One change of a message, and how it was understood.
+#[derive(Debug, PartialEq)]
+pub struct Change<'a> {
+    pub state: StateChange<'a>,
+    /// Where its time was found.
+    pub time: TimeSource,
+    /// How many of its times were ahead of the message and were taken as the time of sending.
+    pub ahead: u32,
+    /// Where in the body it was found by structure; `None` for a known shape.
+    pub path: Option<String>,
 }
 
 /// Where the time of a change was found.
@@ -57,8 +93,12 @@ pub enum TimeSource {
     UsageUpdatedAt,
     /// The event's own `timestamp`.
     Event,
+    /// `time` of EventBridge or CloudEvents, `Timestamp` of SNS.
+    Envelope,
     /// The queue's `SentTimestamp`.
     Sent,
+    /// The queue's `SentTimestamp`, as the time found is more than five minutes later.
+    Limited,
 }
 
 impl TimeSource {
@@ -68,7 +108,9 @@ impl TimeSource {
             Self::NewestEntitlement => "the newest entitlementUpdatedAt",
             Self::UsageUpdatedAt => "usageUpdatedAt",
             Self::Event => "timestamp",
+            Self::Envelope => "the time of the envelope",
             Self::Sent => "SentTimestamp",
+            Self::Limited => "SentTimestamp, as the event's time is more than 5 minutes later",
         }
     }
 }
@@ -86,6 +128,10 @@ impl Entity<'_> {
             customer: &self.customer,
             resource: self.resource.as_deref(),
         }
+    }
+
+    fn length(&self) -> usize {
+        self.customer.len() + self.resource.as_ref().map_or(0, |it| it.len())
     }
 }
 
@@ -138,8 +184,8 @@ pub struct Credit<'a> {
 #[derive(Debug, PartialEq)]
 pub struct Feature<'a> {
     pub id: Cow<'a, str>,
-    pub feature_type: FeatureType,
-    pub meter_type: Option<MeterType>,
+    pub feature_type: Option<FeatureType<'a>>,
+    pub meter_type: Option<MeterType<'a>>,
     pub units: Cow<'a, str>,
     pub units_plural: Cow<'a, str>,
 }
@@ -147,7 +193,7 @@ pub struct Feature<'a> {
 impl Feature<'_> {
     /// Readers keep the usage of a metered feature in a key of its own, and miss without it.
     pub fn is_metered(&self) -> bool {
-        self.feature_type == FeatureType::Number
+        self.feature_type == Some(FeatureType::Number)
             && matches!(
                 self.meter_type,
                 Some(MeterType::Incremental | MeterType::Fluctuating)
@@ -176,7 +222,7 @@ pub struct ResetConfiguration<'a> {
 pub struct Invalid(String);
 
 impl Invalid {
-    fn new(reason: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
 }

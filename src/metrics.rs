@@ -122,6 +122,8 @@ pub struct Metrics {
     pub received: Counter,
     pub redelivered: Counter,
     pub processed: Family<Processed, Counter>,
+    pub times_ahead: Counter,
+    pub found_by_structure: Counter,
     pub coalesced: Counter,
     pub locked: Counter,
     pub acknowledged: Counter,
@@ -162,6 +164,8 @@ impl Metrics {
             received: Counter::default(),
             redelivered: Counter::default(),
             processed: Family::default(),
+            times_ahead: Counter::default(),
+            found_by_structure: Counter::default(),
             coalesced: Counter::default(),
             locked: Counter::default(),
             acknowledged: Counter::default(),
@@ -226,6 +230,8 @@ impl Metrics {
             received "messages_received" "Messages received from the queue, redeliveries included";
             redelivered "messages_redelivered" "Messages received that had been received before";
             processed "messages_processed" "Messages worked on, by kind and how it ended";
+            times_ahead "times_ahead" "Times of events that were more than 5 minutes ahead of their message, and were taken as its time of sending.";
+            found_by_structure "messages_found_by_structure" "Messages of no known shape in which a change was found by its structure.";
             coalesced "items_coalesced" "Values not written because a neighbour in the batch superseded them";
             locked "locked_retries" "Tries that found the customer locked by an SDK";
             acknowledged "messages_acknowledged" "Messages deleted from the queue";

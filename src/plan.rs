@@ -11,7 +11,7 @@ pub use coalesce::coalesce;
 pub use predict::{Fate, ItemFate};
 
 use crate::keys::{Keys, Owner};
-use crate::message::{Credit, Metered, Millis, StateChange};
+use crate::message::{Change, Credit, Metered, Millis, StateChange};
 
 /// What is done to one owner in one atomic step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,17 @@ pub struct Planner {
 }
 
 impl Planner {
+    /// The steps of all changes of a message, in their order.
+    pub fn all_steps(
+        &self,
+        changes: &[Change<'_>],
+        sent: Option<Millis>,
+        now: Millis,
+    ) -> Vec<Step> {
+        let steps = |change: &Change<'_>| self.steps(&change.state, sent, now);
+        changes.iter().flat_map(steps).collect()
+    }
+
     /// The steps of a change whose message was sent at `sent`, if that is known.
     pub fn steps(&self, change: &StateChange<'_>, sent: Option<Millis>, now: Millis) -> Vec<Step> {
         let mut steps = steps(&self.keys, change, self.rules);
@@ -187,7 +198,6 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>, rules: Rules) -> Vec<Step> {
             .iter()
             .map(|owner| purge(keys, owner.as_owner(), *at))
             .collect(),
-        StateChange::Nothing => Vec::new(),
     }
 }
 

@@ -74,9 +74,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     for given in messages::split(&text) {
         let (kind, outcome) = match understand(given.body, &attributes, &planner) {
             Err((kind, reason)) => (kind, Outcome::of("invalid", Some(reason.to_string()))),
-            Ok(understood) if understood.steps.is_empty() => {
-                (Some(understood.kind), Outcome::of("ignored", None))
-            }
+            Ok(understood) if understood.steps.is_empty() => (
+                Some(understood.kind),
+                Outcome::of(understood.nothing(), None),
+            ),
             Ok(understood) => {
                 let steps: Vec<&Step> = understood.steps.iter().collect();
                 let applied = match arguments.dry_run {

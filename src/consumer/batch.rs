@@ -3,6 +3,7 @@
 
 mod judge;
 mod refuse;
+mod understand;
 mod visibility;
 
 use std::collections::VecDeque;
@@ -16,11 +17,12 @@ use super::Shared;
 use super::ahead::Ahead;
 use super::budget::Reserved;
 use crate::health::ConsumerView;
-use crate::message::{self, Invalid, Kind, StateChange};
+use crate::message::{Kind, Unreadable};
 use crate::metrics::Outcome;
 use crate::plan::{self, Step};
 use crate::queue::{Delivery, Queue};
 use crate::store::LOCKED_PAUSE;
+use understand::Understood;
 
 /// Bytes that are planned at once, or one body.
 const SLICE: usize = 1 << 20;
@@ -184,29 +186,45 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             };
             // Each refusal is a call to the queue, which may take as long as its timeout.
             view.progress();
-            match self.parse(&delivery) {
-                Ok((kind, trace_id, Some(steps))) => {
-                    let work = Work {
-                        delivery,
-                        kind,
-                        trace_id,
-                        items: steps.iter().map(|step| step.items.len()).sum(),
-                        steps,
-                        locked_tries: 0,
-                        _large: large,
-                    };
-                    planned += work.bytes();
-                    self.pending.push(work);
-                }
-                Ok((kind, trace_id, None)) => {
-                    self.finish(delivery, kind, trace_id.as_deref(), Outcome::Ignored)
-                        .await;
-                }
-                Err((kind, reason)) => {
+            let understood = match self.parse(&delivery) {
+                Ok(understood) => understood,
+                Err(Unreadable { kind, reason }) => {
                     self.refuse(delivery, kind, Outcome::Invalid, &reason.to_string())
                         .await;
+                    continue;
                 }
+            };
+            if let Some(name) = &understood.unrecognised
+                && let Err(error) = self.keep_unrecognised(&delivery, name).await
+            {
+                tracing::debug!(%error, "an unrecognised message could not be kept");
+                let delay = visibility::retry_delay(delivery.receive_count);
+                self.release(&[(delivery, delay)]).await;
+                continue;
             }
+            let Understood {
+                kind,
+                trace_id,
+                steps,
+                outcome,
+                ..
+            } = understood;
+            if steps.is_empty() {
+                self.finish(delivery, kind, trace_id.as_deref(), outcome)
+                    .await;
+                continue;
+            }
+            let work = Work {
+                delivery,
+                kind,
+                trace_id,
+                items: steps.iter().map(|step| step.items.len()).sum(),
+                steps,
+                locked_tries: 0,
+                _large: large,
+            };
+            planned += work.bytes();
+            self.pending.push(work);
         }
         let mut steps: Vec<&mut Step> = self
             .pending
@@ -233,36 +251,6 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 return None;
             }
         }
-    }
-
-    /// The kind, the trace id and the steps; no steps where nothing is to be done.
-    #[expect(
-        clippy::type_complexity,
-        reason = "taken apart where it is called, once"
-    )]
-    fn parse(
-        &self,
-        delivery: &Delivery,
-    ) -> Result<(Kind, Option<String>, Option<Vec<Step>>), (Kind, Invalid)> {
-        let opened = message::open(&delivery.body, &delivery.attributes)
-            .map_err(|reason| (Kind::Other, reason))?;
-        let kind = opened.kind;
-        if kind == Kind::Other {
-            self.shared.unknown.say_once(&opened.name);
-        }
-        let change = opened
-            .change(delivery.attributes.sent)
-            .map_err(|reason| (kind, reason))?;
-        let steps = match change {
-            StateChange::Nothing => None,
-            change => Some(self.shared.planner.steps(
-                &change,
-                delivery.attributes.sent,
-                judge::now_ms(),
-            )),
-        };
-        let trace_id = opened.trace_id.or_else(|| delivery.trace_header.clone());
-        Ok((kind, trace_id, steps))
     }
 
     /// Waits until Redis takes writes, keeping what is in hand. True if the process is to end

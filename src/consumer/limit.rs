@@ -1,6 +1,6 @@
 //! Keeps one bad sender from filling the log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -35,22 +35,72 @@ impl Limit {
     }
 }
 
-/// Kinds of event that are not ours, each named once.
+/// What a queue holds beside the events that change keys: each is logged once.
 #[derive(Debug, Default)]
-pub struct Unknown(Mutex<HashSet<String>>);
+pub struct Unknown {
+    said: Mutex<HashSet<String>>,
+    /// How many messages of each unrecognised kind were kept.
+    kept: Mutex<HashMap<String, u32>>,
+}
 
 impl Unknown {
-    const MOST: usize = 100;
-    const LONGEST: usize = 64;
+    const MAX_KINDS: usize = 100;
+    const MAX_NAME_LENGTH: usize = 64;
+    /// Messages that are kept of each unrecognised kind.
+    const MAX_KEPT: u32 = 10;
 
+    /// Logs a kind of event that changes nothing.
     pub fn say_once(&self, name: &str) {
-        let mut seen = self.0.lock().unwrap_or_else(|lock| lock.into_inner());
-        let name: String = name.chars().take(Self::LONGEST).collect();
-        if seen.len() < Self::MOST && seen.insert(name.clone()) {
+        let name = self.shown(name);
+        if self.is_new(&name) {
             tracing::info!(
                 event = name,
                 "events of this kind change nothing in Redis and are acknowledged"
             );
+        }
+    }
+
+    /// Logs a message that AWS sends by itself.
+    pub fn warn_once(&self, notice: &str) {
+        if self.is_new(notice) {
+            tracing::warn!(notice, "a message of AWS itself is acknowledged");
+        }
+    }
+
+    fn is_new(&self, text: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(|lock| lock.into_inner());
+        said.len() < Self::MAX_KINDS && said.insert(text.to_owned())
+    }
+
+    /// Counts one more message of an unrecognised kind that is to be kept, the first being 1; `None`
+    /// if enough of them were.
+    pub fn count(&self, name: &str) -> Option<u32> {
+        let name = self.shown(name);
+        let mut kept = self.kept.lock().unwrap_or_else(|lock| lock.into_inner());
+        if kept.len() >= Self::MAX_KINDS && !kept.contains_key(&name) {
+            return None;
+        }
+        let count = kept.entry(name).or_default();
+        (*count < Self::MAX_KEPT).then(|| {
+            *count += 1;
+            *count
+        })
+    }
+
+    /// Takes back a count: the message could not be kept.
+    pub fn forget(&self, name: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(|lock| lock.into_inner());
+        if let Some(count) = kept.get_mut(&self.shown(name)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// The name of a kind, if it is fit for the log.
+    pub fn shown(&self, name: &str) -> String {
+        let is_fit = |it: char| it.is_ascii_alphanumeric() || " ._-:/".contains(it);
+        match name.is_empty() || name.len() > Self::MAX_NAME_LENGTH || !name.chars().all(is_fit) {
+            true => "(unnamed)".to_owned(),
+            false => name.to_owned(),
         }
     }
 }

@@ -1,143 +1,198 @@
 //! From an event to the [`StateChange`] it asks for.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 
-use serde_json::value::RawValue;
-
-use super::entitlement::{newest, resource_of_entitlements, usage};
-use super::envelope::{Opened, Parsed};
+use super::entitlement::{Entry, newest, resource_of_entitlements, usage};
+use super::ids::{entity, filled, first_filled, last_id, object_id, optional_last_id};
 use super::kind::Kind;
+use super::terms::Number;
 use super::time::Time;
 use super::wire::{Event, Named, Party, Text};
-use super::{Entity, Invalid, Metered, Millis, StateChange, TimeSource, Usage};
-use crate::keys;
+use super::{Change, Entity, Invalid, Metered, Millis, StateChange, TimeSource, Usage};
 
-/// A time of a change, and where it was found.
+/// Bytes that the keys of one message may take.
+const MAX_KEY_BYTES: usize = 4 << 20;
+/// A clock that is ahead by more than this is not believed.
+const MAX_AHEAD_MILLIS: Millis = 5 * 60 * 1000;
+
+/// A time, and where it was found.
 type Timed = (Millis, TimeSource);
 
-impl Opened<'_> {
-    /// What this message asks for. `sent` is when it was sent, for events without a time.
-    pub fn change(&self, sent: Option<Millis>) -> Result<StateChange<'_>, Invalid> {
-        self.timed_change(sent).map(|(change, _)| change)
+/// The times around an event, for what has no time of its own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Times {
+    /// The innermost `timestamp`.
+    pub timestamp: Option<Result<Millis, Invalid>>,
+    /// The innermost `time` or `Timestamp` of an envelope.
+    pub envelope: Option<Millis>,
+    /// When the message was sent to the queue.
+    pub sent: Option<Millis>,
+}
+
+impl Times {
+    fn of_event(&self) -> Result<Timed, Invalid> {
+        if let Some(timestamp) = self.timestamp.clone().transpose()?
+            && timestamp != 0
+        {
+            return Ok((timestamp, TimeSource::Event));
+        }
+        if let Some(time) = self.envelope.filter(|&time| time != 0) {
+            return Ok((time, TimeSource::Envelope));
+        }
+        // 0 is "unknown" to the write rule; SQS always tells when a message was sent.
+        Ok((self.sent.unwrap_or(0), TimeSource::Sent))
     }
 
-    /// The same, with where its time was found; none where nothing is to be done.
-    pub fn timed_change(
-        &self,
-        sent: Option<Millis>,
-    ) -> Result<(StateChange<'_>, Option<TimeSource>), Invalid> {
-        if matches!(self.kind, Kind::PackagePublished | Kind::Other) {
-            return Ok((StateChange::Nothing, None));
+    /// The first known time of `own`, else that of the event.
+    fn first(&self, own: Option<(&Time<'_>, &str, TimeSource)>) -> Result<Timed, Invalid> {
+        if let Some((time, field, source)) = own
+            && let Some(at) = Time::known(Some(time), field)?
+        {
+            return Ok((at, source));
         }
-        match self.parsed.take() {
-            Some(Parsed::Outer(event)) => self.change_by(*event, sent),
-            Some(Parsed::Inner(event)) => self.change_by(*event, sent),
-            None => {
-                let event = serde_json::from_str(self.text()).map_err(|_| self.explain())?;
-                self.change_by::<&RawValue>(event, sent)
-            }
-        }
+        self.of_event()
     }
 
-    fn change_by<'a, P>(
-        &'a self,
-        event: Event<'a, P>,
-        sent: Option<Millis>,
-    ) -> Result<(StateChange<'a>, Option<TimeSource>), Invalid> {
-        let event_time = || match &self.timestamp {
-            Some(timestamp) => timestamp.clone().map(|at| (at, TimeSource::Event)),
-            // 0 is "unknown" to the write rule; SQS always tells when a message was sent.
-            None => Ok((sent.unwrap_or(0), TimeSource::Sent)),
-        };
-        let (change, source) = match self.kind {
-            Kind::EntitlementsUpdated => set_customer(event, event_time),
-            Kind::UsageUpdated => update_usage(event, event_time),
-            Kind::CreditBalanceUpdated => update_credit(event, event_time),
-            Kind::Purge => purge(event, event_time),
-            Kind::PackagePublished | Kind::Other => return Ok((StateChange::Nothing, None)),
-        }?;
-        Ok((change, Some(source)))
+    fn is_ahead(&self, at: Millis) -> bool {
+        self.sent
+            .is_some_and(|sent| at > sent.saturating_add(MAX_AHEAD_MILLIS))
     }
+}
 
-    /// Parses once more, to say where it went wrong. Never quotes a value.
-    fn explain(&self) -> Invalid {
-        let mut json = serde_json::Deserializer::from_str(self.text());
-        let Err(error) = serde_path_to_error::deserialize::<_, Event<'_>>(&mut json) else {
-            return Invalid::new("an event is followed by something else");
-        };
-        let path = error.path().to_string();
-        let mut reason = error.into_inner().to_string();
-        if reason.starts_with("invalid ") {
-            // serde quotes the offending value: `invalid type: string "x", expected a number`.
-            let what = reason
-                .split(['"', '`'])
-                .next()
-                .unwrap_or_default()
-                .trim_end();
-            let rest = reason.rfind(", expected").map_or("", |at| &reason[at..]);
-            reason = format!("{}{rest}", what.trim_end_matches(','));
+/// What an event of this kind asks for. State is not newer than its message: a time that is ahead of
+/// it is taken as the time of sending.
+pub(super) fn of<'a, P>(
+    kind: Kind,
+    event: Event<'a, P>,
+    times: &Times,
+) -> Result<Change<'a>, Invalid> {
+    let (mut state, (at, source)) = match kind {
+        Kind::EntitlementsUpdated => set_customer(event, times),
+        Kind::UsageUpdated => update_usage(event, times),
+        Kind::CreditBalanceUpdated => update_credit(event, times),
+        Kind::Purge => purge(event, times),
+        Kind::PackagePublished | Kind::Other => Err(Invalid::new("the kind has no effect")),
+    }?;
+    let sent = times.sent.unwrap_or(0);
+    let mut ahead = 0;
+    let mut limit = |time: &mut Millis| {
+        if times.is_ahead(*time) {
+            *time = sent;
+            ahead += 1;
         }
-        Invalid::new(format!("{path}: {reason}"))
+    };
+    if let StateChange::SetCustomer {
+        entitlements,
+        credits,
+        ..
+    } = &mut state
+    {
+        let of_entitlements = entitlements
+            .iter_mut()
+            .filter_map(|it| it.usage_at.as_mut());
+        let of_credits = credits.iter_mut().filter_map(|it| it.usage_at.as_mut());
+        of_entitlements.chain(of_credits).for_each(&mut limit);
     }
+    let mut limited = at;
+    limit(&mut limited);
+    if limited != at {
+        state.set_at(limited);
+    }
+    Ok(Change {
+        state,
+        time: match limited == at {
+            true => source,
+            false => TimeSource::Limited,
+        },
+        ahead,
+        path: None,
+    })
 }
 
 fn set_customer<'a, P>(
     event: Event<'a, P>,
-    event_time: impl Fn() -> Result<Timed, Invalid>,
-) -> Result<(StateChange<'a>, TimeSource), Invalid> {
+    times: &Times,
+) -> Result<(StateChange<'a>, Timed), Invalid> {
     let listed = event
         .entitlements
         .ok_or_else(|| Invalid::new("entitlements are missing"))?;
-    let event_resource = first_present(event.resource_id, event.resource.map(flatten_id));
-    let resource = match event_resource {
-        Some(resource) => resource,
+    let named = [event.resource_id.clone(), object_id(event.resource)];
+    let is_named = named.iter().any(|it| matches!(it, Some(None)));
+    let resource = match first_filled(named.into_iter().flatten().flatten()) {
+        Some(resource) => Some(resource),
+        // At the level of the event null means the customer itself.
+        None if is_named => None,
         None => resource_of_entitlements(&listed)?,
     };
-    let owner = entity(event.customer_id, event.customer, resource)?;
-    let (at, source) = match &event.entitlements_updated_at {
-        Some(time) => (
-            time.required("entitlementsUpdatedAt")?,
-            TimeSource::EntitlementsUpdatedAt,
-        ),
-        None => match newest(&listed) {
-            Some(at) => (at, TimeSource::NewestEntitlement),
-            None => event_time()?,
-        },
+    let owner = entity(
+        [event.customer_id, event.customer.and_then(Named::id)],
+        resource,
+    )?;
+    let own = event.entitlements_updated_at.as_ref();
+    let own = own
+        .map(|time| Time::known(Some(time), "entitlementsUpdatedAt"))
+        .transpose()?
+        .flatten();
+    let (at, source) = match (own, newest(&listed)) {
+        (Some(at), _) => (at, TimeSource::EntitlementsUpdatedAt),
+        (None, Some(at)) => (at, TimeSource::NewestEntitlement),
+        (None, None) => times.of_event()?,
     };
-    let entitlements = listed
-        .into_iter()
-        .enumerate()
-        .map(|(index, listed)| {
-            let entitlement = listed.entitlement;
-            entitlement.map_err(|reason| Invalid::new(format!("entitlements[{index}]: {reason}")))
-        })
-        .collect::<Result<_, _>>()?;
+    let mut entitlements = Vec::with_capacity(listed.len());
+    let mut credits = Vec::new();
+    let mut key_bytes = 0;
+    for (index, listed) in listed.into_iter().enumerate() {
+        match listed.entry {
+            Ok(Entry::Feature(entitlement)) => {
+                if let Some(feature) = entitlement.feature.as_ref().filter(|it| it.is_metered()) {
+                    key_bytes += owner.length() + feature.id.len();
+                }
+                entitlements.push(entitlement);
+            }
+            Ok(Entry::Credit(credit)) => credits.push(credit),
+            Err(reason) => return Err(Invalid::new(format!("entitlements[{index}]: {reason}"))),
+        }
+    }
+    if key_bytes > MAX_KEY_BYTES {
+        return Err(Invalid::new(format!(
+            "ids are too long for that many metered features: their keys take more than {MAX_KEY_BYTES} bytes"
+        )));
+    }
     let change = StateChange::SetCustomer {
         owner,
         entitlements,
-        credits: Vec::new(),
+        credits,
         access_denied_reason: filled(event.access_denied_reason),
         at,
     };
-    Ok((change, source))
+    Ok((change, (at, source)))
 }
 
 fn update_usage<'a, P>(
     event: Event<'a, P>,
-    event_time: impl Fn() -> Result<Timed, Invalid>,
-) -> Result<(StateChange<'a>, TimeSource), Invalid> {
+    times: &Times,
+) -> Result<(StateChange<'a>, Timed), Invalid> {
     let nested = event.usage.unwrap_or_default();
-    let resource = first_present(event.resource_id, event.resource.map(flatten_id))
-        .or(nested.resource_id)
-        .flatten();
-    let owner = entity(
-        event.customer_id.or(nested.customer_id),
-        event.customer,
-        resource,
-    )?;
+    let resources = [
+        event.resource_id.flatten(),
+        object_id(event.resource).flatten(),
+        nested.resource_id,
+    ];
+    let customers = [
+        event.customer_id,
+        event.customer.and_then(Named::id),
+        nested.customer_id,
+    ];
+    let owner = entity(customers, first_filled(resources.into_iter().flatten()))?;
+    let currencies = [event.currency_id, event.currency.and_then(Named::id)];
+    let features = [
+        event.feature_id,
+        nested.feature_id,
+        event.feature.and_then(Named::id),
+    ];
     let of = match event.entitlement_reference {
         Some(reference) => {
-            let id = last_id(reference.id, "entitlementReference.id")?;
+            let id = last_id([reference.id], "entitlementReference.id")?;
             match reference.kind {
                 Some(Text(kind)) if kind.eq_ignore_ascii_case("CREDIT") => Metered::Credit(id),
                 Some(Text(kind)) if !kind.eq_ignore_ascii_case("FEATURE") => {
@@ -148,22 +203,18 @@ fn update_usage<'a, P>(
                 _ => Metered::Feature(id),
             }
         }
-        None => {
-            let id = event.feature_id.or(nested.feature_id);
-            Metered::Feature(last_id(
-                id.or_else(|| event.feature.and_then(Named::id)),
-                "feature id",
-            )?)
-        }
+        None => match optional_last_id(features, "feature id")? {
+            Some(feature) => Metered::Feature(feature),
+            None => match optional_last_id(currencies, "currencyId")? {
+                Some(currency) => Metered::Credit(currency),
+                None => return Err(Invalid::new("feature id is missing or empty")),
+            },
+        },
     };
     let updated = event
         .usage_updated_at
         .or(nested.usage_updated_at)
-        .or_else(|| {
-            event
-                .entitlement
-                .and_then(|entitlement| entitlement.usage_updated_at)
-        });
+        .or_else(|| event.entitlement.and_then(|it| it.usage_updated_at));
     let current = event.current_usage.or(nested.current_usage);
     let usage = usage(
         current.ok_or_else(|| Invalid::new("currentUsage is missing"))?,
@@ -171,59 +222,62 @@ fn update_usage<'a, P>(
         event.usage_period_end.or(nested.usage_period_end),
         event.next_reset_date.or(nested.next_reset_date),
     )?;
-    let (at, source) = usage_time(updated.as_ref(), event_time)?;
-    let change = StateChange::UpdateUsage {
-        owner,
-        of,
-        usage,
-        at,
-    };
-    Ok((change, source))
+    usage_change(owner, of, usage, updated.as_ref(), times)
 }
 
 fn update_credit<'a, P>(
     event: Event<'a, P>,
-    event_time: impl Fn() -> Result<Timed, Invalid>,
-) -> Result<(StateChange<'a>, TimeSource), Invalid> {
-    let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
-    let consumed = event
+    times: &Times,
+) -> Result<(StateChange<'a>, Timed), Invalid> {
+    let resources = [
+        event.resource_id.flatten(),
+        object_id(event.resource).flatten(),
+    ];
+    let consumed: Number<'a> = event
         .total_consumed
         .ok_or_else(|| Invalid::new("totalConsumed is missing"))?;
-    let owner = entity(event.customer_id, event.customer, resource)?;
-    let of = Metered::Credit(last_id(event.currency_id, "currencyId")?);
-    let (at, source) = usage_time(event.usage_updated_at.as_ref(), event_time)?;
+    let customers = [event.customer_id, event.customer.and_then(Named::id)];
+    let owner = entity(customers, first_filled(resources.into_iter().flatten()))?;
+    let currencies = [event.currency_id, event.currency.and_then(Named::id)];
+    let of = Metered::Credit(last_id(currencies, "currencyId")?);
     let usage = Usage {
         current: consumed,
         period_start: None,
         period_end: None,
     };
+    usage_change(owner, of, usage, event.usage_updated_at.as_ref(), times)
+}
+
+fn usage_change<'a>(
+    owner: Entity<'a>,
+    of: Metered<'a>,
+    usage: Usage<'a>,
+    updated: Option<&Time<'_>>,
+    times: &Times,
+) -> Result<(StateChange<'a>, Timed), Invalid> {
+    let own = updated.map(|time| (time, "usageUpdatedAt", TimeSource::UsageUpdatedAt));
+    let (at, source) = times.first(own)?;
     let change = StateChange::UpdateUsage {
         owner,
         of,
         usage,
         at,
     };
-    Ok((change, source))
+    Ok((change, (at, source)))
 }
 
-fn usage_time(
-    updated: Option<&Time<'_>>,
-    event_time: impl Fn() -> Result<Timed, Invalid>,
-) -> Result<Timed, Invalid> {
-    match updated {
-        Some(time) => Ok((time.required("usageUpdatedAt")?, TimeSource::UsageUpdatedAt)),
-        None => event_time(),
-    }
-}
-
-fn purge<'a, P>(
-    event: Event<'a, P>,
-    event_time: impl Fn() -> Result<Timed, Invalid>,
-) -> Result<(StateChange<'a>, TimeSource), Invalid> {
+fn purge<'a, P>(event: Event<'a, P>, times: &Times) -> Result<(StateChange<'a>, Timed), Invalid> {
     let mut owners = Vec::new();
-    if event.customer_id.is_some() || event.customer.is_some() {
-        let resource = first_present(event.resource_id, event.resource.map(flatten_id)).flatten();
-        owners.push(entity(event.customer_id, event.customer, resource)?);
+    let customers = [event.customer_id, event.customer.and_then(Named::id)];
+    if customers.iter().any(Option::is_some) {
+        let resources = [
+            event.resource_id.flatten(),
+            object_id(event.resource).flatten(),
+        ];
+        owners.push(entity(
+            customers,
+            first_filled(resources.into_iter().flatten()),
+        )?);
     }
     let lists = [
         ("customers", event.customers),
@@ -231,78 +285,19 @@ fn purge<'a, P>(
     ];
     for (field, list) in lists {
         for (index, party) in list.into_iter().flatten().enumerate() {
-            let owner = match party {
-                Party::Id(id) => entity(Some(Text(id)), None, None),
-                Party::Object(party) => {
-                    let resource = party
-                        .resource_id
-                        .or_else(|| party.resource.and_then(Named::id));
-                    entity(party.customer_id.or(party.id), None, resource)
-                }
-            };
+            let Party { customer, resource } = party;
+            let owner = entity(customer, first_filled(resource.into_iter().flatten()));
             let named = |reason| Invalid::new(format!("{field}[{index}]: {reason}"));
             owners.push(owner.map_err(named)?);
         }
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::with_capacity(owners.len());
     owners.retain(|owner| seen.insert(owner.clone()));
     if owners.is_empty() {
         return Err(Invalid::new(
             "no customer is named: expected customerId, customer.id, customers or customerIds",
         ));
     }
-    let (at, source) = event_time()?;
-    Ok((StateChange::Purge { owners, at }, source))
-}
-
-fn entity<'a>(
-    customer_id: Option<Text<'a>>,
-    customer: Option<Named<'a>>,
-    resource: Option<Text<'a>>,
-) -> Result<Entity<'a>, Invalid> {
-    let customer = filled(customer_id)
-        .or_else(|| filled(customer.and_then(Named::id)))
-        .ok_or_else(|| Invalid::new("customer id is missing or empty"))?;
-    let resource = filled(resource);
-    for (what, id) in [
-        ("customer", Some(&customer)),
-        ("resource", resource.as_ref()),
-    ] {
-        if let Some(part) = id.and_then(|id| keys::collision_of_owner(id)) {
-            return Err(Invalid::new(format!(
-                "{what} id holds \"{part}\", so its keys would be those of another"
-            )));
-        }
-    }
-    Ok(Entity { customer, resource })
-}
-
-/// An id that comes last in its key.
-pub fn last_id<'a>(id: Option<Text<'a>>, what: &str) -> Result<Cow<'a, str>, Invalid> {
-    let id = filled(id).ok_or_else(|| Invalid::new(format!("{what} is missing or empty")))?;
-    match keys::collision_of_suffix(&id) {
-        Some(part) => Err(Invalid::new(format!(
-            "{what} ends in \"{part}\", so its key would be that of another"
-        ))),
-        None => Ok(id),
-    }
-}
-
-/// An empty string counts as none.
-pub fn filled(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
-    text.map(|Text(text)| text).filter(|text| !text.is_empty())
-}
-
-fn flatten_id<'a>(named: Option<Named<'a>>) -> Option<Text<'a>> {
-    named.and_then(Named::id)
-}
-
-fn first_present<'a>(
-    id: Option<Option<Text<'a>>>,
-    object: Option<Option<Text<'a>>>,
-) -> Option<Option<Text<'a>>> {
-    match (id, object) {
-        (Some(Some(id)), _) => Some(Some(id)),
-        (id, object) => object.or(id),
-    }
+    let (at, source) = times.of_event()?;
+    Ok((StateChange::Purge { owners, at }, (at, source)))
 }

@@ -4,62 +4,108 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
 
-use super::change::{filled, last_id};
+use super::ids::{filled, filled_id, last_id, optional_last_id};
 use super::terms::Number;
 use super::time::Time;
-use super::wire::{Text, WireEntitlement, WireFeature, WireResetConfiguration};
-use super::{CreditRate, Entitlement, Feature, Invalid, Millis, ResetConfiguration, Usage};
+use super::wire::{Named, Object, Text, WireEntitlement, WireFeature, WireResetConfiguration};
+use super::{Credit, CreditRate, Entitlement, Feature, Invalid, Millis, ResetConfiguration, Usage};
 
 /// One of a list. It is levelled as soon as it is read: what it is read into is twice as large, and
 /// a list may have dozens.
 #[derive(Debug)]
 pub struct Listed<'a> {
-    pub entitlement: Result<Entitlement<'a>, Invalid>,
+    pub entry: Result<Entry<'a>, Invalid>,
     updated_at: Option<Time<'a>>,
+    /// Old webhooks name the resource here and nowhere else.
+    resource: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are the large one"
+)]
+pub enum Entry<'a> {
+    Feature(Entitlement<'a>),
+    Credit(Credit<'a>),
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Listed<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut wire = WireEntitlement::deserialize(deserializer)?;
+        let Object(mut wire) = Object::<WireEntitlement<'_>>::deserialize(deserializer)?;
+        let resource = filled_id(wire.resource_id.take());
         Ok(Self {
             updated_at: wire.entitlement_updated_at.take(),
-            entitlement: entitlement_of(wire),
+            entry: match is_credit(&wire) {
+                true => credit_of(wire).map(Entry::Credit),
+                false => entitlement_of(wire, resource.clone()).map(Entry::Feature),
+            },
+            resource,
         })
     }
 }
 
-/// The newest valid time of the list.
+fn is_credit(wire: &WireEntitlement<'_>) -> bool {
+    let is = |text: &Option<Text<'_>>, name: &str| {
+        text.as_ref()
+            .is_some_and(|it| it.0.eq_ignore_ascii_case(name))
+    };
+    let has_currency = wire.currency.is_some() || wire.currency_id.is_some();
+    is(&wire.type_name, "CreditEntitlement")
+        || is(&wire.kind, "CREDIT")
+        || (has_currency && wire.feature.is_none())
+}
+
+fn credit_of(wire: WireEntitlement<'_>) -> Result<Credit<'_>, Invalid> {
+    let usage_at = Time::known(wire.usage_updated_at.as_ref(), "usageUpdatedAt")?;
+    let is_known = wire.current_usage.is_some() || usage_at.is_some();
+    let usage = usage(
+        wire.current_usage.unwrap_or(Number::ZERO),
+        wire.usage_period_start,
+        wire.usage_period_end,
+        wire.next_reset_date,
+    )?;
+    let currency = [wire.currency_id, wire.currency.and_then(Named::id)];
+    Ok(Credit {
+        currency: optional_last_id(currency, "currencyId")?,
+        usage: is_known.then_some(usage),
+        usage_at,
+    })
+}
+
+/// The newest known time of the list.
 pub fn newest(entitlements: &[Listed<'_>]) -> Option<Millis> {
     entitlements
         .iter()
         .filter_map(|listed| listed.updated_at.as_ref()?.millis())
+        .filter(|&millis| millis != 0)
         .max()
 }
 
-/// Old webhooks name the resource inside each entitlement and nowhere else.
+/// The resource that the entitlements name, if they name but one.
 pub fn resource_of_entitlements<'a>(
     entitlements: &[Listed<'a>],
-) -> Result<Option<Text<'a>>, Invalid> {
+) -> Result<Option<Cow<'a, str>>, Invalid> {
     let mut found: Option<&Cow<'a, str>> = None;
-    for listed in entitlements {
-        let entitlement = listed.entitlement.as_ref().ok();
-        let Some(resource) = entitlement.and_then(|it| it.resource.as_ref()) else {
-            continue;
-        };
+    for resource in entitlements.iter().filter_map(|it| it.resource.as_ref()) {
         if found.is_some_and(|found| found != resource) {
             return Err(Invalid::new("entitlements name more than one resourceId"));
         }
         found = Some(resource);
     }
-    Ok(found.cloned().map(Text))
+    Ok(found.cloned())
 }
 
-fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid> {
+fn entitlement_of<'a>(
+    wire: WireEntitlement<'a>,
+    resource: Option<Cow<'a, str>>,
+) -> Result<Entitlement<'a>, Invalid> {
     let reset_period = filled(wire.reset_period);
     let reset_configuration = wire
         .reset_period_configuration
         .and_then(|configuration| reset_configuration(configuration, reset_period.as_deref()));
-    let usage_is_known = wire.current_usage.is_some() || wire.usage_updated_at.is_some();
+    let usage_at = Time::known(wire.usage_updated_at.as_ref(), "usageUpdatedAt")?;
+    let usage_is_known = wire.current_usage.is_some() || usage_at.is_some();
     let usage = usage(
         wire.current_usage.unwrap_or(Number::ZERO),
         wire.usage_period_start,
@@ -68,7 +114,7 @@ fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid>
     )?;
     Ok(Entitlement {
         feature: wire.feature.map(feature_of).transpose()?,
-        resource: filled(wire.resource_id),
+        resource,
         usage_limit: wire.usage_limit,
         unlimited: wire.has_unlimited_usage.unwrap_or(false),
         soft_limit: wire.has_soft_limit.unwrap_or(false),
@@ -80,8 +126,10 @@ fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid>
             .map(|Text(text)| text)
             .collect(),
         valid_until: match wire.valid_until {
-            Some(Time::Number(number)) => Number::finite(number),
-            Some(Time::Millis(millis)) => (millis != 0).then(|| Number::from(millis)),
+            // Readers take fractions and signs of it as they come.
+            Some(Time::Number(number)) if number <= 0.0 || (1e11..1e14).contains(&number) => {
+                Number::finite(number)
+            }
             time => Time::known(time.as_ref(), "validUntil")?.map(Number::from),
         },
         credit_rate: wire.credit_rate.map(|rate| CreditRate {
@@ -92,10 +140,7 @@ fn entitlement_of(wire: WireEntitlement<'_>) -> Result<Entitlement<'_>, Invalid>
         reset_configuration,
         usage,
         period_anchor: Time::known(wire.usage_period_anchor.as_ref(), "usagePeriodAnchor")?,
-        usage_at: match &wire.usage_updated_at {
-            Some(time) => Some(time.required("usageUpdatedAt")?),
-            None => None,
-        },
+        usage_at,
         usage_is_known,
     })
 }
@@ -108,9 +153,9 @@ fn feature_of(wire: WireFeature<'_>) -> Result<Feature<'_>, Invalid> {
         None => (wire.feature_units, wire.feature_units_plural.or(wire.units)),
     };
     Ok(Feature {
-        id: last_id(wire.ref_id.or(wire.id), "feature id")?,
-        feature_type: wire.feature_type,
-        meter_type: wire.meter_type,
+        id: last_id([wire.ref_id, wire.id, wire.feature_id], "feature id")?,
+        feature_type: wire.feature_type.filter(|it| !it.as_str().is_empty()),
+        meter_type: wire.meter_type.filter(|it| !it.as_str().is_empty()),
         units: singular.map_or(Cow::Borrowed(""), |Text(text)| text),
         units_plural: plural.map_or(Cow::Borrowed(""), |Text(text)| text),
     })

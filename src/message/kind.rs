@@ -1,4 +1,4 @@
-//! What an event is about.
+//! What an event is about, by its name.
 
 /// The kinds of event, as the vendor names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -8,7 +8,7 @@ pub enum Kind {
     CreditBalanceUpdated,
     Purge,
     PackagePublished,
-    /// Known to the vendor, not to us: acknowledged without effect.
+    /// Any other event: without effect on keys, or not recognised.
     Other,
 }
 
@@ -22,30 +22,6 @@ impl Kind {
         Self::Other,
     ];
 
-    /// Compared without case, and with `.`, `_` and `-` equal (here: without them).
-    pub(super) fn named(name: &str) -> Self {
-        const LONGEST: usize = "purgecustomerpersistentcacherequested".len();
-        let mut spelt = [0; LONGEST];
-        let mut length = 0;
-        for letter in name.bytes().filter(|it| !matches!(it, b'.' | b'_' | b'-')) {
-            let Some(place) = spelt.get_mut(length) else {
-                return Self::Other;
-            };
-            *place = letter.to_ascii_lowercase();
-            length += 1;
-        }
-        match std::str::from_utf8(&spelt[..length]).unwrap_or_default() {
-            "entitlementsupdated" | "entitlementsupdatedv2" => Self::EntitlementsUpdated,
-            "measurementreported" | "usageupdated" | "usageupdatedv2" => Self::UsageUpdated,
-            "creditbalanceupdated" => Self::CreditBalanceUpdated,
-            "subscriptionsmigrated"
-            | "purgecustomerpersistentcacherequested"
-            | "customerdeleted" => Self::Purge,
-            "packagepublished" => Self::PackagePublished,
-            _ => Self::Other,
-        }
-    }
-
     /// For labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,5 +32,266 @@ impl Kind {
             Self::PackagePublished => "package_published",
             Self::Other => "other",
         }
+    }
+}
+
+/// What the name of an event tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// A kind that changes keys.
+    Effect(Kind),
+    /// A published kind that changes none.
+    NoEffect(Kind),
+    Unknown,
+}
+
+/// Published kinds that change no key (`EventLogType` of `@stigg/api-client-js` 3.108.0); a star
+/// stands for more words. Separators are left out.
+const WITHOUT_EFFECT: [(&str, &str); 31] = [
+    ("addon", "*"),
+    ("coupon", "*"),
+    ("createsubscriptionfailed", ""),
+    ("credits", "*old"),
+    ("creditbalancedepleted", ""),
+    ("creditbalancelow", ""),
+    ("creditgrant", "*"),
+    ("customercreated", ""),
+    ("customerupdated", ""),
+    ("customerpaymentfailed", ""),
+    ("customerentitlementcalculationtriggered", ""),
+    ("customerresourceentitlementcalculationtriggered", ""),
+    ("edgeapi", "*"),
+    ("entitlementdenied", ""),
+    ("entitlementgranted", ""),
+    ("entitlementrequested", ""),
+    ("entitlementusageexceeded", ""),
+    ("environmentdeleted", ""),
+    ("feature", "*"),
+    ("import", "*"),
+    ("packagegroup", "*"),
+    ("packagepublished", ""),
+    ("plan", "*"),
+    ("product", "*"),
+    ("promotionalentitlement", "*"),
+    ("recalculateentitlementstriggered", ""),
+    ("resyncintegrationtriggered", ""),
+    ("subscriptionsmigrationtriggered", ""),
+    ("subscription", "*"),
+    ("syncfailed", ""),
+    ("widget", "*"),
+];
+
+/// Names are compared without case and separators, without a reverse-domain prefix and without a
+/// version at the end.
+pub(super) fn meaning(name: &str) -> Meaning {
+    // Most names are spelled as published.
+    const LONGEST: usize = "purgecustomerpersistentcacherequested".len();
+    let mut buffer = [0; LONGEST];
+    if let Some(name) = squeeze(name, &mut buffer)
+        && let Some(kind) = effect(name)
+    {
+        return Meaning::Effect(kind);
+    }
+    let words = words(without_domain(name));
+    let words = without_version(&words);
+    let joined = words.concat();
+    let joined = match joined
+        .trim_end_matches(|it: char| it.is_ascii_digit())
+        .strip_suffix('v')
+    {
+        Some(name) if !joined.ends_with('v') => name.to_owned(),
+        _ => joined,
+    };
+    if let Some(kind) = effect(&joined) {
+        return Meaning::Effect(kind);
+    }
+    if joined == "packagepublished" {
+        return Meaning::NoEffect(Kind::PackagePublished);
+    }
+    match WITHOUT_EFFECT
+        .iter()
+        .any(|rule| matches(words, &joined, rule))
+    {
+        true => Meaning::NoEffect(Kind::Other),
+        false => Meaning::Unknown,
+    }
+}
+
+/// Whether a name ends in a past participle, as names of events do ("planCreated"). It tells them
+/// from other names that begin alike ("planName").
+pub(super) fn is_past(name: &str) -> bool {
+    let words = words(name);
+    without_version(&words)
+        .last()
+        .is_some_and(|word| word.ends_with("ed"))
+}
+
+fn effect(squeezed: &str) -> Option<Kind> {
+    Some(match squeezed {
+        "entitlementsupdated" | "entitlementsupdatedv2" => Kind::EntitlementsUpdated,
+        "measurementreported" | "usageupdated" | "usageupdatedv2" => Kind::UsageUpdated,
+        "creditbalanceupdated" => Kind::CreditBalanceUpdated,
+        "subscriptionsmigrated" | "purgecustomerpersistentcacherequested" | "customerdeleted" => {
+            Kind::Purge
+        }
+        _ => return None,
+    })
+}
+
+fn matches(words: &[String], joined: &str, (start, rest): &(&str, &str)) -> bool {
+    let Some(more) = joined.strip_prefix(start) else {
+        return false;
+    };
+    let Some(end) = rest.strip_prefix('*') else {
+        return more.is_empty();
+    };
+    // "PLAN_*" is about plans, not about planets; a name in one piece gets the benefit of the doubt.
+    let mut length = 0;
+    let at_a_word = words.iter().any(|word| {
+        length += word.len();
+        length == start.len()
+    });
+    !more.is_empty() && more.ends_with(end) && (at_a_word || words.len() == 1)
+}
+
+/// Lower case without separators, if it fits.
+fn squeeze<'b>(name: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
+    let mut length = 0;
+    for letter in name.bytes().filter(|it| !matches!(it, b'.' | b'_' | b'-')) {
+        *buffer.get_mut(length)? = letter.to_ascii_lowercase();
+        length += 1;
+    }
+    std::str::from_utf8(&buffer[..length]).ok()
+}
+
+/// `com.stigg.entitlements.updated` without its first two parts, and `stigg.…` without its first.
+fn without_domain(name: &str) -> &str {
+    const TOPS: [&str; 8] = ["com", "io", "net", "org", "dev", "app", "co", "ai"];
+    let mut rest = name.trim();
+    if let Some((first, more)) = rest.split_once('.')
+        && TOPS.iter().any(|top| first.eq_ignore_ascii_case(top))
+        && let Some((_, more)) = more.split_once('.')
+    {
+        rest = more;
+    }
+    for vendor in ["stigg.", "stigg:", "stigg/", "stigg_", "stigg-"] {
+        if rest
+            .get(..vendor.len())
+            .is_some_and(|it| it.eq_ignore_ascii_case(vendor))
+        {
+            rest = &rest[vendor.len()..];
+        }
+    }
+    rest
+}
+
+/// The words of a name, in lower case: at separators, and where a small letter is followed by a
+/// large one.
+pub(super) fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut after_small = false;
+    for letter in name.chars().take(256) {
+        let is_word = letter.is_alphanumeric();
+        if (!is_word || (after_small && letter.is_uppercase()))
+            && words.last().is_some_and(|word| !word.is_empty())
+        {
+            words.push(String::new());
+        }
+        if is_word && let Some(word) = words.last_mut() {
+            word.extend(letter.to_lowercase());
+        }
+        after_small = letter.is_lowercase() || letter.is_ascii_digit();
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Without a last word such as "v2". A version that is not a word of its own ("updatedV2" squeezed
+/// to "updatedv2") is cut off too.
+fn without_version(words: &[String]) -> &[String] {
+    let is_version = |word: &str| {
+        let digits = word.strip_prefix('v').unwrap_or_default();
+        !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit())
+    };
+    match words {
+        [rest @ .., last] if is_version(last) && !rest.is_empty() => rest,
+        // "V" and "2" in two words, as in "v.2".
+        [rest @ .., v, digits]
+            if v == "v" && digits.bytes().all(|it| it.is_ascii_digit()) && !rest.is_empty() =>
+        {
+            rest
+        }
+        _ => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_without_case_separators_domain_and_version() {
+        for name in [
+            "ENTITLEMENTS_UPDATED",
+            "entitlements.updated",
+            "entitlementsUpdated",
+            "EntitlementsUpdatedV2",
+            "ENTITLEMENTS_UPDATED_V3",
+            "entitlements.updated.v1",
+            "com.stigg.entitlements.updated",
+            "io.stigg.entitlements.updated.v12",
+            "stigg.entitlements-updated",
+            "stigg/entitlements:updated",
+            " Entitlements Updated ",
+            "entitlementsupdatedv3",
+        ] {
+            assert_eq!(
+                meaning(name),
+                Meaning::Effect(Kind::EntitlementsUpdated),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            meaning("usageUpdatedV2"),
+            Meaning::Effect(Kind::UsageUpdated)
+        );
+        assert_eq!(
+            meaning("com.stigg.customer.deleted"),
+            Meaning::Effect(Kind::Purge)
+        );
+    }
+
+    #[test]
+    fn published_kinds_without_effect_are_told_from_unknown_ones() {
+        for name in [
+            "PLAN_CREATED",
+            "planUpdated",
+            "subscription.created",
+            "SUBSCRIPTION_TRIAL_ENDS_SOON",
+            "SUBSCRIPTIONS_MIGRATION_TRIGGERED",
+            "CREDITS_GRANTED_OLD",
+            "credit.balance.low",
+            "EDGE_API_DATA_RESYNC",
+            "com.stigg.customer.updated.v2",
+            "WIDGET_CONFIGURATION_UPDATED",
+        ] {
+            assert_eq!(meaning(name), Meaning::NoEffect(Kind::Other), "{name}");
+        }
+        for name in [
+            "customer.renamed",
+            "PLANET_FOUND",
+            "plan",
+            "FEATURE",
+            "CREDITS_GRANTED",
+            "",
+            "v2",
+            "entitlements.updated.now",
+        ] {
+            assert_eq!(meaning(name), Meaning::Unknown, "{name}");
+        }
+        assert_eq!(
+            meaning("packagePublished"),
+            Meaning::NoEffect(Kind::PackagePublished)
+        );
     }
 }

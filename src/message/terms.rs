@@ -1,4 +1,4 @@
-//! The values that stand for themselves: numbers as they came, and the two closed lists of words.
+//! Numbers as they came, and the types of features and meters.
 
 use std::borrow::Cow;
 
@@ -28,6 +28,10 @@ impl Number<'_> {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub(super) fn into_owned(self) -> Number<'static> {
+        Number(Cow::Owned(self.0.into_owned()))
+    }
 }
 
 impl From<u64> for Number<'static> {
@@ -39,69 +43,83 @@ impl From<u64> for Number<'static> {
 impl<'de: 'a, 'a> Deserialize<'de> for Number<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&'de RawValue>::deserialize(deserializer)?.get();
-        // A reader would take 1e999 for infinity, and an infinite limit for a generous one.
-        match text.as_bytes().first() {
-            // So many digits alone are finite, whatever they are.
-            Some(b'0'..=b'9') if text.len() < 16 && !text.contains(['e', 'E']) => {
-                Ok(Self(Cow::Borrowed(text)))
+        let text = match text.as_bytes().first() {
+            Some(b'"') => text.trim_matches('"').trim(),
+            _ => text,
+        };
+        let is_finite = match text.as_bytes() {
+            // Fifteen digits are finite, whichever they are.
+            [b'1'..=b'9', rest @ ..] if rest.len() < 15 && rest.iter().all(u8::is_ascii_digit) => {
+                true
             }
-            Some(b'0'..=b'9' | b'-') if text.parse().is_ok_and(f64::is_finite) => {
-                Ok(Self(Cow::Borrowed(text)))
-            }
-            _ => Err(serde::de::Error::custom("expected a finite number")),
+            // A reader would take 1e999 for infinity, and an infinite limit for a generous one.
+            _ => is_json_number(text) && text.parse().is_ok_and(f64::is_finite),
+        };
+        match is_finite {
+            true => Ok(Self(Cow::Borrowed(text))),
+            false => Err(serde::de::Error::custom("expected a finite number")),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeatureType {
+/// Numbers in quotes are written without them, so they must be numbers of JSON.
+fn is_json_number(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| {
+        raw.get()
+            .starts_with(|it: char| it == '-' || it.is_ascii_digit())
+    })
+}
+
+/// The type of a feature; one that is not known is written as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeatureType<'a> {
     Boolean,
     Number,
     Enum,
+    Other(Cow<'a, str>),
 }
 
-impl FeatureType {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Boolean => "BOOLEAN",
-            Self::Number => "NUMBER",
-            Self::Enum => "ENUM",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MeterType {
+/// How the usage of a feature is counted; a way that is not known is written as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MeterType<'a> {
     None,
     Fluctuating,
     Incremental,
-}
-
-impl MeterType {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "None",
-            Self::Fluctuating => "Fluctuating",
-            Self::Incremental => "Incremental",
-        }
-    }
+    Other(Cow<'a, str>),
 }
 
 macro_rules! by_name {
-    ($type:ident: $($variant:ident),+) => {
-        impl<'de> Deserialize<'de> for $type {
+    ($type:ident: $($variant:ident = $written:literal),+) => {
+        impl $type<'_> {
+            /// As readers know it.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $written,)+
+                    Self::Other(name) => name,
+                }
+            }
+
+            pub(super) fn into_owned(self) -> $type<'static> {
+                match self {
+                    $(Self::$variant => $type::$variant,)+
+                    Self::Other(name) => $type::Other(Cow::Owned(name.into_owned())),
+                }
+            }
+        }
+
+        impl<'de: 'a, 'a> Deserialize<'de> for $type<'a> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let name = Text::deserialize(deserializer)?.0;
-                $(if name.eq_ignore_ascii_case(stringify!($variant)) {
+                $(if name.eq_ignore_ascii_case($written) {
                     return Ok(Self::$variant);
                 })+
-                Err(serde::de::Error::custom(concat!("unknown ", stringify!($type))))
+                Ok(Self::Other(name))
             }
         }
     };
 }
-by_name!(FeatureType: Boolean, Number, Enum);
-by_name!(MeterType: None, Fluctuating, Incremental);
+by_name!(FeatureType: Boolean = "BOOLEAN", Number = "NUMBER", Enum = "ENUM");
+by_name!(MeterType: None = "None", Fluctuating = "Fluctuating", Incremental = "Incremental");
 
 #[cfg(test)]
 mod tests {

@@ -43,22 +43,6 @@ fn attributes(fixture: &Fixture) -> Attributes {
     }
 }
 
-/// What was parsed by the way is used once; after that the text is.
-#[test]
-fn a_change_is_the_same_when_asked_for_twice() {
-    let mut wrapped = 0;
-    for fixture in fixtures() {
-        let (body, attributes) = (body(&fixture), attributes(&fixture));
-        let Ok(opened) = open(&body, &attributes) else {
-            continue;
-        };
-        wrapped += usize::from(opened.wrappings.contains(&Wrapping::Payload));
-        let [first, second] = [(); 2].map(|()| opened.change(attributes.sent));
-        assert_eq!(first, second, "{}", fixture.name);
-    }
-    assert!(wrapped > 0);
-}
-
 #[test]
 fn wrappings_are_taken_off_to_the_same_depth_however_they_are_read() {
     const EVENT: &str = r#"{"customerId":"c","featureId":"f","currentUsage":1}"#;
@@ -70,9 +54,17 @@ fn wrappings_are_taken_off_to_the_same_depth_however_they_are_read() {
             kind: Some("MEASUREMENT_REPORTED".into()),
             sent: None,
         };
-        let opened = open(&body, &named).unwrap();
-        assert_eq!(opened.wrappings.len(), depth.min(6), "{depth}");
-        assert_eq!(opened.change(None).is_ok(), depth <= 6, "{depth}");
+        let reading = read(&body, &named);
+        let paths = |reading: &Reading<'_>| reading.changes[0].path.clone();
+        match depth {
+            0..=6 => {
+                let reading = reading.unwrap();
+                assert_eq!(reading.wrappings.len(), depth, "{depth}");
+                assert_eq!(paths(&reading), None, "{depth}");
+            }
+            7..=8 => assert!(paths(&reading.unwrap()).is_some(), "{depth}"),
+            _ => assert!(reading.is_err(), "{depth}"),
+        }
     }
 }
 
@@ -82,10 +74,10 @@ fn every_fixture_is_of_its_kind_and_invalid_ones_say_why() {
     for fixture in fixtures() {
         let (name, body) = (&fixture.name, body(&fixture));
         let attributes = attributes(&fixture);
-        let opened = open(&body, &attributes);
-        let change = match &opened {
-            Ok(opened) => opened.change(attributes.sent).map(|_| opened.kind.as_str()),
-            Err(reason) => Err(reason.clone()),
+        let reading = read(&body, &attributes);
+        let change = match &reading {
+            Ok(reading) => Ok(reading.kind.as_str()),
+            Err(unreadable) => Err(unreadable.reason.clone()),
         };
         match (change, fixture.json["outcome"].as_str()) {
             (Err(reason), Some("invalid")) => {
@@ -111,7 +103,8 @@ fn reasons_quote_nothing() {
     let bodies = [
         r#"{"type":"entitlements.updated","customerId":"acme","entitlements":"CANARY"}"#,
         r#"{"type":"entitlements.updated","customerId":"acme","entitlements":[{"usageLimit":"CANARY"}]}"#,
-        r#"{"type":"entitlements.updated","customerId":"acme","entitlements":[{"feature":{"id":"f","featureType":"CANARY"}}]}"#,
+        r#"{"type":"entitlements.updated","customerId":"acme","entitlements":[{"feature":{"id":"f","featureType":["CANARY"]}}]}"#,
+        r#"{"CANARY":"entitlements.updated","customerId":"CANARY","currentUsage":"CANARY","featureId":"CANARY"}"#,
         r#"{"type":"entitlements.updated","customerId":["CANARY"],"entitlements":[]}"#,
         r#"{"type":"usage.updated","customerId":"acme","featureId":"f","currentUsage":1,"usageUpdatedAt":"CANARY"}"#,
         r#"{"type":"usage.updated","customerId":"acme:f_CANARY","featureId":"f","currentUsage":1}"#,
@@ -120,9 +113,9 @@ fn reasons_quote_nothing() {
         r#"{"type":"x","CANARY"}"#,
     ];
     for body in bodies {
-        let reason = match open(body, &Attributes::default()) {
-            Ok(opened) => opened.change(None).map(|_| ()).unwrap_err(),
-            Err(reason) => reason,
+        let reason = match read(body, &Attributes::default()) {
+            Ok(reading) => panic!("{body}: {reading:?}"),
+            Err(unreadable) => unreadable.reason,
         };
         assert!(!reason.to_string().contains("CANARY"), "{reason}");
         assert!(reason.to_string().len() > 8, "{reason}");
@@ -140,29 +133,32 @@ fn what_no_sender_means_is_refused_and_never_panics() {
         "\u{0}".into(),
         "{".repeat(1000),
         deep("[", "]"),
-        format!(r#"{{"type":"entitlements.updated","customerId":"a","entitlements":{}}}"#, deep("[", "]")),
+        format!(
+            r#"{{"type":"entitlements.updated","customerId":"a","entitlements":{}}}"#,
+            deep("[", "]")
+        ),
         deep(r#"{"data":"#, "}"),
         r#"{"type":"usageUpdated","customerId":"a","featureId":"f","currentUsage":1e999}"#.into(),
-        r#"{"type":"usageUpdated","customerId":"a","customerId":"b","featureId":"f","currentUsage":1}"#.into(),
-        r#"{"type":"usageUpdated","customerId":"\ud800","featureId":"f","currentUsage":1}"#.into(),
         r#"{"type":"usageUpdated","customerId":"","featureId":"f","currentUsage":1}"#.into(),
         r#"{"type":"usageUpdated","customerId":"a","featureId":"","currentUsage":1}"#.into(),
         r#"{"Type":"Notification","Message":7}"#.into(),
-        r#"{"Type":"SubscriptionConfirmation","Message":"x"}"#.into(),
+        r#"{"type":"usageUpdated","customerId":["a"],"featureId":"f","currentUsage":1}"#.into(),
+        r#"{"type":"usageUpdated","customer":["a"],"featureId":"f","currentUsage":1}"#.into(),
+        r#"{"type":"usageUpdated","customerId":"a","usage":["a",null,"f",1],"featureId":"f"}"#
+            .into(),
+        r#"{"type":"entitlements.updated","customerId":"a","entitlements":[["a"]]}"#.into(),
+        r#"{"type":"customer.deleted","customers":[["a"]]}"#.into(),
     ];
     for body in bodies {
         let shown: String = body.chars().take(80).collect();
-        let refused = match open(&body, &Attributes::default()) {
-            Ok(opened) => opened.change(None).is_err(),
-            Err(_) => true,
-        };
-        assert!(refused, "{shown}");
+        let reading = read(&body, &Attributes::default());
+        assert!(reading.is_err(), "{shown}: {reading:?}");
     }
 }
 
 #[test]
 fn odd_ids_are_taken_as_they_are() {
-    let long = "x".repeat(10_000);
+    let long = "x".repeat(1024);
     for id in [
         "a:b",
         "#",
@@ -177,11 +173,63 @@ fn odd_ids_are_taken_as_they_are() {
             "type": "usageUpdated", "customerId": id, "featureId": id, "currentUsage": 1,
         });
         let body = body.to_string();
-        let opened = open(&body, &Attributes::default()).unwrap();
-        let Ok(StateChange::UpdateUsage { owner, of, .. }) = opened.change(Some(1)) else {
-            panic!("refused");
+        let reading = read(&body, &Attributes::default()).unwrap();
+        let StateChange::UpdateUsage { owner, of, .. } = &reading.changes[0].state else {
+            panic!("{reading:?}");
         };
         assert_eq!(owner.customer, id);
-        assert_eq!(of, Metered::Feature(id.into()));
+        assert_eq!(*of, Metered::Feature(id.into()));
+    }
+}
+
+#[test]
+fn ids_lists_and_keys_are_bounded() {
+    let long = "x".repeat(1025);
+    let many = |entry: &str, count: usize| format!("[{}]", vec![entry; count].join(","));
+    let metered = r#"{"feature":{"id":"f","featureType":"NUMBER","meterType":"Incremental"}}"#;
+    for (body, part) in [
+        (
+            format!(
+                r#"{{"type":"usageUpdated","customerId":"{long}","featureId":"f","currentUsage":1}}"#
+            ),
+            "customer id is longer",
+        ),
+        (
+            format!(
+                r#"{{"type":"usageUpdated","customerId":"a","resourceId":"{long}","featureId":"f","currentUsage":1}}"#
+            ),
+            "resource id is longer",
+        ),
+        (
+            format!(
+                r#"{{"type":"usageUpdated","customerId":"a","featureId":"{long}","currentUsage":1}}"#
+            ),
+            "feature id is longer",
+        ),
+        (
+            format!(r#"{{"type":"customerDeleted","customerIds":["{long}"]}}"#),
+            "customerIds[0]: customer id is longer",
+        ),
+        (
+            format!(
+                r#"{{"type":"entitlementsUpdated","customerId":"a","entitlements":{}}}"#,
+                many("{}", 40_000)
+            ),
+            "more than 32768 entries",
+        ),
+        (
+            format!(
+                r#"{{"type":"entitlementsUpdated","customerId":"{}","entitlements":{}}}"#,
+                &long[1..],
+                many(metered, 9_000)
+            ),
+            "ids are too long",
+        ),
+    ] {
+        let reason = read(&body, &Attributes::default())
+            .unwrap_err()
+            .reason
+            .to_string();
+        assert!(reason.contains(part), "{reason}");
     }
 }

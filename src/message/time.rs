@@ -1,13 +1,12 @@
-//! Times as messages spell them: ISO 8601 strings or epoch milliseconds.
+//! Times as messages spell them: ISO 8601, or a number of seconds or less since the epoch.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::{Invalid, Millis};
 
@@ -15,7 +14,7 @@ use super::{Invalid, Millis};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Time<'a> {
     Text(Cow<'a, str>),
-    Millis(Millis),
+    Whole(u64),
     /// With a fraction or a sign, or beyond all times.
     Number(f64),
 }
@@ -44,7 +43,7 @@ impl<'de> Visitor<'de> for TimeVisitor {
     }
 
     fn visit_u64<E>(self, millis: u64) -> Result<Self::Value, E> {
-        Ok(Time::Millis(millis))
+        Ok(Time::Whole(millis))
     }
 
     fn visit_i64<E>(self, millis: i64) -> Result<Self::Value, E> {
@@ -59,17 +58,17 @@ impl<'de> Visitor<'de> for TimeVisitor {
 /// The newest time that JavaScript's `Date` can hold.
 const NEWEST: f64 = 8.64e15;
 
-impl<'a> Time<'a> {
-    pub fn from_raw(raw: &'a RawValue) -> Option<Self> {
-        serde_json::from_str(raw.get()).ok()
-    }
-
-    /// Epoch milliseconds, fractions dropped.
+impl Time<'_> {
+    /// Epoch milliseconds, fractions dropped; 0 where it stands for an unknown time, as zero, negative
+    /// and empty ones do. `None` for what is not a time.
     pub fn millis(&self) -> Option<Millis> {
         match self {
-            Time::Millis(millis) => Some(*millis).filter(|&millis| millis as f64 <= NEWEST),
-            Time::Number(millis) => (0.0..=NEWEST).contains(millis).then_some(*millis as Millis),
-            Time::Text(text) => parse(text.trim()),
+            Time::Whole(number) => scale_whole(*number),
+            Time::Number(number) => scale(*number),
+            Time::Text(text) => match text.trim() {
+                "" => Some(0),
+                text => parse(text).or_else(|| scale(text.parse().ok()?)),
+            },
         }
     }
 
@@ -77,20 +76,40 @@ impl<'a> Time<'a> {
     pub fn required(&self, field: &str) -> Result<Millis, Invalid> {
         self.millis().ok_or_else(|| {
             Invalid::new(format!(
-                "{field} is no time: write ISO 8601 or epoch milliseconds"
+                "{field} is not a valid time; use ISO 8601 or epoch milliseconds"
             ))
         })
     }
 
-    /// As a value that readers take as epoch milliseconds; 0 stands for unknown, as in the SDK.
+    /// As a value that readers take as epoch milliseconds; `None` for an unknown time.
     pub fn known(time: Option<&Self>, field: &str) -> Result<Option<Millis>, Invalid> {
-        let Some(time) = time else { return Ok(None) };
-        if matches!(time, Time::Text(text) if text.is_empty()) {
-            return Ok(None);
-        }
-        let millis = time.required(field)?;
-        Ok((millis != 0).then_some(millis))
+        let millis = time.map(|time| time.required(field)).transpose()?;
+        Ok(millis.filter(|&millis| millis != 0))
     }
+}
+
+/// Milliseconds by their size: below 10^11 a number counts seconds, from 10^14 on microseconds, from
+/// 10^17 on nanoseconds. As milliseconds these bounds are March 1973 and the year 5138.
+fn scale_whole(number: u64) -> Option<Millis> {
+    Some(match number {
+        0..100_000_000_000 => number * 1_000,
+        100_000_000_000..100_000_000_000_000 => number,
+        100_000_000_000_000..100_000_000_000_000_000 => number / 1_000,
+        _ => number / 1_000_000,
+    })
+}
+
+fn scale(number: f64) -> Option<Millis> {
+    let millis = match number {
+        _ if number.is_nan() => return None,
+        _ if number <= 0.0 => return Some(0),
+        _ if number < 1e11 => number * 1e3,
+        _ if number < 1e14 => number,
+        _ if number < 1e17 => number / 1e3,
+        _ => number / 1e6,
+    };
+    // A fraction of a second is not held exactly: 1763070116.923 is a little less.
+    (millis <= NEWEST).then_some((millis + 1e-4) as Millis)
 }
 
 /// A time as people write it: ISO 8601 or epoch milliseconds.
@@ -142,11 +161,20 @@ fn usual(text: &[u8]) -> Option<Millis> {
     Some(Millis::try_from(seconds).ok()? * 1_000 + u64::from(time.millisecond()))
 }
 
+/// Without an offset a time is UTC. Times before 1970 count as unknown.
 fn any(text: &str) -> Option<Millis> {
+    let with_t = match text.as_bytes().get(10) {
+        Some(b' ') => Cow::Owned(text.replacen(' ', "T", 1)),
+        _ => Cow::Borrowed(text),
+    };
+    let text: &str = &with_t;
+    let iso = &Iso8601::PARSING;
     let time = OffsetDateTime::parse(text, &Rfc3339)
-        .or_else(|_| OffsetDateTime::parse(text, &Iso8601::DEFAULT))
+        .or_else(|_| OffsetDateTime::parse(text, iso))
+        .or_else(|_| PrimitiveDateTime::parse(text, iso).map(PrimitiveDateTime::assume_utc))
+        .or_else(|_| time::Date::parse(text, iso).map(|date| date.midnight().assume_utc()))
         .ok()?;
-    Millis::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+    Some(Millis::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -167,15 +195,24 @@ mod tests {
         );
         assert_eq!(read("1763070116923"), Some(1_763_070_116_923));
         assert_eq!(read("1763070116923.9"), Some(1_763_070_116_923));
-        assert_eq!(read("0"), Some(0));
-        for bad in [
-            "\"\"",
-            "\"yesterday\"",
-            "-1",
-            "1e300",
-            "\"1969-12-31T23:59:59Z\"",
-            "true",
+        for same in [
+            "1763070116.923",
+            "1763070116923000",
+            "1763070116923000999",
+            "\"1763070116923\"",
+            "\" 1763070116.923 \"",
+            "\"2025-11-13 21:41:56.923Z\"",
+            "\"2025-11-13T21:41:56.923\"",
+            "\"2025-11-13T21:41:56.923+0000\"",
         ] {
+            assert_eq!(read(same), Some(1_763_070_116_923), "{same}");
+        }
+        assert_eq!(read("1763070116"), Some(1_763_070_116_000));
+        assert_eq!(read("\"2025-11-13\""), Some(1_762_992_000_000));
+        for unknown in ["0", "-1", "\"\"", "\"-5\"", "\"1969-12-31T23:59:59Z\""] {
+            assert_eq!(read(unknown), Some(0), "{unknown}");
+        }
+        for bad in ["\"yesterday\"", "1e300", "\"nan\"", "true"] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use super::entitlement::Listed;
 use super::terms::{FeatureType, MeterType, Number};
 use super::time::Time;
-pub use read::Inside;
-use read::{list, present};
+pub use read::{Id, Named, Nested, Object, Party};
+use read::{list, object, present};
 
 /// A string that borrows where it can; `Option<Cow<str>>` alone would copy.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,17 +26,17 @@ pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 #[serde(rename_all = "camelCase", bound(deserialize = "P: Deserialize<'de>"))]
 pub struct Event<'a, P = &'a RawValue> {
     #[serde(borrow)]
-    pub customer_id: Option<Text<'a>>,
+    pub customer_id: Option<Id<'a>>,
     #[serde(borrow)]
     pub customer: Option<Named<'a>>,
-    /// Present and null differs from absent: only an absent one lets the entitlements say it.
+    /// Present and null differs from absent: only an absent one lets the entitlements name it.
     #[serde(borrow, default, deserialize_with = "present")]
-    pub resource_id: Option<Option<Text<'a>>>,
+    pub resource_id: Option<Option<Id<'a>>>,
     #[serde(borrow, default, deserialize_with = "present")]
     pub resource: Option<Option<Named<'a>>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "list")]
     pub customers: Option<Vec<Party<'a>>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "list")]
     pub customer_ids: Option<Vec<Party<'a>>>,
 
     #[serde(borrow, default, deserialize_with = "list")]
@@ -47,14 +47,14 @@ pub struct Event<'a, P = &'a RawValue> {
     pub entitlements_updated_at: Option<Time<'a>>,
 
     #[serde(borrow)]
-    pub feature_id: Option<Text<'a>>,
+    pub feature_id: Option<Id<'a>>,
     #[serde(borrow)]
     pub feature: Option<Named<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub entitlement_reference: Option<Reference<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub usage: Option<WireUsage<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub entitlement: Option<UsageTime<'a>>,
     #[serde(borrow)]
     pub current_usage: Option<Number<'a>>,
@@ -68,7 +68,9 @@ pub struct Event<'a, P = &'a RawValue> {
     pub usage_updated_at: Option<Time<'a>>,
 
     #[serde(borrow)]
-    pub currency_id: Option<Text<'a>>,
+    pub currency_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    pub currency: Option<Named<'a>>,
     #[serde(borrow)]
     pub total_consumed: Option<Number<'a>>,
 
@@ -90,55 +92,26 @@ pub struct Event<'a, P = &'a RawValue> {
     pub sns_type: Option<&'a RawValue>,
     #[serde(borrow, rename = "Message")]
     pub sns_message: Option<&'a RawValue>,
+    #[serde(borrow, rename = "MessageAttributes")]
+    pub sns_attributes: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Timestamp")]
+    pub sns_timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
     pub timestamp: Option<&'a RawValue>,
+    /// Of EventBridge and CloudEvents.
+    #[serde(borrow)]
+    pub time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub specversion: Option<&'a RawValue>,
     #[serde(borrow)]
     pub trace_id: Option<&'a RawValue>,
 }
 
-/// Something with an id: `id` in webhooks, `refId` in GraphQL.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Named<'a> {
-    #[serde(borrow)]
-    pub id: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub ref_id: Option<Text<'a>>,
-}
-
-impl<'a> Named<'a> {
-    pub fn id(self) -> Option<Text<'a>> {
-        self.ref_id.or(self.id)
-    }
-}
-
-/// One customer of a purge.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Party<'a> {
-    #[serde(borrow)]
-    Id(Cow<'a, str>),
-    #[serde(borrow)]
-    Object(PartyObject<'a>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PartyObject<'a> {
-    #[serde(borrow, default)]
-    pub customer_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub resource_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub resource: Option<Named<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
+#[serde(default)]
 pub struct Reference<'a> {
     #[serde(borrow)]
-    pub id: Option<Text<'a>>,
+    pub id: Option<Id<'a>>,
     #[serde(borrow, rename = "type")]
     pub kind: Option<Text<'a>>,
 }
@@ -147,11 +120,11 @@ pub struct Reference<'a> {
 #[serde(rename_all = "camelCase", default)]
 pub struct WireUsage<'a> {
     #[serde(borrow)]
-    pub customer_id: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "present")]
-    pub resource_id: Option<Option<Text<'a>>>,
+    pub customer_id: Option<Id<'a>>,
     #[serde(borrow)]
-    pub feature_id: Option<Text<'a>>,
+    pub resource_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    pub feature_id: Option<Id<'a>>,
     #[serde(borrow)]
     pub current_usage: Option<Number<'a>>,
     #[serde(borrow)]
@@ -171,68 +144,77 @@ pub struct UsageTime<'a> {
     pub usage_updated_at: Option<Time<'a>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct WireEntitlement<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, rename = "__typename")]
+    pub type_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    pub kind: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "object")]
     pub feature: Option<WireFeature<'a>>,
-    #[serde(borrow, default)]
-    pub resource_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
+    pub currency: Option<Named<'a>>,
+    #[serde(borrow)]
+    pub currency_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    pub resource_id: Option<Id<'a>>,
+    #[serde(borrow)]
     pub usage_limit: Option<Number<'a>>,
-    #[serde(default)]
     pub has_unlimited_usage: Option<bool>,
-    #[serde(default)]
     pub has_soft_limit: Option<bool>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub access_denied_reason: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, deserialize_with = "list")]
     pub enum_values: Option<Vec<Text<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub valid_until: Option<Time<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, deserialize_with = "object")]
     pub credit_rate: Option<WireCreditRate<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub reset_period: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, deserialize_with = "object")]
     pub reset_period_configuration: Option<WireResetConfiguration<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub current_usage: Option<Number<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub usage_period_anchor: Option<Time<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub usage_period_start: Option<Time<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub usage_period_end: Option<Time<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub next_reset_date: Option<Time<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub entitlement_updated_at: Option<Time<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub usage_updated_at: Option<Time<'a>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct WireFeature<'a> {
-    #[serde(borrow, default)]
-    pub id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub ref_id: Option<Text<'a>>,
-    pub feature_type: FeatureType,
-    #[serde(default)]
-    pub meter_type: Option<MeterType>,
+    #[serde(borrow)]
+    pub id: Option<Id<'a>>,
+    #[serde(borrow)]
+    pub ref_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    pub feature_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    pub feature_type: Option<FeatureType<'a>>,
+    #[serde(borrow)]
+    pub meter_type: Option<MeterType<'a>>,
     /// Webhooks: singular. Absent in GraphQL.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub unit: Option<Text<'a>>,
     /// Webhooks: plural.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub units: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub units_plural: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub feature_units: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     pub feature_units_plural: Option<Text<'a>>,
 }
 
@@ -242,7 +224,7 @@ pub struct WireCreditRate<'a> {
     #[serde(borrow)]
     pub amount: Number<'a>,
     #[serde(borrow)]
-    pub currency_id: Text<'a>,
+    pub currency_id: Id<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -82,9 +82,11 @@ fn entry(json: &mut Json, entitlement: &Entitlement<'_>) {
     if let Some(feature) = &entitlement.feature {
         json.raw(r#""feature":{"id":"#);
         json.string(&feature.id);
-        json.raw(r#","featureType":"#);
-        json.string(feature.feature_type.as_str());
-        if let Some(meter) = feature.meter_type {
+        if let Some(feature_type) = &feature.feature_type {
+            json.raw(r#","featureType":"#);
+            json.string(feature_type.as_str());
+        }
+        if let Some(meter) = &feature.meter_type {
             json.raw(r#","meterType":"#);
             json.string(meter.as_str());
         }

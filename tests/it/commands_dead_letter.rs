@@ -299,7 +299,7 @@ async fn a_dead_letter_queue_is_replayed_until_the_worker_has_applied_it() {
         of(&nonsense)["reason"]
             .as_str()
             .unwrap()
-            .contains("no JSON")
+            .contains("not JSON")
     );
     // What was looked at is there for others at once.
     assert_eq!(dead.visible().await, 16);

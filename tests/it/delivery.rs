@@ -325,11 +325,11 @@ async fn an_empty_poll_is_followed_by_another_and_by_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_unknown_kinds_are_acknowledged_and_named_once() {
+async fn events_without_effect_are_acknowledged_and_named_once() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("q").await;
     let worker = Worker::builder(&redis, &queue).start().await;
-    let kinds = ["PROMOTION_CREATED", "coupon.updated", "PROMOTION_CREATED"];
+    let kinds = ["PLAN_CREATED", "coupon.updated", "PLAN_CREATED"];
     let bodies = (0..12).map(|number| json!({"type": kinds[number % 3], "number": number}));
     queue.send_all(bodies.map(|body| body.to_string())).await;
     queue.wait_empty(SOON).await;
@@ -344,6 +344,63 @@ async fn events_of_unknown_kinds_are_acknowledged_and_named_once() {
         assert_eq!(logs.matches(kind).count(), 1, "{kind} in {logs}");
     }
     assert!(cached(&redis).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_each_unknown_kind_ten_are_kept_and_all_are_acknowledged() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let worker = Worker::builder(&redis, &queue).start().await;
+    let kinds = ["customer.merged", "Promotion-Created"];
+    let bodies = (0..24).map(|number| {
+        json!({"type": kinds[number % 2], "id": format!("canary-{number}"), "canary-name": {"id": 1}})
+    });
+    queue.send_all(bodies.map(|body| body.to_string())).await;
+    queue.wait_empty(SOON).await;
+    until("they are counted", SOON, async || {
+        let unrecognised =
+            r#"entitlement_sync_messages_processed_total{kind="other",outcome="unrecognised"}"#;
+        worker.metric(unrecognised).await == 24.0 && worker.metric(ACKNOWLEDGED).await == 24.0
+    })
+    .await;
+    let logs = worker.logs();
+    for kind in kinds {
+        assert_eq!(logs.matches(kind).count(), 1, "{kind} in {logs}");
+    }
+    assert!(
+        logs.contains("{id:string,type:string,?:{id:number}}") || logs.contains("type:string"),
+        "{logs}"
+    );
+    assert!(!logs.contains("canary"), "{logs}");
+    let kept = format!(
+        "{:?}",
+        redis.cmd(&["XRANGE", "production:dead-letter", "-", "+"])
+    );
+    assert_eq!(kept.matches("unrecognised: ").count(), 20, "{kept}");
+    assert!(cached(&redis).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_aws_itself_are_acknowledged_after_one_warning() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let worker = Worker::builder(&redis, &queue).start().await;
+    let test_event = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "canary"});
+    let confirm =
+        json!({"Type": "SubscriptionConfirmation", "Token": "canary", "Message": "canary"});
+    let bodies = [&test_event, &confirm, &test_event, &confirm];
+    queue.send_all(bodies.map(|body| body.to_string())).await;
+    queue.wait_empty(SOON).await;
+    until("they are acknowledged", SOON, async || {
+        worker.metric(ACKNOWLEDGED).await == 4.0
+    })
+    .await;
+    let logs = worker.logs();
+    for notice in ["s3:TestEvent", "SubscriptionConfirmation"] {
+        assert_eq!(logs.matches(notice).count(), 1, "{notice} in {logs}");
+    }
+    assert!(!logs.contains("canary"), "{logs}");
+    assert_eq!(worker.metric(DEAD_LETTERED).await, 0.0);
 }
 
 // --- What cannot be applied ---

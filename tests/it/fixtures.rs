@@ -98,6 +98,7 @@ async fn check(redis: &Redis, sqs: &Sqs, fixture: &Fixture) -> Option<String> {
     let worker = Worker::builder(redis, &queue)
         .env("ENVIRONMENT_PREFIX", prefix)
         .env("CACHE_UPDATE_POLICY", policy)
+        .env("CREDIT_ENTITLEMENTS", fixture.text("credit_entitlements"))
         .env("CONSUMERS", 1)
         .start()
         .await;

@@ -93,13 +93,17 @@ fn no_body_panics_and_no_accepted_one_writes_outside_the_layout() {
         let Ok(body) = std::str::from_utf8(&bytes) else {
             continue;
         };
-        let Ok(opened) = message::open(body, &Attributes::default()) else {
+        let attributes = Attributes {
+            sent: Some(1_764_000_000_000),
+            ..Attributes::default()
+        };
+        let Ok(reading) = message::read(body, &attributes) else {
             continue;
         };
-        let Ok(change) = opened.change(Some(1_764_000_000_000)) else {
-            continue;
+        let steps = |change: &message::Change<'_>| {
+            plan::steps(&keys, &change.state, plan::Rules::default())
         };
-        let mut steps = plan::steps(&keys, &change, plan::Rules::default());
+        let mut steps: Vec<plan::Step> = reading.changes.iter().flat_map(steps).collect();
         plan::coalesce(&mut steps.iter_mut().collect::<Vec<_>>(), false);
         for step in &steps {
             assert!(step.lock.starts_with("P-") && step.tombstone.ends_with("#purged"));

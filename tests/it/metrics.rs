@@ -122,10 +122,12 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
 
     let usage = json!({"feature": {"id": "canary-feature"}, "currentUsage": 3});
     let credits = json!({"currency": {"currencyId": "canary"}, "creditBalance": {}});
+    let ahead = json!({"canary": {"customerId": "canary-ahead", "entitlements": [], "timestamp": "2999-01-01"}});
     let mut ids = vec![
         queue.send(&entitlements("canary-customer", NEW)).await,
         queue.send(&event("package.published", json!({}))).await,
         queue.send(&event("canary.unknown", json!({}))).await,
+        queue.send(&ahead.to_string()).await,
         queue.send(&event("credit.balance.updated", credits)).await,
         queue.send("canary: no JSON").await,
     ];

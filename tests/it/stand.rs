@@ -104,14 +104,19 @@ impl Stand {
     }
 }
 
+/// As text: a small number would count seconds.
+fn iso(at: u64) -> String {
+    entitlement_sync::message::iso(at).unwrap()
+}
+
 pub fn state(customer: &str, at: u64) -> String {
-    json!({"type": "ENTITLEMENTS_UPDATED", "timestamp": at, "payload": {
+    json!({"type": "ENTITLEMENTS_UPDATED", "timestamp": iso(at), "payload": {
         "customerId": customer, "accessDeniedReason": format!("Reason{at}"), "entitlements": []}})
     .to_string()
 }
 
 pub fn usage(customer: &str, at: u64, current: u64) -> String {
-    json!({"type": "measurement.reported", "timestamp": at, "currentUsage": current, "customer": {"id": customer},
+    json!({"type": "measurement.reported", "timestamp": iso(at), "currentUsage": current, "customer": {"id": customer},
         "feature": {"id": "calls", "featureType": "NUMBER", "meterType": "INCREMENTAL"}})
     .to_string()
 }

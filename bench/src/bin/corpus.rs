@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bench::mix::{Shape, messages};
 use entitlement_sync::keys::Keys;
-use entitlement_sync::message::{self, Attributes, StateChange};
+use entitlement_sync::message::{self, Attributes, Change};
 use entitlement_sync::plan::{self, Step};
 
 const OF_EACH_SHAPE: usize = 250;
@@ -59,9 +59,7 @@ fn planned(
     body: &str,
     attributes: &Attributes,
 ) -> Result<Vec<Step>, message::Invalid> {
-    let opened = message::open(body, attributes)?;
-    Ok(match opened.change(attributes.sent)? {
-        StateChange::Nothing => Vec::new(),
-        change => plan::steps(keys, &change, plan::Rules::default()),
-    })
+    let reading = message::read(body, attributes).map_err(|unreadable| unreadable.reason)?;
+    let steps = |change: &Change<'_>| plan::steps(keys, &change.state, plan::Rules::default());
+    Ok(reading.changes.iter().flat_map(steps).collect())
 }

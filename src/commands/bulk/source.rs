@@ -117,16 +117,19 @@ impl Source {
         asked: Millis,
     ) -> Result<Answer, Trouble> {
         let body = event(customer, entitlements).map_err(|it| Trouble::Failed(it.to_string()))?;
-        let malformed = |reason: message::Invalid| {
+        let reading = message::read(&body, &Attributes::default()).map_err(|unreadable| {
+            let reason = unreadable.reason;
             Trouble::Failed(format!("the answer of the Edge API is malformed: {reason}"))
+        })?;
+        let [change] = reading.changes.as_slice() else {
+            return Err(Trouble::Failed("the answer plans nothing".into()));
         };
-        let opened = message::open(&body, &Attributes::default()).map_err(malformed)?;
-        let (change, source) = opened.timed_change(None).map_err(malformed)?;
+        let (change, source) = (&change.state, change.time);
         let StateChange::SetCustomer {
             entitlements,
             credits,
             ..
-        } = &change
+        } = change
         else {
             return Err(Trouble::Failed("the answer plans nothing".into()));
         };
@@ -138,7 +141,7 @@ impl Source {
             ..self.rules
         };
         // The steps of one answer are of one owner, so one atomic step does them all.
-        let steps = plan::steps(&self.keys, &change, rules);
+        let steps = plan::steps(&self.keys, change, rules);
         let step = steps.into_iter().reduce(|mut all, step| {
             all.items.extend(step.items);
             all
@@ -158,7 +161,7 @@ impl Source {
         Ok(Answer {
             step,
             entitlements: entitlements.len(),
-            dated: source == Some(TimeSource::NewestEntitlement),
+            dated: source == TimeSource::NewestEntitlement,
         })
     }
 }

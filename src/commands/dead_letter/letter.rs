@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use entitlement_sync::message::{self, Attributes, Invalid, Kind, Millis, StateChange};
+use entitlement_sync::message::{self, Attributes, Change, Invalid, Kind, Millis};
 use entitlement_sync::queue::HeldLetter;
 use entitlement_sync::store::KeptLetter;
 use serde_json::{Value, json};
@@ -51,13 +51,11 @@ impl From<KeptLetter> for Letter {
 impl From<HeldLetter> for Letter {
     fn from(held: HeldLetter) -> Self {
         let delivery = held.delivery;
-        let opened = message::open(&delivery.body, &delivery.attributes);
+        let kind = message::read(&delivery.body, &delivery.attributes)
+            .map_or_else(|unreadable| unreadable.kind, |reading| reading.kind);
         let mut letter = Self {
             id: delivery.message_id.clone(),
-            kind: opened
-                .map_or(Kind::Other, |opened| opened.kind)
-                .as_str()
-                .into(),
+            kind: kind.as_str().into(),
             message_id: delivery.message_id,
             reason: None,
             receive_count: delivery.receive_count,
@@ -77,12 +75,13 @@ impl Letter {
     /// The stream keeps the kind, not the attribute that told it: what the body does not say gets
     /// an attribute again.
     fn name_kind(&mut self) {
-        let by_body = message::open(&self.body, &Attributes::default()).map(|opened| opened.kind);
+        let by_body = message::read(&self.body, &Attributes::default())
+            .map_or_else(|unreadable| unreadable.kind, |reading| reading.kind);
         let kept = Kind::ALL
             .into_iter()
             .find(|kind| kind.as_str() == self.kind);
         let name = match kept {
-            Some(kind) if by_body.as_ref().ok() == Some(&kind) => return,
+            Some(kind) if by_body == kind => return,
             Some(Kind::EntitlementsUpdated) => "ENTITLEMENTS_UPDATED",
             Some(Kind::UsageUpdated) => "MEASUREMENT_REPORTED",
             Some(Kind::CreditBalanceUpdated) => "CREDIT_BALANCE_UPDATED",
@@ -105,7 +104,7 @@ impl Letter {
     }
 
     /// What it asks for, as this version reads it.
-    pub fn read<T>(&self, then: impl FnOnce(StateChange<'_>) -> T) -> Result<T, Invalid> {
+    pub fn read<T>(&self, then: impl FnOnce(&[Change<'_>]) -> T) -> Result<T, Invalid> {
         self.read_as(&self.body, self.sent_at, then)
     }
 
@@ -113,7 +112,7 @@ impl Letter {
         &self,
         body: &str,
         sent: Option<Millis>,
-        then: impl FnOnce(StateChange<'_>) -> T,
+        then: impl FnOnce(&[Change<'_>]) -> T,
     ) -> Result<T, Invalid> {
         let kind = |name: &str| {
             let mut found = self.attributes.iter();
@@ -125,15 +124,15 @@ impl Letter {
             kind: kind("type").or_else(|| kind("eventType")),
             sent,
         };
-        let opened = message::open(body, &attributes)?;
-        opened.change(sent).map(then)
+        let reading = message::read(body, &attributes).map_err(|unreadable| unreadable.reason)?;
+        Ok(then(&reading.changes))
     }
 
     /// The body to be sent again. An event without a time of its own would take that of its new
     /// sending, and pass for newer than it is: it is given the time at which it was sent first.
     pub fn body_to_send(&self) -> Cow<'_, str> {
         let as_it_is = Cow::Borrowed(self.body.as_str());
-        let time = |body: &str| self.read_as(body, None, |change| time_of(&change)).ok();
+        let time = |body: &str| self.read_as(body, None, time_of).ok();
         let (Some(sent), Some(Some(0))) = (self.sent_at, time(&self.body)) else {
             return as_it_is;
         };
@@ -192,14 +191,9 @@ impl Letter {
     }
 }
 
-/// 0 where the event has none; nothing where it has no need of one.
-fn time_of(change: &StateChange<'_>) -> Option<Millis> {
-    match change {
-        StateChange::SetCustomer { at, .. }
-        | StateChange::UpdateUsage { at, .. }
-        | StateChange::Purge { at, .. } => Some(*at),
-        StateChange::Nothing => None,
-    }
+/// The earliest of the changes, 0 where an event has none; nothing where nothing is to be done.
+fn time_of(changes: &[Change<'_>]) -> Option<Millis> {
+    changes.iter().map(|change| change.state.at()).min()
 }
 
 #[cfg(test)]

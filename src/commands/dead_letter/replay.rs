@@ -172,7 +172,8 @@ impl Replay {
                 replayed("sent", Some(format!("as message {message_id}")), true)
             }
             Target::Redis(redis, planner) => {
-                let steps = letter.read(|change| planner.steps(&change, letter.sent_at, now()));
+                let steps =
+                    letter.read(|changes| planner.all_steps(changes, letter.sent_at, now()));
                 let (outcome, detail, is_done) = apply(redis, &steps?).await?;
                 replayed(outcome, detail, is_done)
             }

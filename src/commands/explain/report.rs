@@ -33,6 +33,9 @@ pub struct Explained {
     #[serde(skip_serializing_if = "Option::is_none")]
     named_by: Option<String>,
     wrapping: Vec<&'static str>,
+    /// Where the changes were found, in a message of no known shape.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found_at: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     asks: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +104,7 @@ impl Explained {
         self.name = Some(understood.name.clone());
         self.named_by = Some(understood.named_by());
         self.wrapping = understood.wrapping();
+        self.found_at.clone_from(&understood.paths);
         self.asks = Some(understood.asks.clone());
         let time = |at, from| Time {
             at,
@@ -119,13 +123,13 @@ impl Explained {
                     key: item.key.clone(),
                     timestamp_key: Some(keys::timestamp(&item.key)),
                     value: (!purge).then(|| item.value.clone()),
-                    time: time(item.at, understood.source_of(item)),
+                    time: time(item.at, understood.source_of(number, item)),
                     ttl_secs: ttl_secs.filter(|_| !purge),
                     redis: None,
                 });
             }
             if purge && step.at > 0 {
-                let from = understood.time.map_or("", |(_, source)| source.as_str());
+                let from = understood.source_of_step(number);
                 self.keys.push(Write {
                     step: number,
                     action: "mark",
@@ -220,6 +224,12 @@ impl Explained {
         ))?;
         if !self.wrapping.is_empty() {
             field("wrapping", &self.wrapping.join(" > "))?;
+        }
+        if !self.found_at.is_empty() {
+            field(
+                "found",
+                &format!("by structure, at {}", self.found_at.join(", ")),
+            )?;
         }
         field("asks to", self.asks.as_deref().unwrap_or_default())?;
         if let Some(time) = &self.time {

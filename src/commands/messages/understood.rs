@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use entitlement_sync::message::{
-    self, Attributes, Invalid, Kind, Metered, Millis, NamedBy, StateChange, TimeSource, Wrapping,
+    self, Attributes, Invalid, Kind, Metered, Millis, NamedBy, Reading, StateChange, TimeSource,
+    Wrapping,
 };
 use entitlement_sync::plan::{Item, Planner, Step};
 
@@ -11,17 +12,25 @@ use entitlement_sync::plan::{Item, Planner, Step};
 #[derive(Debug)]
 pub struct Understood {
     pub kind: Kind,
-    /// The kind as the message spells it.
+    /// The kind as the message spells it; empty where it has none.
     pub name: String,
     pub named_by: NamedBy,
     pub wrappings: Vec<Wrapping>,
-    /// The change in words.
+    /// Where in the body the changes were found, for a message of no known shape.
+    pub paths: Vec<String>,
+    /// The changes in words.
     pub asks: String,
-    /// Of the change as a whole; none where nothing is to be done.
+    /// Of the first change as a whole; none where nothing is to be done.
     pub time: Option<(Millis, TimeSource)>,
     pub steps: Vec<Step>,
+    /// For each step, the change that asks for it.
+    change_of: Vec<usize>,
+    /// The time of each change, and where it was found.
+    times: Vec<(Millis, TimeSource)>,
     /// The customer, where it is one.
     pub customer: Option<String>,
+    /// Its kind is not known and no change was found in it.
+    pub is_unrecognised: bool,
     /// Keys of items with a time of their own.
     dated: HashMap<String, bool>,
 }
@@ -32,6 +41,7 @@ impl Understood {
             NamedBy::Field(field) => format!("the field {field}"),
             NamedBy::Attribute => "a message attribute".into(),
             NamedBy::GraphQl => "the one field under data".into(),
+            NamedBy::Structure => "its structure".into(),
         }
     }
 
@@ -39,12 +49,28 @@ impl Understood {
         self.wrappings.iter().map(|it| it.as_str()).collect()
     }
 
-    /// Where the time of an item was found.
-    pub fn source_of(&self, item: &Item) -> &'static str {
+    /// Where the time of an item of a step was found.
+    pub fn source_of(&self, step: usize, item: &Item) -> &'static str {
         if self.dated.get(&item.key) == Some(&true) {
             return TimeSource::UsageUpdatedAt.as_str();
         }
-        self.time.map_or("", |(_, source)| source.as_str())
+        self.source_of_step(step)
+    }
+
+    /// Where the time of a step was found.
+    pub fn source_of_step(&self, step: usize) -> &'static str {
+        let change = self.change_of.get(step).copied().unwrap_or_default();
+        self.times
+            .get(change)
+            .map_or("", |(_, source)| source.as_str())
+    }
+
+    /// What becomes of a message that asks for nothing.
+    pub fn nothing(&self) -> &'static str {
+        match self.is_unrecognised {
+            true => "unrecognised",
+            false => "ignored",
+        }
     }
 }
 
@@ -54,41 +80,61 @@ pub fn understand(
     attributes: &Attributes,
     planner: &Planner,
 ) -> Result<Understood, (Option<Kind>, Invalid)> {
-    let opened = message::open(body, attributes).map_err(|reason| (None, reason))?;
-    let kind = opened.kind;
-    let (change, source) = opened
-        .timed_change(attributes.sent)
-        .map_err(|reason| (Some(kind), reason))?;
-    let at = match &change {
-        StateChange::SetCustomer { at, .. }
-        | StateChange::UpdateUsage { at, .. }
-        | StateChange::Purge { at, .. } => *at,
-        StateChange::Nothing => 0,
-    };
+    let reading = message::read(body, attributes).map_err(|unreadable| {
+        let kind = Some(unreadable.kind).filter(|kind| *kind != Kind::Other);
+        (kind, unreadable.reason)
+    })?;
     let mut dated = HashMap::new();
-    if let StateChange::SetCustomer {
-        owner,
-        entitlements,
-        ..
-    } = &change
-    {
-        for entitlement in entitlements {
-            if let Some(feature) = &entitlement.feature {
-                let key = planner.keys.feature_usage(owner.as_owner(), &feature.id);
-                dated.insert(key, entitlement.usage_at.is_some());
+    let (mut steps, mut change_of) = (Vec::new(), Vec::new());
+    let now = super::now();
+    for (index, change) in reading.changes.iter().enumerate() {
+        if let StateChange::SetCustomer {
+            owner,
+            entitlements,
+            ..
+        } = &change.state
+        {
+            for entitlement in entitlements {
+                if let Some(feature) = &entitlement.feature {
+                    let key = planner.keys.feature_usage(owner.as_owner(), &feature.id);
+                    dated.insert(key, entitlement.usage_at.is_some());
+                }
             }
         }
+        steps.extend(planner.steps(&change.state, attributes.sent, now));
+        change_of.resize(steps.len(), index);
     }
+    let mut times = reading.changes.iter().map(|it| (it.state.at(), it.time));
+    let asks: Vec<String> = reading
+        .changes
+        .iter()
+        .map(|it| summary(&it.state, planner))
+        .collect();
     Ok(Understood {
-        kind,
-        asks: summary(&change, kind),
-        time: source.map(|source| (at, source)),
-        steps: planner.steps(&change, attributes.sent, super::now()),
-        customer: customer(&change),
+        kind: reading.kind,
+        asks: match asks.is_empty() {
+            true => nothing(&reading).to_owned(),
+            false => asks.join("; then "),
+        },
+        time: times.next(),
+        times: reading
+            .changes
+            .iter()
+            .map(|it| (it.state.at(), it.time))
+            .collect(),
+        paths: reading
+            .changes
+            .iter()
+            .filter_map(|it| it.path.clone())
+            .collect(),
+        steps,
+        change_of,
+        customer: reading.changes.first().and_then(|it| customer(&it.state)),
+        is_unrecognised: reading.is_unrecognised,
         dated,
-        named_by: opened.named_by,
-        wrappings: opened.wrappings.clone(),
-        name: opened.name.clone(),
+        named_by: reading.named_by,
+        wrappings: reading.wrappings,
+        name: reading.name,
     })
 }
 
@@ -96,13 +142,25 @@ fn customer(change: &StateChange<'_>) -> Option<String> {
     let owner = match change {
         StateChange::SetCustomer { owner, .. } | StateChange::UpdateUsage { owner, .. } => owner,
         StateChange::Purge { owners, .. } => owners.first()?,
-        StateChange::Nothing => return None,
     };
     Some(owner.customer.to_string())
 }
 
+fn nothing(reading: &Reading<'_>) -> &'static str {
+    match reading.notice {
+        Some(notice) => notice.as_str(),
+        None if reading.is_unrecognised => {
+            "nothing: its kind is not known and no change was found in it; the first 10 of a kind are kept in the dead-letter stream, and it is acknowledged"
+        }
+        None if reading.kind == Kind::Other => {
+            "nothing: not a kind that concerns Redis; it is acknowledged"
+        }
+        None => "nothing in Redis; it is acknowledged",
+    }
+}
+
 /// A change in words.
-fn summary(change: &StateChange<'_>, kind: Kind) -> String {
+fn summary(change: &StateChange<'_>, planner: &Planner) -> String {
     let named = |owner: &message::Entity<'_>| match &owner.resource {
         Some(resource) => format!("customer {}, resource {resource}", owner.customer),
         None => format!("customer {}", owner.customer),
@@ -111,9 +169,23 @@ fn summary(change: &StateChange<'_>, kind: Kind) -> String {
         StateChange::SetCustomer {
             owner,
             entitlements,
+            credits,
             access_denied_reason,
             ..
         } => {
+            if planner.rules.invalidate {
+                return format!(
+                    "forget {}, so that readers load it afresh (CACHE_UPDATE_POLICY=INVALIDATE)",
+                    named(owner)
+                );
+            }
+            if !credits.is_empty() && !planner.rules.omit_credits {
+                return format!(
+                    "forget {}, so that readers load it afresh: {} of its entitlements are credits, which the layout cannot hold",
+                    named(owner),
+                    credits.len()
+                );
+            }
             let metered = entitlements.iter().filter_map(|it| it.feature.as_ref());
             let metered = metered.filter(|feature| feature.is_metered()).count();
             let denied = access_denied_reason.as_ref();
@@ -140,9 +212,5 @@ fn summary(change: &StateChange<'_>, kind: Kind) -> String {
             let owners = owners.join("; ");
             format!("forget {owners}; what is newer than the purge stays")
         }
-        StateChange::Nothing if kind == Kind::Other => {
-            "nothing: not a kind that concerns Redis; it is acknowledged".into()
-        }
-        StateChange::Nothing => "nothing in Redis; it is acknowledged".into(),
     }
 }

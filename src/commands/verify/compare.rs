@@ -203,17 +203,16 @@ fn is_equal(one: Option<&Value>, other: Option<&Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use entitlement_sync::message::{Attributes, open};
+    use entitlement_sync::message::{Attributes, read};
     use entitlement_sync::plan;
 
     fn step() -> Step {
         let body = r#"{"type":"entitlements.updated","customerId":"acme","entitlementsUpdatedAt":5,
             "entitlements":[{"feature":{"id":"f","featureType":"NUMBER","meterType":"INCREMENTAL"},
             "usageLimit":10,"currentUsage":3}]}"#;
-        let opened = open(body, &Attributes::default()).unwrap();
-        let change = opened.change(None).unwrap();
-        let mut step =
-            plan::steps(&keys::Keys::new("p"), &change, plan::Rules::default()).remove(0);
+        let reading = read(body, &Attributes::default()).unwrap();
+        let change = &reading.changes[0].state;
+        let mut step = plan::steps(&keys::Keys::new("p"), change, plan::Rules::default()).remove(0);
         // The answer of the source does not hold the metadata.
         step.items.remove(1);
         step

@@ -53,8 +53,8 @@ impl<Q: Queue> Batch<'_, Q> {
             let relies_on_it = |step: &Step| unsettled.contains(&step.lock);
             if work.is_superseded() && work.steps.iter().any(relies_on_it) {
                 // Its neighbour may go back to the queue without it, so it stands for itself again.
-                if let Ok((_, _, Some(steps))) = self.parse(&work.delivery) {
-                    work.steps = steps;
+                if let Ok(understood) = self.parse(&work.delivery) {
+                    work.steps = understood.steps;
                 }
                 if matches!(verdict, Verdict::Done(_)) {
                     verdict = Verdict::Locked;

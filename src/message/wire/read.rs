@@ -1,13 +1,17 @@
-//! How fields are read whose way is not serde's own.
+//! Reads fields whose JSON type is looser, or stricter, than what serde derives.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Event;
+
+/// Entries of a list at most. Each weighs some hundred bytes in memory and three in a body.
+const MAX_LIST_ENTRIES: usize = 32_768;
 
 /// `Some(None)` for null, where that is not the same as absent.
 pub fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
@@ -18,7 +22,40 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A list of some length: growing step by step would move all of it each time.
+/// An object or null. serde would take the members of an array for those of a struct, in their order.
+pub fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.map(|Object(object)| object))
+}
+
+/// What is read from a JSON object and from nothing else.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// A list or null; entries of null are left out.
 pub fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -38,13 +75,19 @@ where
         type Value = List<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a sequence")
+            f.write_str("a list")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            // Growing step by step would move all of it each time.
             let mut list = Vec::with_capacity(32);
-            while let Some(next) = seq.next_element()? {
-                list.push(next);
+            while let Some(next) = seq.next_element::<Option<T>>()? {
+                if list.len() == MAX_LIST_ENTRIES {
+                    return Err(A::Error::custom(format_args!(
+                        "a list has more than {MAX_LIST_ENTRIES} entries"
+                    )));
+                }
+                list.extend(next);
             }
             Ok(List(list))
         }
@@ -53,23 +96,211 @@ where
     Ok(Option::deserialize(deserializer)?.map(|List(list)| list))
 }
 
-/// What is under `payload`: an event, read in the same pass, or no object.
-#[derive(Debug)]
-pub enum Inside<'a> {
-    Event(Box<Event<'a>>),
-    NoObject,
-}
+/// An id; a number counts as its text.
+#[derive(Debug, Clone)]
+pub struct Id<'a>(pub Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Inside<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(InsideVisitor(PhantomData))
+        deserializer.deserialize_any(IdVisitor)
     }
 }
 
-struct InsideVisitor<'a>(PhantomData<&'a ()>);
+struct IdVisitor;
 
-impl<'de: 'a, 'a> Visitor<'de> for InsideVisitor<'a> {
-    type Value = Inside<'a>;
+impl<'de> Visitor<'de> for IdVisitor {
+    type Value = Id<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_borrowed_str<E>(self, id: &'de str) -> Result<Self::Value, E> {
+        Ok(Id(Cow::Borrowed(id)))
+    }
+
+    fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
+        Ok(Id(Cow::Owned(id.to_owned())))
+    }
+
+    fn visit_u64<E>(self, id: u64) -> Result<Self::Value, E> {
+        Ok(Id(Cow::Owned(id.to_string())))
+    }
+
+    fn visit_i64<E>(self, id: i64) -> Result<Self::Value, E> {
+        Ok(Id(Cow::Owned(id.to_string())))
+    }
+}
+
+/// Something with an id: an object (`id` in webhooks, `refId` in GraphQL), or the id alone.
+#[derive(Debug)]
+pub struct Named<'a>(Option<Id<'a>>);
+
+impl<'a> Named<'a> {
+    pub fn id(self) -> Option<Id<'a>> {
+        self.0
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamedFields<'a> {
+    #[serde(borrow)]
+    id: Option<Id<'a>>,
+    #[serde(borrow)]
+    ref_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    customer_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    resource_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    feature_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    currency_id: Option<Id<'a>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NamedVisitor)
+    }
+}
+
+struct NamedVisitor;
+
+impl<'de> Visitor<'de> for NamedVisitor {
+    type Value = Named<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with an id, or an id")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let fields = NamedFields::deserialize(MapAccessDeserializer::new(map))?;
+        let ids = [
+            fields.ref_id,
+            fields.id,
+            fields.customer_id,
+            fields.resource_id,
+            fields.feature_id,
+            fields.currency_id,
+        ];
+        let filled = ids.into_iter().flatten().find(|Id(id)| !id.is_empty());
+        Ok(Named(filled))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, id: &'de str) -> Result<Self::Value, E> {
+        IdVisitor.visit_borrowed_str(id).map(|id| Named(Some(id)))
+    }
+
+    fn visit_str<E: Error>(self, id: &str) -> Result<Self::Value, E> {
+        IdVisitor.visit_str(id).map(|id| Named(Some(id)))
+    }
+
+    fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
+        IdVisitor.visit_u64(id).map(|id| Named(Some(id)))
+    }
+
+    fn visit_i64<E: Error>(self, id: i64) -> Result<Self::Value, E> {
+        IdVisitor.visit_i64(id).map(|id| Named(Some(id)))
+    }
+}
+
+/// One customer of a purge, with its resource: an id, or an object.
+#[derive(Debug)]
+pub struct Party<'a> {
+    /// `customerId`, `customer` and the object's own id, in this order of precedence.
+    pub customer: [Option<Id<'a>>; 3],
+    pub resource: [Option<Id<'a>>; 2],
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartyFields<'a> {
+    #[serde(borrow)]
+    customer_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    customer: Option<Named<'a>>,
+    #[serde(borrow)]
+    id: Option<Id<'a>>,
+    #[serde(borrow)]
+    ref_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    resource_id: Option<Id<'a>>,
+    #[serde(borrow)]
+    resource: Option<Named<'a>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Party<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PartyVisitor)
+    }
+}
+
+struct PartyVisitor;
+
+impl PartyVisitor {
+    fn alone(id: Id<'_>) -> Party<'_> {
+        Party {
+            customer: [Some(id), None, None],
+            resource: [None, None],
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for PartyVisitor {
+    type Value = Party<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a customer id, or a customer id")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let fields = PartyFields::deserialize(MapAccessDeserializer::new(map))?;
+        let filled = |id: &Id<'_>| !id.0.is_empty();
+        Ok(Party {
+            customer: [
+                fields.customer_id,
+                fields.customer.and_then(Named::id),
+                fields.ref_id.filter(filled).or(fields.id),
+            ],
+            resource: [fields.resource_id, fields.resource.and_then(Named::id)],
+        })
+    }
+
+    fn visit_borrowed_str<E: Error>(self, id: &'de str) -> Result<Self::Value, E> {
+        IdVisitor.visit_borrowed_str(id).map(Self::alone)
+    }
+
+    fn visit_str<E: Error>(self, id: &str) -> Result<Self::Value, E> {
+        IdVisitor.visit_str(id).map(Self::alone)
+    }
+
+    fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
+        IdVisitor.visit_u64(id).map(Self::alone)
+    }
+
+    fn visit_i64<E: Error>(self, id: i64) -> Result<Self::Value, E> {
+        IdVisitor.visit_i64(id).map(Self::alone)
+    }
+}
+
+/// What is under `payload`: an event, read in the same pass, or another value.
+#[derive(Debug)]
+pub enum Nested<'a> {
+    Event(Box<Event<'a>>),
+    Other,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Nested<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NestedVisitor)
+    }
+}
+
+struct NestedVisitor;
+
+impl<'de> Visitor<'de> for NestedVisitor {
+    type Value = Nested<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a payload")
@@ -77,31 +308,31 @@ impl<'de: 'a, 'a> Visitor<'de> for InsideVisitor<'a> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         let event = Box::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Inside::Event(event))
+        Ok(Nested::Event(event))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Inside::NoObject)
+        Ok(Nested::Other)
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
+        Ok(Nested::Other)
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
+        Ok(Nested::Other)
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
+        Ok(Nested::Other)
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
+        Ok(Nested::Other)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Inside::NoObject)
+        Ok(Nested::Other)
     }
 }

@@ -1,0 +1,93 @@
+//! From a body to the steps it asks for, and what becomes of messages that nobody knows.
+
+use super::{Batch, judge};
+use crate::message::{self, Kind, Unreadable};
+use crate::metrics::Outcome;
+use crate::plan::Step;
+use crate::queue::{Delivery, Queue};
+use crate::store::{DeadLetter, StoreError};
+
+/// What a message asks for.
+pub(super) struct Understood {
+    pub kind: Kind,
+    pub trace_id: Option<String>,
+    /// None where nothing is to be done; `outcome` is what that is called.
+    pub steps: Vec<Step>,
+    pub outcome: Outcome,
+    /// The name of an event that is not known, in a message that is to be kept.
+    pub unrecognised: Option<String>,
+}
+
+impl<Q: Queue> Batch<'_, Q> {
+    pub(super) fn parse(&self, delivery: &Delivery) -> Result<Understood, Unreadable> {
+        let shared = self.shared;
+        let reading = message::read(&delivery.body, &delivery.attributes)?;
+        if let Some(notice) = reading.notice {
+            shared.unknown.warn_once(notice.as_str());
+        } else if reading.kind == Kind::Other && !reading.is_unrecognised {
+            shared.unknown.say_once(&reading.name);
+        }
+        let (sent, now) = (delivery.attributes.sent, judge::now_ms());
+        let steps = shared.planner.all_steps(&reading.changes, sent, now);
+        let ahead: u32 = reading.changes.iter().map(|change| change.ahead).sum();
+        if ahead > 0 {
+            shared.metrics.times_ahead.inc_by(u64::from(ahead));
+            if let Some(unsaid) = shared.refusals.allow() {
+                tracing::warn!(
+                    message_id = delivery.message_id,
+                    kind = reading.kind.as_str(),
+                    times = ahead,
+                    unsaid,
+                    "times of a message are more than 5 minutes ahead of its sending; the time of sending is used"
+                );
+            }
+        }
+        if reading.changes.iter().any(|change| change.path.is_some()) {
+            shared.metrics.found_by_structure.inc();
+        }
+        Ok(Understood {
+            kind: reading.kind,
+            steps,
+            outcome: match reading.is_unrecognised {
+                true => Outcome::Unrecognised,
+                false => Outcome::Ignored,
+            },
+            unrecognised: reading.is_unrecognised.then_some(reading.name),
+            trace_id: reading.trace_id.or_else(|| delivery.trace_header.clone()),
+        })
+    }
+
+    /// Keeps the first messages of each kind that is not known, so that someone can look at them.
+    pub(super) async fn keep_unrecognised(
+        &self,
+        delivery: &Delivery,
+        name: &str,
+    ) -> Result<(), StoreError> {
+        let Some(seen) = self.shared.unknown.count(name) else {
+            return Ok(());
+        };
+        let letter = DeadLetter {
+            message_id: &delivery.message_id,
+            reason: "unrecognised: its kind is not known, and no change was found in it",
+            kind: Kind::Other.as_str(),
+            receive_count: delivery.receive_count,
+            sent_at: delivery.attributes.sent,
+            body: &delivery.body,
+            type_attribute: delivery.attributes.kind.as_deref(),
+        };
+        let most = self.shared.policy.dead_letter_max_len;
+        if let Err(error) = self.shared.store.keep(letter, most).await {
+            self.shared.unknown.forget(name);
+            return Err(error);
+        }
+        if seen == 1 {
+            tracing::warn!(
+                message_id = delivery.message_id,
+                event = self.shared.unknown.shown(name),
+                skeleton = message::skeleton(&delivery.body),
+                "a message of an unknown kind was not recognised; it is acknowledged, and the first 10 of this kind are kept in the dead-letter stream in Redis"
+            );
+        }
+        Ok(())
+    }
+}

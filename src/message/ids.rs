@@ -1,0 +1,87 @@
+//! Ids of customers, resources, features and currencies: which one counts, and which are refused.
+
+use std::borrow::Cow;
+
+use super::wire::{Id, Named, Text};
+use super::{Entity, Invalid};
+use crate::keys;
+
+/// Ids are short; a key is as long as the ids in it, and a message may name thousands of keys.
+const MAX_ID_BYTES: usize = 1024;
+
+/// The owner that an event names.
+pub(super) fn entity<'a>(
+    customers: impl IntoIterator<Item = Option<Id<'a>>>,
+    resource: Option<Cow<'a, str>>,
+) -> Result<Entity<'a>, Invalid> {
+    let customer = first_filled(customers.into_iter().flatten())
+        .ok_or_else(|| Invalid::new("customer id is missing or empty"))?;
+    for (what, id) in [
+        ("customer", Some(&customer)),
+        ("resource", resource.as_ref()),
+    ] {
+        let Some(id) = id else { continue };
+        check_length(id, &format!("{what} id"))?;
+        if let Some(part) = keys::collision_of_owner(id) {
+            return Err(Invalid::new(format!(
+                "{what} id holds \"{part}\", so its keys would be those of another"
+            )));
+        }
+    }
+    Ok(Entity { customer, resource })
+}
+
+/// The first filled id, which comes last in its key.
+pub(super) fn last_id<'a>(
+    ids: impl IntoIterator<Item = Option<Id<'a>>>,
+    what: &str,
+) -> Result<Cow<'a, str>, Invalid> {
+    optional_last_id(ids, what)?.ok_or_else(|| Invalid::new(format!("{what} is missing or empty")))
+}
+
+/// The same where it may be absent.
+pub(super) fn optional_last_id<'a>(
+    ids: impl IntoIterator<Item = Option<Id<'a>>>,
+    what: &str,
+) -> Result<Option<Cow<'a, str>>, Invalid> {
+    let Some(id) = first_filled(ids.into_iter().flatten()) else {
+        return Ok(None);
+    };
+    check_length(&id, what)?;
+    match keys::collision_of_suffix(&id) {
+        Some(part) => Err(Invalid::new(format!(
+            "{what} ends in \"{part}\", so its key would be that of another"
+        ))),
+        None => Ok(Some(id)),
+    }
+}
+
+fn check_length(id: &str, what: &str) -> Result<(), Invalid> {
+    match id.len() > MAX_ID_BYTES {
+        true => Err(Invalid::new(format!(
+            "{what} is longer than {MAX_ID_BYTES} bytes"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// An empty string counts as absent.
+pub(super) fn filled(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
+    text.map(|Text(text)| text).filter(|text| !text.is_empty())
+}
+
+/// An empty id counts as absent.
+pub(super) fn filled_id(id: Option<Id<'_>>) -> Option<Cow<'_, str>> {
+    first_filled(id)
+}
+
+/// The first id that is not empty.
+pub(super) fn first_filled<'a>(ids: impl IntoIterator<Item = Id<'a>>) -> Option<Cow<'a, str>> {
+    let mut ids = ids.into_iter().map(|Id(id)| id);
+    ids.find(|id| !id.is_empty())
+}
+
+/// The id of an object, where null differs from absent.
+pub(super) fn object_id<'a>(named: Option<Option<Named<'a>>>) -> Option<Option<Id<'a>>> {
+    named.map(|named| named.and_then(Named::id))
+}

@@ -1,0 +1,111 @@
+//! The one entrance: what a body and its attributes ask for, or why that cannot be told.
+
+use super::kind::Kind;
+use super::{Change, Invalid, Millis, known, structure};
+
+/// What SQS tells beside the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The message attribute `type`, or else `eventType`.
+    pub kind: Option<String>,
+    /// The system attribute `SentTimestamp`.
+    pub sent: Option<Millis>,
+}
+
+/// A message that was understood, or that is known to ask for nothing.
+#[derive(Debug, PartialEq)]
+pub struct Reading<'a> {
+    /// Of the first change.
+    pub kind: Kind,
+    /// The kind as the message spells it; empty where it has none.
+    pub name: String,
+    pub named_by: NamedBy,
+    /// The wrappings that were taken off, from the outside in.
+    pub wrappings: Vec<Wrapping>,
+    /// The trace id of the event, if it has one.
+    pub trace_id: Option<String>,
+    /// In the order in which they are to be applied; none where the message asks for nothing.
+    pub changes: Vec<Change<'a>>,
+    /// A message that AWS sends by itself.
+    pub notice: Option<Notice>,
+    /// The message holds an event of a kind that is not known, in which no change was found.
+    pub is_unrecognised: bool,
+}
+
+/// A message that cannot be applied, now or ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// `Other` where the message does not name a known kind.
+    pub kind: Kind,
+    pub reason: Invalid,
+}
+
+/// What told the kind of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// A field of the body.
+    Field(&'static str),
+    /// The message attribute `type` or `eventType`.
+    Attribute,
+    /// The one field under `data`.
+    GraphQl,
+    /// What the message carries; its name is unknown or absent.
+    Structure,
+}
+
+/// A wrapping that was taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapping {
+    Sns,
+    Detail,
+    Payload,
+    Data,
+    /// `data`, and the one field in it.
+    GraphQl,
+}
+
+impl Wrapping {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sns => "SNS notification",
+            Self::Detail => "EventBridge event",
+            Self::Payload => "payload",
+            Self::Data => "data",
+            Self::GraphQl => "GraphQL data",
+        }
+    }
+}
+
+/// Messages that AWS sends by itself when a queue is connected to something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Notice {
+    S3TestEvent,
+    SubscriptionConfirmation,
+    UnsubscribeConfirmation,
+    SesSubscription,
+}
+
+impl Notice {
+    /// What it is and what to do about it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::S3TestEvent => {
+                "s3:TestEvent: an S3 bucket sends its notifications to this queue; remove that configuration if it is not meant"
+            }
+            Self::SubscriptionConfirmation => {
+                "SubscriptionConfirmation: an SNS topic waits for its subscription to be confirmed; confirm it in SNS, or subscribe the queue with its own account"
+            }
+            Self::UnsubscribeConfirmation => {
+                "UnsubscribeConfirmation: an SNS topic no longer sends to this queue; subscribe the queue again if that is not meant"
+            }
+            Self::SesSubscription => {
+                "AmazonSnsSubscriptionSucceeded: SES sends its notifications to this queue; remove that configuration if it is not meant"
+            }
+        }
+    }
+}
+
+/// Reads a message: known shapes in one pass, anything else by its structure.
+pub fn read<'a>(body: &'a str, attributes: &Attributes) -> Result<Reading<'a>, Unreadable> {
+    known::read(body, attributes).or_else(|first| structure::read(body, attributes, first))
+}

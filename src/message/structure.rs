@@ -1,0 +1,291 @@
+//! The second pass: searches any JSON for the objects that carry a change. It runs only where the
+//! first pass finds nothing, so it is plain rather than fast; what it reads is bounded.
+
+mod aws;
+mod carried;
+mod scope;
+mod text;
+mod vocabulary;
+
+use serde_json::value::RawValue;
+
+use super::kind::{Kind, Meaning};
+use super::known::{self, Missed};
+use super::read::{Attributes, NamedBy, Notice, Reading, Unreadable};
+use super::{Change, Invalid};
+use aws::{BODY_IN_S3, is_pointer_to_s3, notice_in};
+use scope::{Name, Scope};
+use text::{MAX_UNPACKED_BYTES, Members, rewrite};
+use vocabulary::spelled;
+
+/// Objects and lists within each other that are searched.
+const MAX_LEVELS: usize = 9;
+/// Values that are looked at.
+const MAX_VALUES: usize = 100_000;
+/// Strings within each other that are unpacked.
+const MAX_STRINGS: usize = 8;
+
+/// Reads what the first pass did not understand.
+pub(super) fn read(
+    body: &str,
+    attributes: &Attributes,
+    first: Missed,
+) -> Result<Reading<'static>, Unreadable> {
+    let refuse = |reason: Invalid| Unreadable {
+        kind: first.kind.unwrap_or(Kind::Other),
+        reason,
+    };
+    let text = text::clean(body);
+    let unpacked;
+    let mut json: &str = text.trim();
+    if serde_json::from_str::<&RawValue>(json).is_err() {
+        // Not JSON as it is; it may be JSON that was packed.
+        let packed = match json.starts_with(['{', '[', '"']) {
+            true => None,
+            false => text::unpack(json, MAX_UNPACKED_BYTES),
+        };
+        unpacked = packed.filter(|it| serde_json::from_str::<&RawValue>(it).is_ok());
+        match &unpacked {
+            Some(text) => json = text.trim(),
+            None => return Err(refuse(first.reason)),
+        }
+    }
+    // A known shape all the same, but for what the first pass does not take.
+    let mut once = String::with_capacity(json.len());
+    rewrite(json, false, &mut once);
+    if let Ok(reading) = known::read(&once, attributes) {
+        return Ok(reading.into_owned());
+    }
+    drop(once);
+
+    let mut search = Search::new(attributes);
+    search.visit(json, None, MAX_LEVELS);
+    search.finish(first)
+}
+
+struct Search<'s> {
+    attributes: &'s Attributes,
+    scopes: Vec<Scope>,
+    path: String,
+    values: usize,
+    strings: usize,
+    room: usize,
+    found: Vec<(Kind, Option<Name>, Change<'static>)>,
+    refused: Option<(Kind, Invalid)>,
+    /// A kind with an effect was named, and nothing was found for it.
+    lacking: Option<Kind>,
+    without_effect: Option<Name>,
+    unknown: Option<Name>,
+    /// An entry of a list is of an unknown kind, and nothing was found in it.
+    unknown_entry: bool,
+    notice: Option<Notice>,
+}
+
+impl<'s> Search<'s> {
+    fn new(attributes: &'s Attributes) -> Self {
+        let mut search = Self {
+            attributes,
+            scopes: Vec::new(),
+            path: String::new(),
+            values: 0,
+            strings: 0,
+            room: MAX_UNPACKED_BYTES,
+            found: Vec::new(),
+            refused: None,
+            lacking: None,
+            without_effect: None,
+            unknown: None,
+            unknown_entry: false,
+            notice: None,
+        };
+        if let Some(text) = &attributes.kind {
+            search.scopes.push(Scope {
+                name: Some(Name {
+                    text: text.clone(),
+                    meaning: super::kind::meaning(text),
+                    field: "message attribute",
+                }),
+                ..Scope::default()
+            });
+        }
+        search
+    }
+
+    fn finish(mut self, first: Missed) -> Result<Reading<'static>, Unreadable> {
+        let unreadable = |kind, reason| Err(Unreadable { kind, reason });
+        if self.attributes.kind.is_some()
+            && let Some(Name {
+                meaning: Meaning::Effect(kind),
+                ..
+            }) = self.scopes.first().and_then(|scope| scope.name.clone())
+            && self.found.is_empty()
+        {
+            self.lacking = self.lacking.or(Some(kind));
+        }
+        if let Some((kind, reason)) = self.refused {
+            return unreadable(kind, reason);
+        }
+        if let Some(kind) = self.lacking {
+            return unreadable(kind, first.reason);
+        }
+        if self.values > MAX_VALUES {
+            let reason = format!("more than {MAX_VALUES} values were searched for a change");
+            return unreadable(first.kind.unwrap_or(Kind::Other), Invalid::new(reason));
+        }
+        let root = self.scopes.first().and_then(|scope| scope.name.clone());
+        let trace_id = self.scopes.iter().find_map(|scope| scope.trace_id.clone());
+        let of = |name: Option<Name>| match name {
+            Some(name) => (
+                match name.field {
+                    "message attribute" => NamedBy::Attribute,
+                    field => NamedBy::Field(field),
+                },
+                name.text,
+            ),
+            None => (NamedBy::Structure, String::new()),
+        };
+        let is_unrecognised =
+            self.unknown.is_some() && (self.found.is_empty() || self.unknown_entry);
+        let (kind, (named_by, name)) = match self.found.first() {
+            Some((kind, name, _)) => {
+                let known = name
+                    .clone()
+                    .filter(|it| it.meaning == Meaning::Effect(*kind));
+                (
+                    *kind,
+                    match known {
+                        None => (
+                            NamedBy::Structure,
+                            name.clone().map_or_else(String::new, |it| it.text),
+                        ),
+                        known => of(known),
+                    },
+                )
+            }
+            None => match (self.without_effect, self.unknown, root, self.notice) {
+                (_, _, _, Some(_)) => (Kind::Other, of(None)),
+                (Some(name), None, ..) => {
+                    let kind = match name.meaning {
+                        Meaning::NoEffect(kind) => kind,
+                        _ => Kind::Other,
+                    };
+                    (kind, of(Some(name)))
+                }
+                (_, Some(name), ..) => (Kind::Other, of(Some(name))),
+                (None, None, ..) => {
+                    return unreadable(first.kind.unwrap_or(Kind::Other), first.reason);
+                }
+            },
+        };
+        Ok(Reading {
+            kind,
+            name,
+            named_by,
+            wrappings: Vec::new(),
+            trace_id,
+            is_unrecognised: is_unrecognised && self.notice.is_none(),
+            notice: self.notice.filter(|_| self.found.is_empty()),
+            changes: self
+                .found
+                .into_iter()
+                .map(|(_, _, change)| change)
+                .collect(),
+        })
+    }
+
+    fn visit(&mut self, raw: &str, key: Option<&str>, levels: usize) {
+        self.values += 1;
+        if self.values > MAX_VALUES || levels == 0 || self.refused.is_some() {
+            return;
+        }
+        match raw.trim_start().as_bytes().first() {
+            Some(b'{') => {
+                if let Some(members) = Members::of(raw) {
+                    self.object(&members, key, levels);
+                }
+            }
+            Some(b'[') => {
+                if let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(raw) {
+                    for (index, entry) in entries.iter().enumerate() {
+                        let found = self.found.len();
+                        let unknown = self.unknown.take();
+                        self.within(&format!("[{index}]"), |search| {
+                            search.visit(entry.get(), None, levels - 1);
+                        });
+                        if self.found.len() == found && self.unknown.is_some() {
+                            self.unknown_entry = true;
+                        }
+                        self.unknown = unknown.or(self.unknown.take());
+                    }
+                }
+            }
+            Some(b'"') if self.strings < MAX_STRINGS => {
+                let text = serde_json::from_str::<String>(raw).ok();
+                if let Some(json) = text.and_then(|text| text::unpack(&text, self.room)) {
+                    self.room = self.room.saturating_sub(json.len());
+                    self.strings += 1;
+                    self.visit(json.trim(), key, levels);
+                    self.strings -= 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn within(&mut self, step: &str, visit: impl FnOnce(&mut Self)) {
+        let length = self.path.len();
+        self.path.push_str(step);
+        visit(self);
+        self.path.truncate(length);
+    }
+
+    fn object(&mut self, members: &Members<'_>, key: Option<&str>, levels: usize) {
+        if is_pointer_to_s3(members) {
+            self.refuse(Kind::Other, Invalid::new(BODY_IN_S3));
+            return;
+        }
+        if let Some(notice) = notice_in(members) {
+            self.notice = Some(notice);
+            return;
+        }
+        let scope = Scope::of(members, key);
+        let own = scope.name.clone();
+        if let Some(name) = &own {
+            match name.meaning {
+                // What such an event happens to carry is not applied.
+                Meaning::NoEffect(_) => {
+                    self.without_effect.get_or_insert(name.clone());
+                    return;
+                }
+                Meaning::Unknown => {
+                    self.unknown.get_or_insert(name.clone());
+                }
+                Meaning::Effect(_) => {}
+            }
+        }
+        let before = self.found.len();
+        self.scopes.push(scope);
+        if !self.take(members) {
+            for (name, raw) in &members.0 {
+                // Lists that belong to an event are no events.
+                let step = match spelled(name) {
+                    Some(known) => format!(".{known}"),
+                    None => ".*".to_owned(),
+                };
+                self.within(&step, |search| {
+                    search.visit(raw.get(), Some(name.as_str()), levels - 1);
+                });
+            }
+        }
+        self.scopes.pop();
+        if let Some(Meaning::Effect(kind)) = own.map(|name| name.meaning)
+            && self.found.len() == before
+        {
+            self.lacking.get_or_insert(kind);
+        }
+    }
+
+    fn refuse(&mut self, kind: Kind, reason: Invalid) {
+        self.refused.get_or_insert((kind, reason));
+    }
+}

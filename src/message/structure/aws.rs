@@ -1,0 +1,36 @@
+//! Messages that AWS and its libraries put into a queue.
+
+use super::text::Members;
+use crate::message::known::string;
+use crate::message::read::Notice;
+
+/// The reason for a message of the SQS extended client.
+pub const BODY_IN_S3: &str = "the body is in S3 (SQS extended client), which is not read: let the sender put bodies of up to 1 MiB into the message itself";
+
+/// Whether an object stands for a body that is kept in S3.
+pub fn is_pointer_to_s3(members: &Members<'_>) -> bool {
+    let has = |wanted: &str| {
+        let mut names = members.0.iter().map(|(name, _)| name);
+        names.any(|name| name.eq_ignore_ascii_case(wanted))
+    };
+    has("s3BucketName") && has("s3Key")
+}
+
+/// What AWS sends by itself.
+pub fn notice_in(members: &Members<'_>) -> Option<Notice> {
+    let is = |field: &str, text: &str| {
+        let found = members.get(field).and_then(string);
+        found.is_some_and(|it| it == text)
+    };
+    if is("Event", "s3:TestEvent") {
+        Some(Notice::S3TestEvent)
+    } else if is("notificationType", "AmazonSnsSubscriptionSucceeded") {
+        Some(Notice::SesSubscription)
+    } else if is("Type", "SubscriptionConfirmation") {
+        Some(Notice::SubscriptionConfirmation)
+    } else if is("Type", "UnsubscribeConfirmation") {
+        Some(Notice::UnsubscribeConfirmation)
+    } else {
+        None
+    }
+}
