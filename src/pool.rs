@@ -157,6 +157,8 @@ mod tests {
             },
             budget: Budget::new(None, None, &metrics),
             large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
+            doubtful: Arc::new(Semaphore::new(1)),
+            suspects: consumer::Suspects::default(),
             health,
             metrics,
             settings: watch::channel(Settings::default()).1,

@@ -99,8 +99,7 @@ fn no_body_panics_and_no_accepted_one_writes_outside_the_layout() {
         let Ok(change) = opened.change(Some(1_764_000_000_000)) else {
             continue;
         };
-        let mut steps = plan::steps(&keys, &change, plan::Rules::default());
-        plan::coalesce(&mut steps.iter_mut().collect::<Vec<_>>(), false);
+        let steps = plan::steps(&keys, &change, plan::Rules::default());
         for step in &steps {
             assert!(step.lock.starts_with("P-") && step.tombstone.ends_with("#purged"));
             for item in &step.items {
