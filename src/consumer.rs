@@ -23,7 +23,7 @@ use crate::health::{ConsumerView, Health, Polling, State};
 use crate::metrics::{Metrics, Operation};
 use crate::plan::Planner;
 use crate::queue::{Acknowledger, Queue, QueueError, Settings};
-use crate::store::Store;
+use crate::store::{Gate, Store};
 use crate::telemetry::Traces;
 use ahead::Ahead;
 use backoff::Backoff;
@@ -36,9 +36,12 @@ pub use suspects::Suspects;
 
 /// How long a receive waits for messages.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
-/// How long a receive under way may still take once the process is to end: a busy queue answers
-/// sooner, and of an idle one nothing is to be had.
+/// How long a receive under way may still take once the process is to end or Redis is away: a busy
+/// queue answers sooner, and of an idle one nothing is to be had.
 const LAST_POLL: Duration = Duration::from_secs(1);
+/// The same where it took a second and a half to notice that Redis does not answer: two seconds after
+/// the fault nothing is received.
+const LAST_POLL_AFTER_SILENCE: Duration = Duration::from_millis(250);
 
 /// For a poll that was just cut short to be forgotten at the other end.
 const FORGOTTEN: Duration = Duration::from_millis(100);
@@ -263,7 +266,8 @@ enum Received {
 }
 
 /// The only point at which work is cut short, and only while it waits. A receive that is dropped
-/// may strand messages until their visibility timeout: a delay, not a loss.
+/// may strand messages until their visibility timeout: a delay, not a loss. So one under way gets
+/// some more time, at the shutdown and where Redis is away; the consumer keeps what it brings.
 async fn receive<Q: Queue>(
     shared: &Shared<Q>,
     leases: &Arc<Leases>,
@@ -276,7 +280,7 @@ async fn receive<Q: Queue>(
         biased;
         answer = shared.queue.receive(batch_size, wait) => answer,
         () = shared.polls_over.cancelled() => return Received::Interrupted,
-        () = shared.store.gate().closed() => return Received::Interrupted,
+        () = redis_is_away(shared.store.gate()) => return Received::Interrupted,
     };
     shared.metrics.called(Operation::Receive, started, &answer);
     let messages = match answer {
@@ -297,6 +301,20 @@ async fn receive<Q: Queue>(
     shared.metrics.redelivered.inc_by(redelivered as u64);
     let held = messages.into_iter().map(|it| leases.hold(it)).collect();
     Received::Messages(held, reserved)
+}
+
+/// Returns when Redis has taken no writes for as long as a receive under way may still take.
+async fn redis_is_away(gate: &Gate) {
+    loop {
+        gate.closed().await;
+        let time = match gate.was_silence() {
+            true => LAST_POLL_AFTER_SILENCE,
+            false => LAST_POLL,
+        };
+        if tokio::time::timeout(time, gate.opened()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only

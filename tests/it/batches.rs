@@ -1,7 +1,7 @@
 //! Many messages in one receive: none is lost for a neighbour, repeated for a neighbour, or stopped by one.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde_json::{Value, json};
@@ -219,6 +219,58 @@ async fn a_message_far_beyond_its_receive_limit_is_given_up_unread() {
     assert_eq!(letters[0].1["body"], dying);
     let reason = &letters[0].1["reason"];
     assert!(reason.contains("without an outcome"), "{reason}");
+}
+
+// --- An outage costs no receive counts ---
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quick_refusals_of_redis_have_nothing_handed_out_twice() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "120")]).await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("CONSUMERS", 8)
+        .env("MIN_POLLERS", 8)
+        .start()
+        .await;
+    let mut sent = 0;
+    for round in 0..5 {
+        let (refuse, allow): (&[&str], &[&str]) = match round % 3 {
+            0 => (
+                &["CONFIG", "SET", "maxmemory", "1"],
+                &["CONFIG", "SET", "maxmemory", "0"],
+            ),
+            1 => (
+                &["REPLICAOF", "127.0.0.1", "1"],
+                &["REPLICAOF", "NO", "ONE"],
+            ),
+            _ => (
+                &["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            ),
+        };
+        let since = Instant::now();
+        let mut is_refused = false;
+        // Sent all the time: before, during and after.
+        until("the refusals are over", SOON, async || {
+            let bodies =
+                (sent..sent + 40).map(|number| seats((&format!("c{number}"), None), 10, at(1)));
+            queue.send_all(bodies.collect::<Vec<_>>()).await;
+            sent += 40;
+            if !is_refused {
+                redis.cmd(refuse);
+                worker.wait_unready().await;
+                is_refused = true;
+            }
+            since.elapsed() > Duration::from_millis(1_500)
+        })
+        .await;
+        redis.cmd(allow);
+        worker.wait_ready().await;
+    }
+    acknowledged(&worker, sent).await;
+    assert_eq!(worker.metric(REDELIVERED).await, 0.0);
+    assert_eq!(worker.metric(ACKNOWLEDGED).await, sent as f64);
+    queue.wait_empty(SOON).await;
 }
 
 // --- Every message that is held is extended ---
