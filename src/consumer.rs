@@ -7,8 +7,11 @@ mod ahead;
 mod backoff;
 mod batch;
 pub mod budget;
+
+mod lease;
 mod limit;
 mod parking;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,21 +22,26 @@ use tokio_util::sync::CancellationToken;
 use crate::health::{ConsumerView, Health, Polling, State};
 use crate::metrics::{Metrics, Operation};
 use crate::plan::Planner;
-use crate::queue::{Acknowledger, Delivery, Queue, QueueError, Settings};
-use crate::store::Store;
+use crate::queue::{Acknowledger, Queue, QueueError, Settings};
+use crate::store::{Gate, Store};
 use crate::telemetry::Traces;
 use ahead::Ahead;
 use backoff::Backoff;
 use batch::Batch;
 use budget::{Budget, Reserved};
+use lease::{Held, Leases};
 pub use limit::{Limit, Unknown};
 pub use parking::Parking;
+pub use suspects::Suspects;
 
 /// How long a receive waits for messages.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
-/// How long a receive under way may still take once the process is to end: a busy queue answers
-/// sooner, and of an idle one nothing is to be had.
+/// How long a receive under way may still take once the process is to end or Redis is away: a busy
+/// queue answers sooner, and of an idle one nothing is to be had.
 const LAST_POLL: Duration = Duration::from_secs(1);
+/// The same where it took a second and a half to notice that Redis does not answer: two seconds after
+/// the fault nothing is received.
+const LAST_POLL_AFTER_SILENCE: Duration = Duration::from_millis(250);
 
 /// For a poll that was just cut short to be forgotten at the other end.
 const FORGOTTEN: Duration = Duration::from_millis(100);
@@ -54,6 +62,9 @@ pub struct Shared<Q> {
     pub budget: Budget,
     /// Permits of those whose large bodies are planned right now.
     pub large: Arc<Semaphore>,
+    /// The permit of the one that is worked on though it was received too often already.
+    pub doubtful: Arc<Semaphore>,
+    pub suspects: Suspects,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub settings: watch::Receiver<Settings>,
@@ -96,6 +107,15 @@ pub fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
 
 /// Runs until the shutdown. What was received is finished; only waiting is ever cut short.
 pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
+    let leases = Leases::new(shared.metrics.inflight_messages.clone());
+    tokio::select! {
+        biased;
+        () = consume(shared, view, &leases) => {}
+        never = leases.keep(shared) => match never {},
+    }
+}
+
+async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc<Leases>) {
     let mut backoff = Backoff::default();
     // Held while the queue answers: what `/readyz` counts.
     let mut polling: Option<Polling> = None;
@@ -117,7 +137,7 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
                         Duration::ZERO
                     };
                     view.is(State::Receiving);
-                    receive(shared, wait, reserved).await
+                    receive(shared, leases, wait, reserved).await
                 }
             },
         };
@@ -162,9 +182,9 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
         let count = received.len();
         let headers = received
             .iter()
-            .filter_map(|delivery| delivery.trace_header.as_deref());
+            .filter_map(|held| held.trace_header.as_deref());
         let _span = shared.traces.batch(count, headers);
-        let batch = Batch::new(shared, received, reserved);
+        let batch = Batch::new(shared, leases, received, reserved);
         if shared.shutdown.is_cancelled() {
             // Received and not begun: someone else shall have it at once. But only after the polls
             // of this process have ended: they would get it again, and burn its receive count.
@@ -174,11 +194,14 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
             return;
         }
         if is_full && let Some(reserved) = shared.budget.try_reserve(shared.policy.batch_size) {
-            ahead.ask(receive(shared, LONG_POLL, reserved)).await;
+            ahead
+                .ask(receive(shared, leases, LONG_POLL, reserved))
+                .await;
         }
         view.is(State::Working);
         view.received(count);
-        let mut work = std::pin::pin!(batch.work(view, &mut ahead));
+        let inbox = ahead.inbox();
+        let mut work = std::pin::pin!(ahead.during(batch.work(view, &inbox)));
         if tokio::time::timeout(SLOW, &mut work).await.is_err() {
             let _busy = shared.parking.busy();
             work.await;
@@ -237,21 +260,27 @@ async fn sleep_while_idle<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
 }
 
 enum Received {
-    Messages(Vec<Delivery>, Reserved),
+    Messages(Vec<Held>, Reserved),
     Interrupted,
     Failed(QueueError),
 }
 
 /// The only point at which work is cut short, and only while it waits. A receive that is dropped
-/// may strand messages until their visibility timeout: a delay, not a loss.
-async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration, mut reserved: Reserved) -> Received {
+/// may strand messages until their visibility timeout: a delay, not a loss. So one under way gets
+/// some more time, at the shutdown and where Redis is away; the consumer keeps what it brings.
+async fn receive<Q: Queue>(
+    shared: &Shared<Q>,
+    leases: &Arc<Leases>,
+    wait: Duration,
+    mut reserved: Reserved,
+) -> Received {
     let started = Instant::now();
     let batch_size = shared.policy.batch_size;
     let answer = tokio::select! {
         biased;
         answer = shared.queue.receive(batch_size, wait) => answer,
         () = shared.polls_over.cancelled() => return Received::Interrupted,
-        () = shared.store.gate().closed() => return Received::Interrupted,
+        () = redis_is_away(shared.store.gate()) => return Received::Interrupted,
     };
     shared.metrics.called(Operation::Receive, started, &answer);
     let messages = match answer {
@@ -270,7 +299,22 @@ async fn receive<Q: Queue>(shared: &Shared<Q>, wait: Duration, mut reserved: Res
         .filter(|delivery| delivery.receive_count > 1)
         .count();
     shared.metrics.redelivered.inc_by(redelivered as u64);
-    Received::Messages(messages, reserved)
+    let held = messages.into_iter().map(|it| leases.hold(it)).collect();
+    Received::Messages(held, reserved)
+}
+
+/// Returns when Redis has taken no writes for as long as a receive under way may still take.
+async fn redis_is_away(gate: &Gate) {
+    loop {
+        gate.closed().await;
+        let time = match gate.was_silence() {
+            true => LAST_POLL_AFTER_SILENCE,
+            false => LAST_POLL,
+        };
+        if tokio::time::timeout(time, gate.opened()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only

@@ -163,6 +163,8 @@ pub async fn run(
         acknowledger,
         budget: Budget::new(config.queue.max_inflight_bytes, memory_limit(), &metrics),
         large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
+        doubtful: Arc::new(Semaphore::new(1)),
+        suspects: consumer::Suspects::default(),
         health: health.clone(),
         metrics,
         settings,

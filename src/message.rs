@@ -6,6 +6,7 @@
 
 mod change;
 mod entitlement;
+mod fields;
 mod ids;
 mod kind;
 mod known;

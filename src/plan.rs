@@ -7,7 +7,7 @@ mod coalesce;
 mod predict;
 mod value;
 
-pub use coalesce::coalesce;
+pub use coalesce::{Position, coalesce};
 pub use predict::{Fate, ItemFate};
 
 use crate::keys::{Keys, Owner};

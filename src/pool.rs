@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::Instant;
 
 use crate::consumer::{self, LONG_POLL, Shared};
 use crate::health::ConsumerView;
@@ -12,6 +13,8 @@ use crate::queue::Queue;
 /// Longer than anything a consumer waits for between two steps: a long poll and its timeout.
 const STALLED: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks, when the process itself did not run: it was stopped, or had no CPU.
+const STOPPED: Duration = Duration::from_secs(5);
 
 struct Slot {
     view: Arc<ConsumerView>,
@@ -26,6 +29,9 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
         .map(|place| start(&mut tasks, &shared, place))
         .collect();
     let mut look = tokio::time::interval(LOOK);
+    let mut looked = Instant::now();
+    // Silence counts from here: no consumer made progress while the process did not run.
+    let mut running_since = looked;
     loop {
         shared.health.tick();
         tokio::select! {
@@ -39,8 +45,13 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
                 }
             },
             _ = look.tick() => {
+                let now = Instant::now();
+                if now - looked > STOPPED {
+                    running_since = now;
+                }
+                looked = now;
                 for slot in &slots {
-                    if slot.view.silent() > STALLED {
+                    if slot.view.silent().min(now - running_since) > STALLED {
                         slot.task.abort();
                     }
                 }
@@ -146,6 +157,8 @@ mod tests {
             },
             budget: Budget::new(None, None, &metrics),
             large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
+            doubtful: Arc::new(Semaphore::new(1)),
+            suspects: consumer::Suspects::default(),
             health,
             metrics,
             settings: watch::channel(Settings::default()).1,
@@ -204,5 +217,26 @@ mod tests {
             .await,
             (0, 3)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_replaces_no_consumer_for_it() {
+        let (receives, bad, panics) = (AtomicUsize::new(0), 0, false);
+        let shared = shared(Bad {
+            receives,
+            bad,
+            panics,
+        });
+        let pool = tokio::spawn(run(shared.clone(), 3));
+        for _ in 0..5 {
+            // In the middle of their long polls.
+            tokio::time::sleep(LONG_POLL / 2).await;
+            // The clock goes on and nothing runs.
+            tokio::time::advance(STALLED * 2).await;
+        }
+        tokio::time::sleep(STALLED).await;
+        shared.shutdown.cancel();
+        pool.await.unwrap();
+        assert_eq!(shared.metrics.consumers_restarted.get(), 0);
     }
 }

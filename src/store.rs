@@ -11,7 +11,7 @@ mod write;
 pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
 pub use error::StoreError;
 pub use monitor::Gate;
-pub use write::{Applied, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
+pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;
 
@@ -90,12 +90,14 @@ impl Store {
         &self.gate
     }
 
-    /// Applies steps, in one round trip unless they are many or large. An error means "unknown":
-    /// any of them may have been or may yet be applied. Doing it again is safe.
-    pub async fn apply(&self, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
+    /// Applies steps, in one round trip unless they are many or large. An error closes the gate.
+    pub async fn apply(&self, steps: &[&Step]) -> Attempt {
         let took = |time: std::time::Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
-        let applied = self.writer.apply(steps, took).await;
-        applied.map_err(|error| self.failed(error))
+        let attempt = self.writer.apply(steps, took).await;
+        if let Some(error) = &attempt.error {
+            self.failed(error.clone());
+        }
+        attempt
     }
 
     fn failed(&self, error: StoreError) -> StoreError {

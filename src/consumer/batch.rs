@@ -1,28 +1,30 @@
-//! The road of the messages in hand, from body to verdict. No error leaves it: every message is
+//! The road of the messages in leases, from body to verdict. No error leaves it: every message is
 //! acknowledged or given back.
 
+mod apply;
 mod judge;
 mod refuse;
+mod retry;
 mod understand;
-mod visibility;
+mod work;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Shared;
-use super::ahead::Ahead;
+use super::ahead::Inbox;
 use super::budget::Reserved;
+use super::lease::{Held, LOOK, Leases};
 use crate::health::ConsumerView;
-use crate::message::{Kind, Unreadable};
+use crate::message::Unreadable;
 use crate::metrics::Outcome;
-use crate::plan::{self, Step};
-use crate::queue::{Delivery, Queue};
+use crate::queue::Queue;
 use crate::store::LOCKED_PAUSE;
 use understand::Understood;
+use work::Work;
 
 /// Bytes that are planned at once, or one body.
 const SLICE: usize = 1 << 20;
@@ -30,133 +32,106 @@ const SLICE: usize = 1 << 20;
 const LARGE: usize = 256 << 10;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
 const AFTERWARDS: Duration = Duration::from_secs(2);
-/// How often a message in hand is looked at while we wait.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Messages that were received together.
 pub struct Batch<'a, Q> {
     shared: &'a Shared<Q>,
+    leases: &'a Leases,
     /// Not begun.
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<Held>,
+    /// Not begun either: each is planned with no other, after all that are waiting.
+    apart: VecDeque<Held>,
     /// Parsed and planned, not yet in Redis.
     pending: Vec<Work>,
     release_by: Option<Instant>,
     /// The room that the bodies take.
     _reserved: Vec<Reserved>,
-    in_flight: InFlight,
 }
 
-struct Work {
-    delivery: Delivery,
-    kind: Kind,
-    trace_id: Option<String>,
-    steps: Vec<Step>,
-    /// Values of these steps, those included that a neighbour supersedes.
-    items: usize,
-    locked_tries: u32,
-    /// Held by a large body for as long as its plan is there.
-    _large: Option<OwnedSemaphorePermit>,
-}
-
-impl Work {
-    fn bytes(&self) -> usize {
-        let items = self.steps.iter().flat_map(|step| &step.items);
-        items.map(|item| item.key.len() + item.value.len()).sum()
-    }
-
-    /// Whether it relies on a neighbour for some of its values.
-    fn is_superseded(&self) -> bool {
-        self.steps
-            .iter()
-            .map(|step| step.items.len())
-            .sum::<usize>()
-            < self.items
-    }
-}
-
-/// The messages of one batch in the gauge of all; those that are left when a consumer fails leave
-/// it too.
-struct InFlight {
-    all: Gauge,
-    count: AtomicI64,
-}
-
-impl InFlight {
-    fn add(&self, messages: usize) {
-        let messages = i64::try_from(messages).unwrap_or(0);
-        self.count.fetch_add(messages, Ordering::Relaxed);
-        self.all.inc_by(messages);
-    }
-
-    fn done(&self, messages: usize) {
-        let messages = i64::try_from(messages).unwrap_or(0);
-        self.count.fetch_sub(messages, Ordering::Relaxed);
-        self.all.dec_by(messages);
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let left = self.count.load(Ordering::Relaxed);
-        self.all.dec_by(left);
-    }
+/// What a message waits for before it is planned.
+enum Room {
+    Here(OwnedSemaphorePermit),
+    /// Not yet, and there is something else to do.
+    NotYet,
 }
 
 impl<'a, Q: Queue> Batch<'a, Q> {
-    pub fn new(shared: &'a Shared<Q>, received: Vec<Delivery>, reserved: Reserved) -> Self {
+    pub fn new(
+        shared: &'a Shared<Q>,
+        leases: &'a Leases,
+        received: Vec<Held>,
+        reserved: Reserved,
+    ) -> Self {
         let mut batch = Self {
             shared,
-            waiting: VecDeque::new(),
+            leases,
+            waiting: VecDeque::with_capacity(received.len()),
+            apart: VecDeque::new(),
             pending: Vec::new(),
             release_by: None,
             _reserved: Vec::new(),
-            in_flight: InFlight {
-                all: shared.metrics.inflight_messages.clone(),
-                count: AtomicI64::new(0),
-            },
         };
         batch.take(received, reserved);
         batch
     }
 
-    fn take(&mut self, received: Vec<Delivery>, reserved: Reserved) {
-        self.in_flight.add(received.len());
-        let mut received = VecDeque::from(received);
-        match self.waiting.is_empty() {
-            true => self.waiting = received,
-            false => self.waiting.append(&mut received),
+    fn take(&mut self, received: Vec<Held>, reserved: Reserved) {
+        for held in received {
+            if self.is_large(&held) || self.is_doubtful(&held) || self.is_suspect(&held) {
+                self.apart.push_back(held);
+            } else {
+                self.waiting.push_back(held);
+            }
         }
         self._reserved.push(reserved);
     }
 
-    /// Takes what was asked for ahead: it is not to wait for a lock or for Redis unattended.
-    fn take_over(&mut self, ahead: &mut Ahead<'_>) {
-        if let Some((received, reserved)) = ahead.messages() {
+    /// Takes what was asked for ahead, so that it does not wait for a lock, for room or for Redis
+    /// behind messages that it has nothing to do with. Returns whether there was something.
+    fn take_over(&mut self, inbox: &Inbox) -> bool {
+        let messages = inbox.messages();
+        let is_some = messages.is_some();
+        if let Some((received, reserved)) = messages {
             self.take(received, reserved);
         }
+        is_some
     }
 
-    /// Works until nothing is in hand: acknowledged, given up, or given back at shutdown.
-    pub async fn work(mut self, view: &ConsumerView, ahead: &mut Ahead<'_>) {
+    fn is_large(&self, held: &Held) -> bool {
+        held.body.len() >= LARGE
+    }
+
+    /// Received more often than a message is tried: whatever ended the deliveries before, it was
+    /// no verdict. It may have been the death of the process.
+    fn is_doubtful(&self, held: &Held) -> bool {
+        held.receive_count > self.receive_limit()
+    }
+
+    /// Its call to Redis failed alone when it was received before.
+    fn is_suspect(&self, held: &Held) -> bool {
+        held.receive_count > 1 && self.shared.suspects.knows(&held.message_id)
+    }
+
+    /// Works until it holds no message: acknowledged, given up, or given back at shutdown.
+    pub async fn work(mut self, view: &ConsumerView, inbox: &Inbox) {
         loop {
             view.progress();
-            ahead.during(self.plan(view)).await;
-            if self.pending.is_empty() && self.waiting.is_empty() {
+            self.plan(view, inbox).await;
+            if self.pending.is_empty() && self.waiting.is_empty() && self.apart.is_empty() {
                 return;
             }
             if self.is_overdue() {
                 return self.release_all().await;
             }
-            ahead.during(self.extend()).await;
-            match ahead.during(self.apply(view)).await {
+            match self.apply(view).await {
                 Some(0) => {}
                 Some(_locked) => {
                     let pause = Duration::from_millis(fastrand::u64(LOCKED_PAUSE));
-                    ahead.during(tokio::time::sleep(pause)).await;
-                    self.take_over(ahead);
+                    tokio::time::sleep(pause).await;
+                    self.take_over(inbox);
                 }
                 None => {
-                    if self.wait_for_redis(view, ahead).await {
+                    if self.wait_for_redis(view, inbox).await {
                         return self.release_all().await;
                     }
                 }
@@ -165,41 +140,62 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     /// Parses and plans what fits; what asks for nothing or for nonsense ends here.
-    async fn plan(&mut self, view: &ConsumerView) {
+    async fn plan(&mut self, view: &ConsumerView, inbox: &Inbox) {
+        // Suspects are tried first, and nothing beside them.
+        if self.pending.iter().any(|work| work.is_suspect) {
+            return;
+        }
         let mut planned: usize = self.pending.iter().map(Work::bytes).sum();
         while planned < SLICE {
-            let Some(next) = self.waiting.front() else {
-                break;
-            };
-            let large = if next.body.len() < LARGE {
-                None
-            } else if !self.pending.is_empty() {
-                break;
-            } else {
-                match self.room_for_a_large_one(view).await {
-                    Some(room) => Some(room),
-                    None => return,
-                }
-            };
-            let Some(delivery) = self.waiting.pop_front() else {
-                break;
-            };
             // Each refusal is a call to the queue, which may take as long as its timeout.
             view.progress();
-            let understood = match self.parse(&delivery) {
+            let is_alone = self.waiting.is_empty();
+            let (mut doubtful, mut large) = (None, None);
+            if let Some(next) = self.apart.front().filter(|_| is_alone) {
+                if !self.pending.is_empty() {
+                    break;
+                }
+                let (is_doubtful, is_large) = (self.is_doubtful(next), self.is_large(next));
+                if is_doubtful {
+                    let room = self.shared.doubtful.clone();
+                    match self.room(room, view, inbox).await {
+                        Room::Here(room) => doubtful = Some(room),
+                        Room::NotYet => break,
+                    }
+                }
+                if is_large {
+                    let room = self.shared.large.clone();
+                    match self.room(room, view, inbox).await {
+                        Room::Here(room) => large = Some(room),
+                        Room::NotYet => break,
+                    }
+                }
+            }
+            let next = match is_alone {
+                true => self.apart.pop_front(),
+                false => self.waiting.pop_front(),
+            };
+            let Some(held) = next else {
+                break;
+            };
+            if self.is_hopeless(&held) {
+                self.refuse_hopeless(held).await;
+                continue;
+            }
+            let understood = match self.parse(&held) {
                 Ok(understood) => understood,
                 Err(Unreadable { kind, reason }) => {
-                    self.refuse(delivery, kind, Outcome::Invalid, &reason.to_string())
+                    self.refuse(held, kind, Outcome::Invalid, &reason.to_string())
                         .await;
                     continue;
                 }
             };
             if let Some(name) = &understood.unrecognised
-                && let Err(error) = self.keep_unrecognised(&delivery, name).await
+                && let Err(error) = self.keep_unrecognised(&held, name).await
             {
                 tracing::debug!(%error, "an unrecognised message could not be kept");
-                let delay = visibility::retry_delay(delivery.receive_count);
-                self.release(&[(delivery, delay)]).await;
+                let delay = retry::retry_delay(held.receive_count);
+                self.release(held, delay).await;
                 continue;
             }
             let Understood {
@@ -210,60 +206,49 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 ..
             } = understood;
             if steps.is_empty() {
-                self.finish(delivery, kind, trace_id.as_deref(), outcome)
-                    .await;
+                self.finish(held, kind, trace_id.as_deref(), outcome).await;
                 continue;
             }
-            let work = Work {
-                delivery,
-                kind,
-                trace_id,
-                items: steps.iter().map(|step| step.items.len()).sum(),
-                steps,
-                locked_tries: 0,
-                _large: large,
-            };
+            let is_suspect = self.is_suspect(&held);
+            let mut work = Work::new(held, kind, trace_id, steps);
+            work.is_suspect = is_suspect;
+            (work.doubtful, work.large) = (doubtful, large);
             planned += work.bytes();
             self.pending.push(work);
-        }
-        let mut steps: Vec<&mut Step> = self
-            .pending
-            .iter_mut()
-            .flat_map(|work| &mut work.steps)
-            .collect();
-        if steps.len() > 1 {
-            let dropped = plan::coalesce(&mut steps, self.shared.policy.update_if_exists);
-            self.shared.metrics.coalesced.inc_by(dropped as u64);
+            if is_suspect {
+                break;
+            }
         }
     }
 
-    /// Waits until few enough large bodies are planned in this process; `None` if it is to end first.
-    async fn room_for_a_large_one(&mut self, view: &ConsumerView) -> Option<OwnedSemaphorePermit> {
-        let mut room = std::pin::pin!(self.shared.large.clone().acquire_owned());
+    /// Waits until there is room in this process for a message that is planned with few others.
+    async fn room(&mut self, room: Arc<Semaphore>, view: &ConsumerView, inbox: &Inbox) -> Room {
+        let mut room = std::pin::pin!(room.acquire_owned());
         loop {
             view.progress();
             tokio::select! {
+                biased;
                 // Never closed, so never an error.
-                room = &mut room => return room.ok(),
-                () = tokio::time::sleep(LOOK) => self.extend().await,
+                Ok(room) = &mut room => return Room::Here(room),
+                () = tokio::time::sleep(LOOK) => {}
             }
-            if self.is_overdue() {
-                return None;
+            if self.take_over(inbox) || self.is_overdue() {
+                return Room::NotYet;
             }
         }
     }
 
-    /// Waits until Redis takes writes, keeping what is in hand. True if the process is to end
+    /// Waits until Redis takes writes, and keeps the messages. True if the process is to end
     /// first: then others shall have it.
-    async fn wait_for_redis(&mut self, view: &ConsumerView, ahead: &mut Ahead<'_>) -> bool {
+    async fn wait_for_redis(&mut self, view: &ConsumerView, inbox: &Inbox) -> bool {
         loop {
             view.progress();
-            self.take_over(ahead);
+            self.take_over(inbox);
             tokio::select! {
                 biased;
                 () = self.shared.shutdown.cancelled() => return true,
                 () = self.shared.store.gate().opened() => return false,
-                () = ahead.during(tokio::time::sleep(LOOK)) => self.extend().await,
+                () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
@@ -283,18 +268,15 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             <= Instant::now()
     }
 
-    /// Gives everything in hand back to the queue, to be handed out at once.
-    pub async fn release_all(mut self) {
-        let pending = std::mem::take(&mut self.pending)
-            .into_iter()
-            .map(|work| work.delivery);
+    /// Gives all messages back to the queue, to be handed out at once.
+    pub async fn release_all(self) {
+        let pending = self.pending.into_iter().map(|work| work.held);
         let all: Vec<_> = pending
-            .chain(std::mem::take(&mut self.waiting))
-            .map(|delivery| (delivery, Duration::ZERO))
+            .chain(self.waiting)
+            .chain(self.apart)
+            .map(|held| (held, Duration::ZERO))
             .collect();
         tracing::info!(messages = all.len(), "given back to the queue at shutdown");
-        for chunk in all.chunks(10) {
-            self.release(chunk).await;
-        }
+        self.leases.release(self.shared, all).await;
     }
 }

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::change::{self, Times};
+use super::fields::{explain, name_of_attributes, read_time, string};
 use super::kind::{Kind, Meaning, meaning};
 use super::read::{Attributes, NamedBy, Notice, Reading, Wrapping};
-use super::time::Time;
-use super::wire::{Event, Nested, Object, Text};
-use super::{Change, Invalid, Millis};
+use super::wire::{Event, Nested, Object};
+use super::{Change, Invalid};
 
 /// Why the first pass did not understand a body.
 #[derive(Debug)]
@@ -323,80 +323,6 @@ fn missed<'a>(text: &'a str, error: &serde_json::Error, context: &mut Context<'_
         kind,
         reason: explain(text, error),
     }
-}
-
-/// Parses once more, to tell where it went wrong. Never quotes a value.
-pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
-    use serde_json::error::Category;
-    let place = format!("at line {} column {}", error.line(), error.column());
-    match error.classify() {
-        Category::Syntax => return Invalid::new(format!("not JSON: syntax error {place}")),
-        Category::Eof => return Invalid::new(format!("not JSON: it ends early {place}")),
-        Category::Data | Category::Io => {}
-    }
-    if !text.trim_ascii_start().starts_with('{') {
-        return Invalid::new("not an event: not a JSON object");
-    }
-    let mut json = serde_json::Deserializer::from_str(text);
-    let Err(error) = serde_path_to_error::deserialize::<_, Event<'_>>(&mut json) else {
-        return Invalid::new(format!(
-            "not an event: a payload that cannot be read, {place}"
-        ));
-    };
-    let path = error.path().to_string();
-    let mut reason = error.into_inner().to_string();
-    if reason.starts_with("invalid ") {
-        // serde quotes the offending value: `invalid type: string "x", expected a number`.
-        let what = reason
-            .split(['"', '`'])
-            .next()
-            .unwrap_or_default()
-            .trim_end();
-        let rest = reason.rfind(", expected").map_or("", |at| &reason[at..]);
-        reason = format!("{}{rest}", what.trim_end_matches(','));
-    }
-    Invalid::new(format!("{path}: {reason}"))
-}
-
-/// The kind in message attributes as SNS and SQS write them into a body.
-pub(super) fn name_of_attributes(raw: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow, default, rename = "type")]
-        kind: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "eventType")]
-        event_type: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Attribute<'a> {
-        #[serde(
-            borrow,
-            alias = "StringValue",
-            alias = "stringValue",
-            alias = "value",
-            rename = "Value"
-        )]
-        value: Text<'a>,
-    }
-    let Object(named) = serde_json::from_str::<Object<Named<'_>>>(raw.get()).ok()?;
-    [named.kind, named.event_type]
-        .into_iter()
-        .flatten()
-        .find_map(|raw| {
-            let attribute = serde_json::from_str::<Object<Attribute<'_>>>(raw.get());
-            let value = attribute.ok().map(|Object(it)| it.value.0.into_owned());
-            value.filter(|it| !it.is_empty())
-        })
-}
-
-pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Text<'_>>(raw.get())
-        .ok()
-        .map(|Text(text)| text)
-}
-
-pub(super) fn read_time(raw: &RawValue) -> Option<Millis> {
-    serde_json::from_str::<Time<'_>>(raw.get()).ok()?.millis()
 }
 
 fn is_object(raw: &&RawValue) -> bool {

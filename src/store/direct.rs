@@ -94,7 +94,7 @@ impl Direct {
 
     /// Compares and writes, as the worker does.
     pub async fn apply(&self, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
-        self.writer.apply(steps, |_| {}).await
+        self.writer.apply(steps, |_| {}).await.complete()
     }
 
     /// The same, and what an SDK holds locked is tried again up to `retries` times, as the worker

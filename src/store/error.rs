@@ -8,6 +8,7 @@ use fred::error::{Error, ErrorKind};
 pub struct StoreError {
     heals: bool,
     person: bool,
+    of_call: bool,
     detail: String,
 }
 
@@ -25,6 +26,8 @@ const PASSING: [&str; 9] = [
     "NOPERM",
     "CLUSTERDOWN",
 ];
+/// Codes that the call itself does not cause: the server's state, or how it is set up.
+const OF_SERVER: [&str; 5] = ["WRONGPASS", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT"];
 /// How Redis 7 and Valkey 9 say NOPERM from inside a script.
 const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
@@ -33,6 +36,12 @@ impl StoreError {
     /// that cannot be applied.
     pub fn heals(&self) -> bool {
         self.heals
+    }
+
+    /// Whether the call itself may be the cause: Redis took too long over it, closed the connection
+    /// on it, or gave an error that does not speak of the server. Sent alone, it shows.
+    pub fn may_be_of_the_call(&self) -> bool {
+        self.of_call
     }
 
     /// Waiting alone will not mend it: someone has to set a password or a permission right.
@@ -64,18 +73,19 @@ impl StoreError {
         Self {
             heals: is_code && !FINAL.contains(&code),
             person: false,
+            of_call: !PASSING.contains(&code) && !OF_SERVER.contains(&code),
             // The code and the sentence are Redis's own; what follows may name keys.
             detail: first_sentence(text),
         }
     }
 
     pub fn timeout() -> Self {
-        Self::healing("Redis does not answer in time".into())
+        Self::healing("Redis does not answer in time".into()).of_the_call()
     }
 
     /// An answer that our script cannot give.
     pub fn protocol() -> Self {
-        Self::healing("Redis gave an answer that cannot be".into())
+        Self::healing("Redis gave an answer that cannot be".into()).of_the_call()
     }
 
     /// The primary is looked for and was not found yet.
@@ -105,7 +115,15 @@ impl StoreError {
         Self {
             heals: true,
             person: false,
+            of_call: false,
             detail,
+        }
+    }
+
+    fn of_the_call(self) -> Self {
+        Self {
+            of_call: true,
+            ..self
         }
     }
 }
@@ -125,14 +143,21 @@ impl From<Error> for StoreError {
                 "MOVED: our keys are on another node of a cluster, which is followed with REDIS_MODE=cluster".into(),
             ),
             ErrorKind::IO => {
-                Self::healing(format!("not reachable: {}", io_message(error.details())))
+                let detail = format!("not reachable: {}", io_message(error.details()));
+                Self::healing(detail).of_the_call()
             }
-            kind => Self::healing(format!(
-                "{}: {}",
-                kind.to_str(),
-                first_sentence(error.details())
-            )),
+            ErrorKind::Auth | ErrorKind::Cluster | ErrorKind::Config | ErrorKind::Tls => {
+                Self::other(&error)
+            }
+            _ => Self::other(&error).of_the_call(),
         }
+    }
+}
+
+impl StoreError {
+    fn other(error: &Error) -> Self {
+        let (kind, detail) = (error.kind().to_str(), first_sentence(error.details()));
+        Self::healing(format!("{kind}: {detail}"))
     }
 }
 
@@ -247,6 +272,38 @@ mod tests {
             ("-WRONGTYPE Operation against a key", false),
         ] {
             assert_eq!(StoreError::of_redis(text).heals(), heals, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_server_make_no_message_suspect() {
+        for (error, of_call) in [
+            (StoreError::timeout(), true),
+            (StoreError::protocol(), true),
+            (
+                StoreError::of_redis("BUSY Redis is busy running a script."),
+                true,
+            ),
+            (
+                StoreError::of_redis("ERR Protocol error: invalid bulk length"),
+                true,
+            ),
+            (Error::new(ErrorKind::IO, "Connection reset").into(), true),
+            (StoreError::of_redis("OOM command not allowed when"), false),
+            (StoreError::of_redis("READONLY You can't write"), false),
+            (
+                StoreError::of_redis("TRYAGAIN Multiple keys request"),
+                false,
+            ),
+            (
+                StoreError::of_redis("NOPERM this user has no permissions"),
+                false,
+            ),
+            (StoreError::of_redis("CROSSSLOT Keys in request"), false),
+            (StoreError::unconfirmed("0 of 1 replicas"), false),
+            (StoreError::looking(), false),
+        ] {
+            assert_eq!(error.may_be_of_the_call(), of_call, "{error}");
         }
     }
 }

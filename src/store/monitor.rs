@@ -1,5 +1,6 @@
 //! Whether Redis can be worked with right now: asked twice a second, and known to all.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use crate::metrics::Metrics;
 #[derive(Clone)]
 pub struct Gate {
     open: watch::Sender<bool>,
+    /// It was closed because Redis gave no answer for long, rather than a refusal at once.
+    silent: Arc<AtomicBool>,
     strikes: Arc<Mutex<Strikes>>,
     health: Arc<Health>,
     metrics: Metrics,
@@ -65,6 +68,7 @@ impl Gate {
     pub(super) fn start(probe: Probe, health: Arc<Health>, metrics: Metrics) -> Self {
         let gate = Self {
             open: watch::Sender::new(false),
+            silent: Arc::default(),
             strikes: Arc::default(),
             health,
             metrics,
@@ -77,6 +81,7 @@ impl Gate {
     pub(super) fn opened_for_good(health: Arc<Health>, metrics: Metrics) -> Self {
         let gate = Self {
             open: watch::Sender::new(false),
+            silent: Arc::default(),
             strikes: Arc::default(),
             health,
             metrics,
@@ -87,6 +92,11 @@ impl Gate {
 
     pub fn is_open(&self) -> bool {
         *self.open.borrow()
+    }
+
+    /// Whether it was closed last because Redis gave no answer: that alone took up to 1.5 s to notice.
+    pub fn was_silence(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// Returns when the gate is open.
@@ -103,11 +113,18 @@ impl Gate {
     /// Closes the gate until the monitor finds Redis well.
     /// Returns whether it was open, and so the error is in the log.
     pub(super) fn close(&self, error: &StoreError) -> bool {
+        self.close_after(error, false)
+    }
+
+    fn close_after(&self, error: &StoreError, silent: bool) -> bool {
         {
             // One lock for all of it, so that opening and closing are never half done.
             let mut strikes = self.strikes.lock().unwrap_or_else(|lock| lock.into_inner());
             self.health.redis_down(&error.to_string());
             self.metrics.redis_up.set(0);
+            if self.is_open() {
+                self.silent.store(silent, Ordering::Relaxed);
+            }
             if !self.open.send_replace(false) {
                 return false;
             }
@@ -140,6 +157,7 @@ async fn monitor(gate: Gate, mut probe: Probe) {
     let mut seen: Option<String> = None;
     let mut said = String::new();
     loop {
+        let asked = Instant::now();
         match probe.ask().await {
             Ok(found) => {
                 if seen.as_ref().is_some_and(|seen| *seen != found) {
@@ -155,7 +173,7 @@ async fn monitor(gate: Gate, mut probe: Probe) {
             Err(error) => {
                 let error = probe.cause().unwrap_or(error);
                 probe.link.look_again();
-                let news = !gate.close(&error);
+                let news = !gate.close_after(&error, asked.elapsed() > PERIOD);
                 let text = error.to_string();
                 if text != said {
                     if !news {

@@ -34,6 +34,23 @@ pub enum Applied {
     Failed(StoreError),
 }
 
+/// What is known after steps were sent.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Of the first steps; nothing is known of those behind them. `Failed` by an error that heals
+    /// stands for "unknown" as well: such a step may have been or may yet be applied.
+    pub applied: Vec<Applied>,
+    /// Why something is unknown. Sending that again is safe.
+    pub error: Option<StoreError>,
+}
+
+impl Attempt {
+    /// All answers, or the error.
+    pub fn complete(self) -> Result<Vec<Applied>, StoreError> {
+        self.error.map_or(Ok(self.applied), Err)
+    }
+}
+
 /// Calls the script. Clones share one connection, on which concurrent calls are pipelined.
 #[derive(Clone)]
 pub(super) struct Writer {
@@ -78,13 +95,8 @@ impl Writer {
     }
 
     /// Applies steps, in one round trip unless they are many or large; `took` is told how long each
-    /// took. An error means "unknown": any of them may have been or may yet be applied. Doing it
-    /// again is safe.
-    pub async fn apply(
-        &self,
-        steps: &[&Step],
-        took: impl Fn(Duration),
-    ) -> Result<Vec<Applied>, StoreError> {
+    /// took. The first call that fails is the last.
+    pub async fn apply(&self, steps: &[&Step], took: impl Fn(Duration)) -> Attempt {
         let mut applied = Vec::with_capacity(steps.len());
         let mut rest = steps;
         while !rest.is_empty() {
@@ -94,19 +106,26 @@ impl Writer {
             let answers = self.call(call).await;
             drop(room);
             took(started.elapsed());
-            let answers = answers?;
-            if answers.len() != call.len() {
-                return Err(StoreError::protocol());
-            }
-            applied.extend(answers.into_iter().map(outcome));
-            rest = later;
+            let error = match answers {
+                Ok(answers) if answers.len() == call.len() => {
+                    applied.extend(answers.into_iter().map(outcome));
+                    rest = later;
+                    continue;
+                }
+                Ok(_) => StoreError::protocol(),
+                Err(error) => error,
+            };
+            return Attempt {
+                applied,
+                error: Some(error),
+            };
         }
         // Errors that a script caught are Redis's own state as often as the key's.
-        let trouble = applied.iter().find_map(|applied| match applied {
+        let error = applied.iter().find_map(|applied| match applied {
             Applied::Failed(error) if error.heals() => Some(error.clone()),
             _ => None,
         });
-        trouble.map_or(Ok(applied), Err)
+        Attempt { applied, error }
     }
 
     async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {

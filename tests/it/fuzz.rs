@@ -103,8 +103,7 @@ fn no_body_panics_and_no_accepted_one_writes_outside_the_layout() {
         let steps = |change: &message::Change<'_>| {
             plan::steps(&keys, &change.state, plan::Rules::default())
         };
-        let mut steps: Vec<plan::Step> = reading.changes.iter().flat_map(steps).collect();
-        plan::coalesce(&mut steps.iter_mut().collect::<Vec<_>>(), false);
+        let steps: Vec<plan::Step> = reading.changes.iter().flat_map(steps).collect();
         for step in &steps {
             assert!(step.lock.starts_with("P-") && step.tombstone.ends_with("#purged"));
             for item in &step.items {

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod aws;
+mod batches;
 mod check;
 mod commands_dead_letter;
 mod commands_inspect;

@@ -3,34 +3,65 @@
 use std::time::Duration;
 
 use super::Batch;
-use super::visibility::retry_delay;
+use super::retry::retry_delay;
+use super::work::Work;
+use crate::consumer::lease::Held;
 use crate::message::Kind;
 use crate::metrics::Outcome;
-use crate::queue::{Acknowledgement, Delivery, Queue};
+use crate::queue::Queue;
 use crate::store::DeadLetter;
 
 /// The longest pause between deliveries of a message given up that holds a FIFO group, for a redrive
 /// policy that allows more of them than `MAX_RECEIVE_COUNT`.
 const FIFO_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Deliveries, in receive limits, after which a message is given up without being looked at; and the
+/// least of them. Each delivery beyond the limit ended without a verdict: the process may have died
+/// of it.
+const HOPELESS_LIMITS: u32 = 3;
+const HOPELESS_LEAST: u32 = 10;
+
 impl<Q: Queue> Batch<'_, Q> {
+    /// How often a message that cannot be applied is received.
+    pub(super) fn receive_limit(&self) -> u32 {
+        let limit = self.shared.policy.max_receive_count;
+        let redrive = self.shared.settings.borrow().max_receive_count;
+        redrive.map_or(limit, |redrive| redrive.min(limit))
+    }
+
+    pub(super) fn is_hopeless(&self, held: &Held) -> bool {
+        let limit = self.receive_limit().saturating_mul(HOPELESS_LIMITS);
+        held.receive_count > limit.max(HOPELESS_LEAST)
+    }
+
+    /// Before anything is made of its body.
+    pub(super) async fn refuse_hopeless(&self, held: Held) {
+        let reason = format!(
+            "received {} times without an outcome: the worker may have been ended by it each time, or the customer stays locked; check for restarts, and the locks of SDKs",
+            held.receive_count
+        );
+        self.refuse(held, Kind::Other, Outcome::Failed, &reason)
+            .await;
+    }
+
+    /// A message whose call fails alone while Redis is well.
+    pub(super) async fn refuse_blamed(&self, work: Work) {
+        let reason = format!(
+            "the call to Redis fails for this message alone: {}",
+            work.blamed.unwrap_or_default()
+        );
+        self.refuse(work.held, work.kind, Outcome::Failed, &reason)
+            .await;
+    }
+
     /// A message that cannot be applied: tried again until the limit, then left for the dead-letter
     /// queue or, where there is none, kept in Redis.
-    pub(super) async fn refuse(
-        &self,
-        delivery: Delivery,
-        kind: Kind,
-        outcome: Outcome,
-        reason: &str,
-    ) {
+    pub(super) async fn refuse(&self, held: Held, kind: Kind, outcome: Outcome, reason: &str) {
         let policy = &self.shared.policy;
         self.shared.metrics.processed(kind, outcome, None);
         let redrive = self.shared.settings.borrow().max_receive_count;
-        let count = delivery.receive_count;
-        let limit = redrive.map_or(policy.max_receive_count, |redrive| {
-            redrive.min(policy.max_receive_count)
-        });
-        let (message_id, kind_name) = (&delivery.message_id, kind.as_str());
+        let (count, limit) = (held.receive_count, self.receive_limit());
+        let (message_id, kind_name) = (&held.message_id, kind.as_str());
         // Until the queue has told whether it has a dead-letter queue, nothing is given up.
         let known = self.shared.settings.has_changed().unwrap_or(true);
         if count < limit || !known {
@@ -51,7 +82,7 @@ impl<Q: Queue> Batch<'_, Q> {
                 (true, false) => retry_delay(count).min(FIFO_PATIENCE),
                 (false, _) => retry_delay(count),
             };
-            return self.release(&[(delivery, delay)]).await;
+            return self.release(held, delay).await;
         }
         if let Some(redrive) = redrive {
             if count == limit {
@@ -70,16 +101,16 @@ impl<Q: Queue> Batch<'_, Q> {
                 false if policy.fifo => retry_delay(count).min(FIFO_PATIENCE),
                 false => retry_delay(count),
             };
-            return self.release(&[(delivery, delay)]).await;
+            return self.release(held, delay).await;
         }
         let letter = DeadLetter {
             message_id,
             reason,
             kind: kind_name,
             receive_count: count,
-            sent_at: delivery.attributes.sent,
-            body: &delivery.body,
-            type_attribute: delivery.attributes.kind.as_deref(),
+            sent_at: held.attributes.sent,
+            body: &held.body,
+            type_attribute: held.attributes.kind.as_deref(),
         };
         match self
             .shared
@@ -96,19 +127,13 @@ impl<Q: Queue> Batch<'_, Q> {
                     reason,
                     "a message is given up; its body is kept in the dead-letter stream in Redis"
                 );
-                self.in_flight.done(1);
-                let acknowledgement = Acknowledgement {
-                    message_id: delivery.message_id,
-                    receipt: delivery.receipt,
-                    expires: delivery.expires,
-                };
-                self.shared.acknowledger.acknowledge(acknowledgement).await;
+                self.shared.acknowledger.acknowledge(held.done()).await;
             }
             Err(error) => {
                 if let Some(unsaid) = self.shared.refusals.allow() {
                     tracing::warn!(message_id, %error, unsaid, "a message to be given up could not be kept; it stays in the queue");
                 }
-                self.release(&[(delivery, retry_delay(count))]).await;
+                self.release(held, retry_delay(count)).await;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Messages that AWS and its libraries put into a queue.
 
 use super::text::Members;
-use crate::message::known::string;
+use crate::message::fields::string;
 use crate::message::read::Notice;
 
 /// The reason for a message of the SQS extended client.

@@ -8,8 +8,8 @@ use super::text::{Members, push_string, rewrite};
 use super::vocabulary::spelled;
 use crate::message::Invalid;
 use crate::message::change::{self, Times};
+use crate::message::fields::explain;
 use crate::message::kind::{Kind, Meaning};
-use crate::message::known;
 use crate::message::wire::{Event, Object};
 
 impl Search<'_> {
@@ -96,7 +96,7 @@ impl Search<'_> {
         let event = serde_json::from_str::<Object<Box<Event<'_>>>>(&text);
         let change = match event {
             Ok(Object(event)) => change::of(kind, *event, &times),
-            Err(error) => Err(known::explain(&text, &error)),
+            Err(error) => Err(explain(&text, &error)),
         };
         match change {
             Ok(mut change) => {

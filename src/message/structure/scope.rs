@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 use super::text::Members;
 use super::vocabulary::spelled;
 use crate::message::Millis;
+use crate::message::fields::{name_of_attributes, read_time, string};
 use crate::message::kind::{Meaning, is_past, meaning};
-use crate::message::known::{name_of_attributes, read_time, string};
 
 /// An object on the way from the body to an event.
 #[derive(Debug, Default)]

@@ -1,0 +1,210 @@
+//! The messages that a consumer holds, and their visibility timeouts. While the consumer waits for
+//! anything, each timeout that is half over is extended.
+
+use std::convert::Infallible;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::Shared;
+use crate::metrics::Operation;
+use crate::queue::{Acknowledgement, Delivery, Queue};
+
+/// How often the visibility timeouts are checked.
+pub const LOOK: Duration = Duration::from_secs(1);
+/// The shortest time by which a message is extended.
+const SHORTEST_EXTENSION: Duration = Duration::from_secs(10);
+
+/// What one consumer has received and neither acknowledged nor given back.
+#[derive(Debug)]
+pub struct Leases {
+    inner: Mutex<Inner>,
+    /// Held while visibilities are changed, so that an extension under way is never the last to
+    /// arrive for a message that was given back.
+    changing: AsyncMutex<()>,
+    in_flight: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    all: Vec<Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    id: u64,
+    receipt: String,
+    expires: Instant,
+    extended: Option<Instant>,
+}
+
+/// A received message. Its visibility timeout is extended until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    delivery: Delivery,
+    lease: u64,
+    leases: Arc<Leases>,
+}
+
+impl Leases {
+    pub fn new(in_flight: Gauge) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            changing: AsyncMutex::default(),
+            in_flight,
+        })
+    }
+
+    pub fn hold(self: &Arc<Self>, delivery: Delivery) -> Held {
+        let mut inner = self.lock();
+        let lease = inner.next;
+        inner.next += 1;
+        inner.all.push(Lease {
+            id: lease,
+            receipt: delivery.receipt.clone(),
+            expires: delivery.expires,
+            extended: None,
+        });
+        self.in_flight.inc();
+        Held {
+            delivery,
+            lease,
+            leases: self.clone(),
+        }
+    }
+
+    /// Extends the visibility timeouts for as long as this is polled.
+    pub async fn keep<Q: Queue>(&self, shared: &Shared<Q>) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            while self.extend(shared).await {}
+        }
+    }
+
+    /// Extends up to ten messages; false if none is due.
+    async fn extend<Q: Queue>(&self, shared: &Shared<Q>) -> bool {
+        let visibility = shared.settings.borrow().visibility_timeout;
+        let _changing = self.changing.lock().await;
+        let due = self.due(visibility / 2);
+        if due.is_empty() {
+            return false;
+        }
+        let timeout = visibility.max(SHORTEST_EXTENSION);
+        let changes: Vec<(&str, Duration)> = due
+            .iter()
+            .map(|(_, receipt)| (receipt.as_str(), timeout))
+            .collect();
+        let Some(refused) = change_visibility(shared, &changes).await else {
+            return true;
+        };
+        let expires = Instant::now() + timeout;
+        for (position, (id, _)) in due.iter().enumerate() {
+            // Of a refused one someone else may have it by now. We go on: the write rule makes
+            // that safe.
+            if !refused.contains(&position) {
+                shared.metrics.extended.inc();
+                if let Some(lease) = self.lock().all.iter_mut().find(|it| it.id == *id) {
+                    lease.expires = expires;
+                }
+            }
+        }
+        true
+    }
+
+    /// Up to ten messages with less than `half` of their time left, each once in a look. What has
+    /// expired is no longer ours to extend, and its acknowledgement will say so.
+    fn due(&self, half: Duration) -> Vec<(u64, String)> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let due = inner.all.iter_mut().filter(|lease| {
+            lease.expires > now
+                && lease.expires - now < half
+                && lease.extended.is_none_or(|at| now - at >= LOOK)
+        });
+        due.take(10)
+            .map(|lease| {
+                lease.extended = Some(now);
+                (lease.id, lease.receipt.clone())
+            })
+            .collect()
+    }
+
+    /// Gives messages back, to be handed out again after their delay. If the call fails they are
+    /// after their visibility timeout.
+    pub async fn release<Q: Queue>(&self, shared: &Shared<Q>, messages: Vec<(Held, Duration)>) {
+        let changes: Vec<(String, Duration)> = messages
+            .into_iter()
+            .map(|(held, delay)| (held.done().receipt, delay))
+            .collect();
+        for chunk in changes.chunks(10) {
+            let changes: Vec<(&str, Duration)> = chunk
+                .iter()
+                .map(|(receipt, delay)| (receipt.as_str(), *delay))
+                .collect();
+            let _changing = self.changing.lock().await;
+            if let Some(refused) = change_visibility(shared, &changes).await {
+                let released = changes.len().saturating_sub(refused.len());
+                shared.metrics.released.inc_by(released as u64);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|lock| lock.into_inner())
+    }
+}
+
+impl Held {
+    /// Ends the lease. The acknowledger deletes the message.
+    pub fn done(mut self) -> Acknowledgement {
+        let expires = {
+            let inner = self.leases.lock();
+            let lease = inner.all.iter().find(|it| it.id == self.lease);
+            lease.map_or(self.delivery.expires, |lease| lease.expires)
+        };
+        Acknowledgement {
+            message_id: std::mem::take(&mut self.delivery.message_id),
+            receipt: std::mem::take(&mut self.delivery.receipt),
+            expires,
+        }
+    }
+}
+
+impl Deref for Held {
+    type Target = Delivery;
+
+    fn deref(&self) -> &Delivery {
+        &self.delivery
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut inner = self.leases.lock();
+        inner.all.retain(|lease| lease.id != self.lease);
+        self.leases.in_flight.dec();
+    }
+}
+
+/// The positions refused, or `None` if the call failed.
+async fn change_visibility<Q: Queue>(
+    shared: &Shared<Q>,
+    changes: &[(&str, Duration)],
+) -> Option<Vec<usize>> {
+    let started = Instant::now();
+    let answer = shared.queue.change_visibility(changes).await;
+    shared
+        .metrics
+        .called(Operation::ChangeVisibility, started, &answer);
+    match answer {
+        Ok(refused) => Some(refused.into_iter().map(|entry| entry.position).collect()),
+        Err(error) => {
+            tracing::warn!(%error, messages = changes.len(), "changing the visibility of messages failed");
+            None
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Many messages in one receive: none is lost for a neighbour, repeated for a neighbour, or stopped by one.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use serde_json::{Value, json};
+
+use crate::messages::{ACME, at, credit, entitlements, metered, purge, seats, usage, usage_in};
+use crate::support::redis::Redis;
+use crate::support::sqs::{Sqs, TestQueue};
+use crate::support::until;
+use crate::support::worker::Worker;
+
+const SOON: Duration = Duration::from_secs(60);
+const ACKNOWLEDGED: &str = "entitlement_sync_messages_acknowledged_total";
+const REDELIVERED: &str = "entitlement_sync_messages_redelivered_total";
+const LATE: &str = "entitlement_sync_acknowledged_late_total";
+
+async fn acknowledged(worker: &Worker, messages: usize) {
+    until("all are acknowledged", SOON, async || {
+        worker.metric(ACKNOWLEDGED).await >= messages as f64
+    })
+    .await;
+}
+
+fn used(redis: &Redis, key: &str) -> Option<u64> {
+    usage_in(redis.get(&format!("production:{key}")).as_ref())
+}
+
+async fn one_consumer(redis: &Redis, queue: &TestQueue) -> Worker {
+    Worker::builder(redis, queue)
+        .env("CONSUMERS", 1)
+        .start()
+        .await
+}
+
+// --- Nothing is dropped that something between reads ---
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_of_a_customer_that_the_same_batch_loads_is_kept() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    queue
+        .send_all([
+            entitlements(ACME, at(1), &[metered("calls", 100, 1, at(0))]),
+            credit(ACME, "tokens", 60, at(2)),
+            usage(ACME, "calls", 7, at(5)),
+            entitlements(ACME, at(3), &[metered("calls", 100, 1, at(0))]),
+        ])
+        .await;
+    let worker = one_consumer(&redis, &queue).await;
+    queue.wait_empty(SOON).await;
+    acknowledged(&worker, 4).await;
+    assert_eq!(used(&redis, "c_acme:credit_tokens"), Some(60));
+    assert_eq!(used(&redis, "c_acme:f_calls"), Some(7));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_of_many_customers_that_their_batches_load_is_kept() {
+    const CUSTOMERS: usize = 300;
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let mut bodies = Vec::new();
+    for customer in (0..CUSTOMERS).map(|number| format!("customer-{number}")) {
+        let owner = (customer.as_str(), None);
+        bodies.push(seats(owner, 10, at(1)));
+        bodies.push(credit(owner, "tokens", 60, at(2)));
+        bodies.push(seats(owner, 20, at(3)));
+    }
+    queue.send_all(bodies).await;
+    let worker = one_consumer(&redis, &queue).await;
+    queue.wait_empty(SOON).await;
+    acknowledged(&worker, 3 * CUSTOMERS).await;
+    let lost = (0..CUSTOMERS)
+        .filter(|number| used(&redis, &format!("c_customer-{number}:credit_tokens")) != Some(60))
+        .count();
+    assert_eq!(lost, 0, "customers without their credit");
+}
+
+// --- What is done is not done again ---
+
+/// What an SDK does after a miss: loads the customer, as it was before the purge.
+fn load(redis: &Redis, customer: &str) {
+    redis.set(&format!("production:c_{customer}"), "{}");
+    let stamp = format!("production:c_{customer}#timestamp");
+    redis.set(&stamp, &at(1).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_many_is_not_repeated_for_all_while_one_of_them_is_locked() {
+    const MANY: usize = 51;
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let customers: Vec<String> = (0..MANY).map(|number| format!("c{number}")).collect();
+    for customer in &customers {
+        load(&redis, customer);
+    }
+    let (last, others) = customers.split_last().unwrap();
+    let lock = format!("production-{last}");
+    redis.set(&lock, "held");
+    let worker = one_consumer(&redis, &queue).await;
+    queue
+        .send(&purge(
+            customers.iter().map(|it| (it.as_str(), None)),
+            at(9),
+        ))
+        .await;
+
+    // SDKs load each customer on its miss, as long as the lock is held.
+    let is_cached = |customer: &String| redis.get(&format!("production:c_{customer}")).is_some();
+    let mut loads: BTreeMap<&String, u32> = BTreeMap::new();
+    let locked = "entitlement_sync_locked_retries_total";
+    until("the purge was tried for some time", SOON, async || {
+        for customer in others.iter().filter(|it| !is_cached(it)) {
+            load(&redis, customer);
+            *loads.entry(customer).or_default() += 1;
+        }
+        worker.metric(locked).await >= 20.0 && loads.len() == others.len()
+    })
+    .await;
+    redis.cmd(&["DEL", &lock]);
+    queue.wait_empty(SOON).await;
+    acknowledged(&worker, 1).await;
+    assert!(loads.values().all(|&loads| loads == 1), "{loads:?}");
+    assert!(others.iter().all(is_cached), "what was loaded stays");
+    assert!(!is_cached(last), "the locked one is purged too");
+}
+
+// --- One that stops a call stops no neighbour ---
+
+fn receive_count(message: &Message) -> u32 {
+    let attributes = message.attributes.as_ref().unwrap();
+    attributes[&MessageSystemAttributeName::ApproximateReceiveCount]
+        .parse()
+        .unwrap()
+}
+
+/// Entitlements to so many features: 50 bytes each, and 300 as the value in Redis.
+fn many_features(customer: &str, count: usize) -> String {
+    let feature =
+        |number| json!({"feature": {"id": format!("feature-{number}"), "featureType": "BOOLEAN"}});
+    let list: Vec<Value> = (0..count).map(feature).collect();
+    entitlements((customer, None), at(1), &list)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_on_which_redis_closes_the_connection_is_given_up_alone() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    // The least that Redis can be set to: a longer value ends the connection.
+    redis.cmd(&["CONFIG", "SET", "proto-max-bulk-len", "1048576"]);
+    let queue = sqs.queue("q").await;
+    let poison = many_features("poison", 9_000);
+    let mut bodies: Vec<String> = (0..40)
+        .map(|number| seats((&format!("c{number}"), None), 10, at(1)))
+        .collect();
+    bodies.insert(5, poison.clone());
+    queue.send_all(bodies).await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("CONSUMERS", 4)
+        .env("MAX_RECEIVE_COUNT", 2)
+        .start()
+        .await;
+    acknowledged(&worker, 41).await;
+    queue.wait_empty(SOON).await;
+    for number in 0..40 {
+        let key = format!("production:c_c{number}");
+        assert!(redis.get(&key).is_some(), "{key}");
+    }
+    let letters = redis.cmd(&["XRANGE", "production:dead-letter", "-", "+"]);
+    let letters: Vec<(String, BTreeMap<String, String>)> =
+        redis::from_redis_value(letters).unwrap();
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0].1;
+    assert_eq!(letter["body"], poison);
+    assert_eq!(letter["receive_count"], "2");
+    let reason = "the call to Redis fails for this message alone";
+    assert!(letter["reason"].contains(reason), "{}", letter["reason"]);
+    assert_eq!(worker.metric(REDELIVERED).await, 1.0, "of the poison");
+    worker.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_far_beyond_its_receive_limit_is_given_up_unread() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "1")]).await;
+    // Received as often as by workers that die of it.
+    let receive = async |body: &str, times: u32| {
+        until("it is received so often", SOON, async || {
+            let received = queue.receive_all().await;
+            let of_body = received.iter().find(|it| it.body() == Some(body));
+            of_body.is_some_and(|message| receive_count(message) >= times)
+        })
+        .await;
+    };
+    let dying = seats(("dying", None), 10, at(1));
+    let unlucky = seats(("unlucky", None), 10, at(1));
+    queue.send(&dying).await;
+    receive(&dying, 7).await;
+    queue.send(&unlucky).await;
+    receive(&unlucky, 3).await;
+    receive(&dying, 10).await;
+    queue.send(&seats(("new", None), 10, at(1))).await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("MAX_RECEIVE_COUNT", 2)
+        .start()
+        .await;
+    queue.wait_empty(SOON).await;
+    acknowledged(&worker, 3).await;
+    // One that was received too often only is applied all the same.
+    for customer in ["new", "unlucky"] {
+        assert!(redis.get(&format!("production:c_{customer}")).is_some());
+    }
+    assert_eq!(redis.get("production:c_dying"), None);
+    let letters = redis.cmd(&["XRANGE", "production:dead-letter", "-", "+"]);
+    let letters: Vec<(String, BTreeMap<String, String>)> =
+        redis::from_redis_value(letters).unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].1["body"], dying);
+    let reason = &letters[0].1["reason"];
+    assert!(reason.contains("without an outcome"), "{reason}");
+}
+
+// --- An outage costs no receive counts ---
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quick_refusals_of_redis_have_nothing_handed_out_twice() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "120")]).await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("CONSUMERS", 8)
+        .env("MIN_POLLERS", 8)
+        .start()
+        .await;
+    let mut sent = 0;
+    for round in 0..5 {
+        let (refuse, allow): (&[&str], &[&str]) = match round % 3 {
+            0 => (
+                &["CONFIG", "SET", "maxmemory", "1"],
+                &["CONFIG", "SET", "maxmemory", "0"],
+            ),
+            1 => (
+                &["REPLICAOF", "127.0.0.1", "1"],
+                &["REPLICAOF", "NO", "ONE"],
+            ),
+            _ => (
+                &["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            ),
+        };
+        let since = Instant::now();
+        let mut is_refused = false;
+        // Sent all the time: before, during and after.
+        until("the refusals are over", SOON, async || {
+            let bodies =
+                (sent..sent + 40).map(|number| seats((&format!("c{number}"), None), 10, at(1)));
+            queue.send_all(bodies.collect::<Vec<_>>()).await;
+            sent += 40;
+            if !is_refused {
+                redis.cmd(refuse);
+                worker.wait_unready().await;
+                is_refused = true;
+            }
+            since.elapsed() > Duration::from_millis(1_500)
+        })
+        .await;
+        redis.cmd(allow);
+        worker.wait_ready().await;
+    }
+    acknowledged(&worker, sent).await;
+    assert_eq!(worker.metric(REDELIVERED).await, 0.0);
+    assert_eq!(worker.metric(ACKNOWLEDGED).await, sent as f64);
+    queue.wait_empty(SOON).await;
+}
+
+// --- Every message that is held is extended ---
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_received_ahead_is_extended_while_a_large_body_waits_for_room() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "4")]).await;
+    // Two large bodies may be planned at once, and these wait for locks: the third consumer waits for room,
+    // and each has received one more ahead.
+    let customers: Vec<String> = (0..6).map(|number| format!("large-{number}")).collect();
+    for customer in &customers {
+        redis.set(&format!("production-{customer}"), "held");
+    }
+    let worker = Worker::builder(&redis, &queue)
+        .env("CONSUMERS", 3)
+        .env("MIN_POLLERS", 3)
+        .env("BATCH_SIZE", 1)
+        .start()
+        .await;
+    until("the queue's settings are known", SOON, async || {
+        worker.logs().contains("visibility_timeout_secs=4")
+    })
+    .await;
+    for customer in &customers {
+        queue.send(&many_features(customer, 6_000)).await;
+    }
+    let extended = "entitlement_sync_visibility_extensions_total";
+    until("twice the timeout has passed", SOON, async || {
+        worker.metric(extended).await >= 12.0
+    })
+    .await;
+    for customer in &customers {
+        redis.cmd(&["DEL", &format!("production-{customer}")]);
+    }
+    queue.wait_empty(SOON).await;
+    acknowledged(&worker, 6).await;
+    assert_eq!(worker.metric(LATE).await, 0.0);
+    assert_eq!(worker.metric(REDELIVERED).await, 0.0);
+}
