@@ -18,6 +18,7 @@ mod environment;
 mod fixtures;
 mod fuzz;
 mod harness;
+
 mod memory;
 mod messages;
 mod metrics;
@@ -25,6 +26,7 @@ mod ordering;
 mod permissions;
 mod probes;
 mod purge;
+mod redirects;
 mod redis_cluster;
 mod redis_login;
 mod redis_sentinel;
