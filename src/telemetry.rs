@@ -1,22 +1,24 @@
 //! Log lines and error reports, redacted by what [`Redactor`] knows, as is whatever else quotes a service.
 
+mod lines;
+mod panics;
 mod recent;
 mod redact;
 mod reports;
 mod traces;
 
+pub use lines::{Lines, print};
 pub use recent::{Recent, Said};
 pub use redact::Redactor;
 pub use reports::Reports;
 pub use traces::{BUILT_IN as TRACES_BUILT_IN, BatchSpan, Traces};
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Level;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -44,6 +46,7 @@ pub struct Telemetry {
     pub reports: Reports,
     pub recent: Recent,
     pub redactor: Arc<Redactor>,
+    pub lines: Lines,
 }
 
 /// Starts logging to standard error.
@@ -57,33 +60,31 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
     let reports = Reports::new(redactor.clone());
     let recent = Recent::new(redactor.clone());
     let json = config.json.unwrap_or_else(|| !io::stderr().is_terminal());
-    let lines = tracing_subscriber::fmt::layer().with_writer(RedactedStderr(redactor.clone()));
-    let lines = if json {
-        lines
+    let lines = Lines::start(redactor.clone(), io::stderr())?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let layer = if json {
+        layer
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
             .boxed()
     } else {
-        lines.with_ansi(io::stderr().is_terminal()).boxed()
+        layer.with_ansi(io::stderr().is_terminal()).boxed()
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(layer.with_filter(filter))
         // With filters of their own: otherwise they would ask for every span and event of every
         // library, and each call of the SDK would pay for dozens.
         .with(reports.layer().with_filter(ours(LevelFilter::ERROR)))
         .with(recent.layer().with_filter(ours(LevelFilter::WARN)))
         .init();
-    std::panic::set_hook(Box::new(|panic| {
-        // Without its message, which may quote what was being worked on.
-        let location = panic.location().map(ToString::to_string);
-        tracing::error!(location, "panicked");
-    }));
+    panics::log(lines.clone());
     Ok(Telemetry {
         reports,
         recent,
         redactor,
+        lines,
     })
 }
 
@@ -142,29 +143,4 @@ pub async fn flush(reports: Reports, traces: Traces, timeout: Duration) {
 /// Whether `text` is a Sentry DSN.
 pub fn is_dsn(text: &str) -> bool {
     text.parse::<sentry::types::Dsn>().is_ok()
-}
-
-#[derive(Clone)]
-struct RedactedStderr(Arc<Redactor>);
-
-impl<'a> MakeWriter<'a> for RedactedStderr {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Write for RedactedStderr {
-    /// The subscriber writes each line whole, in one call.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        let mut stderr = io::stderr().lock();
-        stderr.write_all(self.0.redact(&text).as_bytes())?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
 }

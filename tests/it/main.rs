@@ -18,7 +18,7 @@ mod environment;
 mod fixtures;
 mod fuzz;
 mod harness;
-
+mod logging;
 mod memory;
 mod messages;
 mod metrics;

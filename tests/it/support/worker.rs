@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -74,6 +75,17 @@ impl Builder {
 
     /// Starts the process, and does not wait for it.
     pub fn spawn(&self) -> Worker {
+        self.spawn_by(Process::spawn)
+    }
+
+    /// The same, with a standard error of its own: `logs` is empty.
+    pub fn spawn_with_stderr(&self, stderr: impl Into<Stdio>) -> Worker {
+        self.spawn_by(|command, log| {
+            Process::spawn_with(command, log, Stdio::null(), stderr.into())
+        })
+    }
+
+    fn spawn_by(&self, spawn: impl FnOnce(&mut Command, &Path) -> Process) -> Worker {
         let folder = TempDir::new().unwrap();
         let port = match self.env.get("PORT") {
             Some(port) => port.parse().unwrap_or_default(),
@@ -87,7 +99,7 @@ impl Builder {
             .env("PORT", port.to_string())
             .envs(&self.env)
             .current_dir(folder.path());
-        let process = Process::spawn(&mut command, &folder.path().join("worker.log"));
+        let process = spawn(&mut command, &folder.path().join("worker.log"));
         Worker {
             process,
             _folder: folder,
