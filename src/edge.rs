@@ -34,6 +34,8 @@ pub struct Edge {
 }
 
 const TRIES: u32 = 3;
+/// Of a call over HTTP, if nothing else is said.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Edge {
@@ -149,8 +151,9 @@ impl Edge {
 
 /// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables as ureq
 /// finds them.
-pub fn agent() -> ureq::Agent {
-    settings(RootCerts::PlatformVerifier).build().into()
+pub fn agent(timeout: Duration) -> ureq::Agent {
+    let settings = settings(RootCerts::PlatformVerifier);
+    settings.timeout_global(Some(timeout)).build().into()
 }
 
 /// An agent for the host of one URL: its proxy and its certificates are those of the configuration.
@@ -175,7 +178,7 @@ pub fn agent_for(net: &NetConfig, url: &Url) -> ureq::Agent {
 fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {
     ureq::Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
         // Requests carry keys, and a redirect would take them to another host.
         .max_redirects(0)

@@ -101,7 +101,7 @@ fn is_talkative(target: &str) -> bool {
 pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
     let dsn = match config {
         SentryConfig::Off => {
-            tracing::info!("errors are reported nowhere: DISABLE_SENTRY is set");
+            tracing::info!("errors are reported nowhere: DISABLE_SENTRY or SENTRY_DSN says so");
             return;
         }
         SentryConfig::Dsn(dsn) => dsn,

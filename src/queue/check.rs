@@ -74,7 +74,7 @@ async fn identity(config: &QueueConfig, provider: SharedCredentialsProvider) -> 
     if !config.is_of_aws() && config.sts.is_none() {
         return None;
     }
-    let client = aws_sdk_sts::Client::new(&sts(config, provider).await);
+    let client = aws_sdk_sts::Client::new(&sts(config, provider));
     let answer = client.get_caller_identity().send().await;
     let error = match answer {
         Ok(answer) => {
