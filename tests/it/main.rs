@@ -37,6 +37,7 @@ mod shutdown;
 mod stand;
 mod status;
 mod support;
+mod surroundings;
 mod traces;
 mod ttl;
 mod visibility;
