@@ -27,8 +27,7 @@ use crate::config::{LogConfig, SentryConfig};
 use crate::edge::Edge;
 
 /// Libraries that print requests, answers or headers below `info`; a body is never logged.
-const TALKATIVE: [&str; 10] = [
-    "aws_config",
+const TALKATIVE: [&str; 9] = [
     "aws_runtime",
     "aws_sigv4",
     "aws_smithy_http_client",
@@ -55,7 +54,7 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
     let filter: EnvFilter = config.filter.parse()?;
     // A cap and no directives: those would raise a quiet filter, and yield to a more exact one.
     let filter = filter.and(filter_fn(|metadata| {
-        *metadata.level() <= Level::INFO || !is_talkative(metadata.target())
+        *metadata.level() <= most(metadata.target())
     }));
     let reports = Reports::new(redactor.clone());
     let recent = Recent::new(redactor.clone());
@@ -92,9 +91,14 @@ fn ours(level: LevelFilter) -> Targets {
     Targets::new().with_target("entitlement_sync", level)
 }
 
-fn is_talkative(target: &str) -> bool {
-    let library = target.split("::").next().unwrap_or(target);
-    TALKATIVE.contains(&library)
+/// The lowest level at which a library is heard.
+fn most(target: &str) -> Level {
+    match target.split("::").next().unwrap_or(target) {
+        // Its warnings hold whole answers; what they mean is in our own lines.
+        "aws_config" => Level::ERROR,
+        library if TALKATIVE.contains(&library) => Level::INFO,
+        _ => Level::TRACE,
+    }
 }
 
 /// Decides where errors are reported, and says so.

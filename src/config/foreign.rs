@@ -102,6 +102,12 @@ pub fn read(
             ignored.join(", ")
         ));
     }
+    if has(&"AWS_WEB_IDENTITY_TOKEN_FILE") && !has(&"AWS_ROLE_ARN") {
+        warnings.push(
+            "AWS_WEB_IDENTITY_TOKEN_FILE has no effect without AWS_ROLE_ARN: set both, or neither"
+                .into(),
+        );
+    }
     if let Some(other) = value("AWS_DEFAULT_REGION").filter(|it| it != region) {
         let other = shown(&other);
         warnings.push(format!(

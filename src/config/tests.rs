@@ -619,6 +619,11 @@ fn what_the_sdk_of_aws_reads_and_this_service_does_not_is_named_in_one_warning()
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/var/run/token"),
     ];
     assert_eq!(load(&injected).unwrap().warnings, Vec::<String>::new());
+    let half = load(&[injected[3]]).unwrap().warnings;
+    assert!(
+        half.len() == 1 && half[0].contains("AWS_ROLE_ARN"),
+        "{half:?}"
+    );
     let ignored = [
         ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"),
         ("AWS_ENDPOINT_URL", "http://all:1"),

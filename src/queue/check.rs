@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::client::SHORT;
 use super::credentials::{Identity, known_credentials, sts};
-use super::error::{explained, kind_of_both, kind_of_credentials, queue_error, theirs};
+use super::error::{described, explained, kind_of_both, kind_of_credentials, queue_error, theirs};
 use super::sqs::max_receive_count;
 use super::{QueueError, QueueErrorKind, SqsQueue};
 use crate::check::{Check, LIMIT};
@@ -93,7 +93,10 @@ async fn identity(config: &QueueConfig, provider: SharedCredentialsProvider) -> 
         let detail = format!("STS does not answer: {}", explained(&error));
         return Some(Check::warn("identity", detail, ADVICE));
     };
-    let code = service.err().code().unwrap_or("unknown error");
+    let Some(code) = service.err().code() else {
+        let detail = format!("{} and no error of STS", described(service.raw()));
+        return Some(Check::warn("identity", detail, ADVICE));
+    };
     let message = service.err().message().unwrap_or("no message");
     let detail = format!("{code}: {}", theirs(message));
     let kind = kind_of_both(code, message);

@@ -7,8 +7,11 @@ pub(super) use theirs::theirs;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::{QueueError, QueueErrorKind};
+pub(super) use foreign::described;
 use foreign::foreign;
 
 pub(super) fn build_error(error: impl std::fmt::Display) -> QueueError {
@@ -93,7 +96,8 @@ fn is_of_proxy(error: Cause<'_>) -> bool {
 /// What the causes of an error say, from what it was about to the last of them. What only says that
 /// there was an error is left out, and so is what another says as well.
 pub(super) fn explained(error: Cause<'_>) -> String {
-    const EMPTY: [&str; 8] = [
+    const EMPTY: [&str; 9] = [
+        "Error",
         "dispatch failure",
         "service error",
         "unhandled error",
@@ -104,8 +108,8 @@ pub(super) fn explained(error: Cause<'_>) -> String {
         "the request was not sent",
     ];
     let mut parts: Vec<String> = Vec::new();
-    for part in causes(error).map(ToString::to_string) {
-        let part = theirs(&part);
+    for cause in causes(error) {
+        let part = theirs(&of_sts(cause).unwrap_or_else(|| cause.to_string()));
         if EMPTY.contains(&part.as_str()) || parts.iter().any(|before| before.contains(&part)) {
             continue;
         }
@@ -134,6 +138,20 @@ pub(super) fn kind_of_both(code: &str, message: &str) -> QueueErrorKind {
         QueueErrorKind::AccessDenied if message.contains("kms:") => QueueErrorKind::Kms,
         kind => kind,
     }
+}
+
+/// What STS answered, where it is no error of STS.
+fn of_sts(error: Cause<'_>) -> Option<String> {
+    fn odd<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<String> {
+        let code = error
+            .as_service_error()
+            .and_then(ProvideErrorMetadata::code);
+        let answer = error.raw_response().filter(|_| code.is_none())?;
+        Some(format!("{} and no error of STS", described(answer)))
+    }
+    let by_keys = error.downcast_ref::<SdkError<AssumeRoleError>>();
+    let by_token = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>();
+    by_keys.and_then(odd).or_else(|| by_token.and_then(odd))
 }
 
 pub(super) fn kind_of(code: &str) -> QueueErrorKind {

@@ -355,3 +355,77 @@ async fn a_token_file_that_cannot_be_read_is_named_with_its_variable() {
     let worker = by_token(&absent).spawn();
     says_why(&worker, &["the clock is off"]).await;
 }
+
+/// Files of other ways to credentials, and an STS that is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_gives_no_credentials_is_named_with_the_variable() {
+    let (stand, odd) = (Stand::start().await, EdgeMock::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "token").unwrap();
+    let config = folder.path().join("config");
+    std::fs::write(&config, "[profile sync]\ncredential_process = /bin/false\n").unwrap();
+    let html = "<html>canary</html>";
+    odd.answer(
+        "/",
+        Answer::text(403, html).header("content-type", "text/html"),
+    );
+    let absent = folder.path().join("absent");
+    let (token, config, absent, url) = (
+        token.to_str().unwrap(),
+        config.to_str().unwrap(),
+        absent.to_str().unwrap(),
+        odd.url(),
+    );
+    for (variables, parts) in [
+        (
+            &[
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", absent),
+            ][..],
+            &["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", absent][..],
+        ),
+        (
+            &[("AWS_CONFIG_FILE", config), ("AWS_PROFILE", "sync")],
+            &["AWS_PROFILE is sync", "an AWS profile"],
+        ),
+        (
+            &[
+                ("AWS_ENDPOINT_URL_STS", url.as_str()),
+                ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/sync"),
+                ("AWS_WEB_IDENTITY_TOKEN_FILE", token),
+            ],
+            &[
+                "AWS_WEB_IDENTITY_TOKEN_FILE",
+                "HTTP 403 with text/html and no error of STS",
+            ],
+        ),
+    ] {
+        let mut builder = stand
+            .worker()
+            .unset("AWS_ACCESS_KEY_ID")
+            .unset("AWS_SECRET_ACCESS_KEY");
+        for (name, value) in variables {
+            builder = builder.env(name, value);
+        }
+        let worker = builder.spawn();
+        says_why(&worker, parts).await;
+        assert!(!worker.logs().contains("canary"), "{}", worker.logs());
+        worker.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_redis_does_not_have_is_named() {
+    let stand = Stand::start().await;
+    let worker = stand.worker().env("REDIS_DB", "99").spawn();
+    wait_log(&worker, "check REDIS_DB").await;
+    until("the cause is said", SOON, async || {
+        let reply = worker.try_http("/readyz?verbose").await;
+        reply.is_ok_and(|reply| reply.body.contains("DB index is out of range"))
+    })
+    .await;
+    assert!(!worker.logs().contains("its password"), "{}", worker.logs());
+    worker.term();
+    assert_eq!(worker.wait_exit(SOON).await, 0);
+}

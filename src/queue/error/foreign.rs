@@ -41,18 +41,25 @@ pub fn foreign(answer: &HttpResponse) -> Option<QueueError> {
     match status {
         500.. => of(
             QueueErrorKind::Failed,
-            format!("HTTP {status} with {content} and no error of SQS"),
+            format!("{} and no error of SQS", described(answer)),
         ),
         400.. if is_json || is_empty => of(
             QueueErrorKind::Foreign,
-            format!("HTTP {status} with {content} and no error of SQS"),
+            format!("{} and no error of SQS", described(answer)),
         ),
         _ if is_json => None,
         _ => of(
             QueueErrorKind::Foreign,
-            format!("HTTP {status} with {content} in place of SQS's JSON"),
+            format!("{} in place of SQS's JSON", described(answer)),
         ),
     }
+}
+
+/// The status and the content type of an answer.
+pub fn described(answer: &HttpResponse) -> String {
+    let content = answer.headers().get("content-type").unwrap_or_default();
+    let status = answer.status().as_u16();
+    format!("HTTP {status} with {}", content_type(content))
 }
 
 /// Of a body that is none of SQS, this much is looked at.

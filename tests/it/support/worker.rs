@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -126,7 +126,25 @@ impl Worker {
 
     /// All that it has written so far, to stdout and stderr.
     pub fn logs(&self) -> String {
+        self.settle();
         self.process.logs()
+    }
+
+    /// Waits until the thread that writes the log has nothing left to write, so that it sleeps. One that is always busy
+    /// is left alone after a second.
+    fn settle(&self) {
+        let started = Instant::now();
+        while self.is_writing() && started.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_writing(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        tasks.into_iter().flatten().flatten().any(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.contains("(log) R")
+        })
     }
 
     /// `GET` on its own HTTP server. No answer within 2 s fails the test.
