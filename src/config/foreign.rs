@@ -127,7 +127,8 @@ fn without_effect<'a>(rest: &'a [(String, String)], has: &impl Fn(&&str) -> bool
     let mut names: Vec<&str> = rest
         .iter()
         .filter(|(name, value)| {
-            let is_otel = name.starts_with("OTEL_");
+            // A service may be called otel-collector.
+            let is_otel = name.starts_with("OTEL_") && !is_injected(name, value.trim());
             let is_legacy = name == "AWS_STS_REGIONAL_ENDPOINTS"
                 && !value.trim().eq_ignore_ascii_case("regional");
             is_otel && !is_used(name) || is_legacy || WITHOUT_EFFECT.contains(&name.as_str())

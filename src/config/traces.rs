@@ -75,16 +75,23 @@ pub fn read(
     let exporter = exporter
         .unwrap_or_else(|| "otlp".into())
         .to_ascii_lowercase();
-    match exporter.as_str() {
-        "otlp" => {}
-        "none" => return None,
-        other => {
-            let other = shown(other);
-            warnings.push(format!(
-                "OTEL_TRACES_EXPORTER is {other}, and only otlp is known here: no traces are sent; write otlp or none"
-            ));
-            return None;
-        }
+    // One, or several with commas between.
+    let is_otlp = |exporter: &str| exporter.trim() == "otlp";
+    if exporter == "none" {
+        return None;
+    }
+    if !exporter.split(',').all(is_otlp) {
+        let other = shown(&exporter.replace(',', " "));
+        let what = match exporter.split(',').any(is_otlp) {
+            true => "the others have no effect",
+            false => "no traces are sent",
+        };
+        warnings.push(format!(
+            "OTEL_TRACES_EXPORTER is {other}, and only otlp is known here: {what}; write otlp or none"
+        ));
+    }
+    if !exporter.split(',').any(is_otlp) {
+        return None;
     }
     if !crate::telemetry::TRACES_BUILT_IN {
         warnings.push("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this binary was built without the feature otlp".into());
@@ -277,7 +284,12 @@ mod tests {
                 "http/protobuf",
             ),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "uncompressed"),
-            ("OTEL_TRACES_EXPORTER", "zipkin", "write otlp or none"),
+            ("OTEL_TRACES_EXPORTER", "zipkin", "no traces are sent"),
+            (
+                "OTEL_TRACES_EXPORTER",
+                "otlp,console",
+                "the others have no effect",
+            ),
             (
                 "OTEL_TRACES_SAMPLER",
                 "jaeger_remote",
@@ -294,6 +306,16 @@ mod tests {
             let warnings = load(&[BASE, (name, value)]).unwrap().warnings;
             assert_eq!(warnings.len(), 1, "{name}: {warnings:?}");
             assert!(warnings[0].contains(says), "{warnings:?}");
+        }
+        assert!(endpoint(&[BASE, ("OTEL_TRACES_EXPORTER", "otlp,console")]).is_some());
+        // As Kubernetes sets them beside a service named otel-collector.
+        for (name, value) in [
+            ("OTEL_COLLECTOR_PORT", "tcp://10.0.0.9:4318"),
+            ("OTEL_COLLECTOR_SERVICE_HOST", "10.0.0.9"),
+            ("OTEL_COLLECTOR_PORT_4318_TCP_ADDR", "10.0.0.9"),
+        ] {
+            let warnings = load(&[BASE, (name, value)]).unwrap().warnings;
+            assert_eq!(warnings, Vec::<String>::new(), "{name}");
         }
         let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
         let both = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), grpc];

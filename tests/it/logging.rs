@@ -98,6 +98,31 @@ async fn what_was_dropped_is_counted_and_said_once_the_reader_reads_again() {
     assert!(said >= dropped && dropped > 0.0, "{said} of {dropped}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once_with_a_full_standard_error_too() {
+    let stand = Stand::start().await;
+    let (_reader, writer) = full_pipe();
+    let worker = stand
+        .worker()
+        .env("LOG_LEVEL", "debug")
+        .env("SHUTDOWN_TIMEOUT_SECS", "60")
+        .spawn_with_stderr(writer);
+    worker.wait_ready().await;
+    // A locked customer lets the drain take as long as it may.
+    stand
+        .redis
+        .cmd(&["SET", "production-acme", "random", "PX", "60000"]);
+    stand.send("acme", 1_000).await;
+    until("the worker meets the lock", SOON, async || {
+        worker.metric("entitlement_sync_locked_retries_total").await > 0.0
+    })
+    .await;
+    worker.term();
+    worker.wait_unready().await;
+    worker.term();
+    assert_eq!(worker.wait_exit(Duration::from_secs(5)).await, 143);
+}
+
 /// The reader is gone altogether, as after `| head`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_standard_error_is_no_reason_to_stop() {
