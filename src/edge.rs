@@ -34,7 +34,7 @@ pub struct Edge {
 }
 
 const TRIES: u32 = 3;
-/// Of a call over HTTP, if nothing else is said.
+/// The timeout of a call over HTTP by default.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 

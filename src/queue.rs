@@ -131,7 +131,7 @@ pub enum QueueErrorKind {
     NoQueue,
     #[error("the clock is off")]
     Clock,
-    #[error("the key of the queue cannot be used")]
+    #[error("KMS refuses the key of the queue")]
     Kms,
     #[error("the answer is not one of SQS")]
     Foreign,

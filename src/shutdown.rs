@@ -50,7 +50,7 @@ impl Signals {
     }
 
     /// Returns the token that the first signal cancels. The second ends the process by calling
-    /// `exit` with 128 plus its number: whoever asks twice does not want to wait. A second SIGHUP does
+    /// `exit` with 128 plus its number, since a second signal means not to wait. A second SIGHUP does
     /// not count, since a terminal that closes may send several.
     pub fn watch(self, exit: impl Fn(i32) + Send + 'static) -> io::Result<CancellationToken> {
         let shutdown = CancellationToken::new();

@@ -171,7 +171,7 @@ fn region(read: &mut Reader, value: Option<String>) -> Option<String> {
         let region = shown(&region);
         read.problem(
             "AWS_REGION",
-            format!("is {region}: write the name of a region, such as us-east-1"),
+            format!("is {region}: write the name of a region, for example us-east-1"),
         );
         return None;
     }

@@ -286,7 +286,7 @@ impl Reader {
     }
 }
 
-/// A wrong value, in quotes; not one that may hold a secret, such as a whole connection string.
+/// A wrong value, in quotes; not one that may hold a secret, for example a whole connection string.
 pub fn shown(value: &str) -> String {
     let is_harmless = |letter: char| letter.is_ascii_alphanumeric() || "-_.+ ".contains(letter);
     match value.len() <= 32 && value.chars().all(is_harmless) {

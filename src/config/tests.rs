@@ -295,7 +295,7 @@ fn every_bad_value_is_named_with_what_to_write_instead() {
         ("PORT", "65536", "from 1 to 65535"),
         ("SHUTDOWN_TIMEOUT_SECS", "1", "from 2 to 300"),
         ("EDGE_API_URL", "edge", "https://host/path"),
-        ("AWS_REGION", "EU-WEST-1", "such as us-east-1"),
+        ("AWS_REGION", "EU-WEST-1", "for example us-east-1"),
         ("AWS_USE_FIPS_ENDPOINT", "maybe", "0 or 1"),
         (
             "AWS_EC2_METADATA_SERVICE_ENDPOINT",

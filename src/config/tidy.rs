@@ -58,7 +58,7 @@ fn secret(read: &mut Reader, name: &str, value: String, warnings: &mut Vec<Strin
     value.to_owned()
 }
 
-/// What is said of a secret that holds a line break.
+/// The error text for a secret that holds a line break.
 pub const BREAK: &str =
     "holds a line break within, so it is more than one line: write the secret alone";
 

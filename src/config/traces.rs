@@ -135,7 +135,7 @@ fn headers(read: &mut Reader, name: &'static str, value: Option<String>) {
     };
     for (_, value) in pairs {
         let plain = percent_decode_str(value).decode_utf8_lossy().into_owned();
-        // A scheme such as Bearer is no part of the secret, which may be logged without it.
+        // A scheme (Bearer) is not part of the secret, which may be logged without it.
         let bare = plain.rsplit(' ').next().map(str::to_owned);
         for secret in [Some(value.to_owned()), bare, Some(plain)] {
             read.secret(secret);

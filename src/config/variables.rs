@@ -195,7 +195,7 @@ variables! {
     otel_traces_exporter "OTEL_TRACES_EXPORTER" Optional plain ""
         "otlp, or none to send no traces.";
     otel_traces_sampler "OTEL_TRACES_SAMPLER" Optional plain ""
-        "Which traces are sent, such as parentbased_traceidratio. Without it: all.";
+        "Which traces are sent, for example parentbased_traceidratio. Without it: all.";
     otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" Optional plain ""
         "The ratio of OTEL_TRACES_SAMPLER, 0 to 1.";
     otel_service_name "OTEL_SERVICE_NAME" Optional plain ""

@@ -134,7 +134,7 @@ pub(super) fn kind_of_both(code: &str, message: &str) -> QueueErrorKind {
         QueueErrorKind::Credentials if is_of_clock.iter().any(|it| message.contains(it)) => {
             QueueErrorKind::Clock
         }
-        // The right to use the key of the queue, refused in the words of SQS.
+        // The permission to use the key of the queue, refused in the words of SQS.
         QueueErrorKind::AccessDenied if message.contains("kms:") => QueueErrorKind::Kms,
         kind => kind,
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Lines;
 
-/// The process may end right after a panic, and the line is in another thread's hands.
+/// The process may end right after a panic, and another thread writes the line.
 const FLUSH: Duration = Duration::from_millis(100);
 const MAX_CHARS: usize = 200;
 

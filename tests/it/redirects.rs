@@ -1,4 +1,4 @@
-//! A redirect never takes a key to another host, whoever sends it.
+//! A redirect never takes a key to another host.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

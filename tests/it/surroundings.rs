@@ -195,7 +195,7 @@ fn a_value_that_is_wrong_is_refused_by_name_and_shown_nowhere() {
 
 /// The cause is in the log and in `/readyz?verbose`.
 async fn says_why(worker: &Worker, parts: &[&str]) {
-    until("the cause is said", SOON, async || {
+    until("the cause is reported", SOON, async || {
         let log = worker.logs();
         let reply = worker.try_http("/readyz?verbose").await;
         let verbose = reply.map(|reply| reply.body).unwrap_or_default();
@@ -358,7 +358,7 @@ async fn a_token_file_that_cannot_be_read_is_named_with_its_variable() {
 
 /// Files of other ways to credentials, and an STS that is none.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_gives_no_credentials_is_named_with_the_variable() {
+async fn a_provider_that_gives_no_credentials_is_named_with_its_variable() {
     let (stand, odd) = (Stand::start().await, EdgeMock::start().await);
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
@@ -420,7 +420,7 @@ async fn a_database_that_redis_does_not_have_is_named() {
     let stand = Stand::start().await;
     let worker = stand.worker().env("REDIS_DB", "99").spawn();
     wait_log(&worker, "check REDIS_DB").await;
-    until("the cause is said", SOON, async || {
+    until("the cause is reported", SOON, async || {
         let reply = worker.try_http("/readyz?verbose").await;
         reply.is_ok_and(|reply| reply.body.contains("DB index is out of range"))
     })

@@ -189,7 +189,7 @@ fn addresses(read: &mut Reader, name: &'static str, value: &str, port: u16) -> V
             };
             read.problem(
                 name,
-                format!("names no host: write the host alone, such as {example}"),
+                format!("names no host: write the host alone, for example {example}"),
             );
             Vec::new()
         }

@@ -40,7 +40,7 @@ fn without_value(line: &str) -> String {
     line.to_owned()
 }
 
-/// A long word of letters and digits, such as a receipt handle; paths, URLs, ARNs and names with
+/// A long word of letters and digits, for example a receipt handle; paths, URLs, ARNs and names with
 /// dashes are told apart by their separators.
 fn is_token(word: &str) -> bool {
     let parts = word.split([':', '.', ',', '(', ')', '"', '\'', '-', '_']);
