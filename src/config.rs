@@ -5,17 +5,21 @@
 
 mod aws;
 mod effective;
+mod foreign;
 mod net;
 mod read;
 mod redis;
 mod secret_file;
+mod tidy;
+mod traces;
 mod unknown;
 mod variables;
 
 pub use aws::{QueueConfig, RoleConfig, StaticCredentials};
-pub use effective::{Entry, Origin, entries};
+pub use effective::{Entry, Origin};
 pub use net::NetConfig;
 pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
+pub use traces::TracesConfig;
 pub use variables::{Need, VARIABLES, Variable};
 
 use std::collections::BTreeMap;
@@ -26,7 +30,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::plan::Rules;
-use read::Reader;
+use read::{Reader, text};
 use variables::Raw;
 
 /// Everything the process was told, checked.
@@ -38,8 +42,8 @@ pub struct Config {
     pub edge: EdgeConfig,
     pub sentry: SentryConfig,
     pub log: LogConfig,
-    /// Where traces are sent by OTLP.
-    pub traces: Option<Url>,
+    /// `None`: no traces are sent.
+    pub traces: Option<TracesConfig>,
     pub port: u16,
     pub shutdown_timeout: Duration,
     /// Variables and their values in force; of a secret only that it is set.
@@ -116,6 +120,29 @@ pub fn port(environment: Vec<(String, String)>) -> Result<u16, ConfigErrors> {
 
 const PORT: u16 = 4000;
 
+/// Every variable that has a value, set or by default, in the order of the table; a secret, and a
+/// value that is wrong, is not shown.
+pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
+    let mut entries = effective::entries(environment);
+    let Err(ConfigErrors(errors)) = Config::load(environment.to_vec()) else {
+        return entries;
+    };
+    let is_wrong = |name: &str| {
+        let mut named = errors.iter().filter_map(|error| error.split(' ').next());
+        named.any(|of_error| of_error == name)
+    };
+    for entry in &mut entries {
+        let alias = match entry.origin {
+            Origin::Alias(alias) => is_wrong(alias),
+            Origin::Default | Origin::Environment => false,
+        };
+        if alias || is_wrong(entry.name) && entry.origin != Origin::Default {
+            entry.value = "not shown, since it is wrong".to_owned();
+        }
+    }
+    entries
+}
+
 /// What a command talks to. Required variables of what it does not are not missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uses {
@@ -148,7 +175,9 @@ impl Config {
         environment: Vec<(String, String)>,
         uses: &[Uses],
     ) -> Result<Self, ConfigErrors> {
+        let mut read = Reader::new(uses);
         let mut warnings = unknown::warnings(&environment);
+        let environment = tidy::values(&mut read, environment, &mut warnings);
         let mut effective = effective::effective(&environment);
         let (known, rest): (Vec<_>, Vec<_>) = environment
             .into_iter()
@@ -156,13 +185,22 @@ impl Config {
         let mut raw: Raw = envy::from_iter(known).map_err(|error| {
             ConfigErrors(vec![format!("the environment cannot be read: {error}")])
         })?;
-        let mut read = Reader::new(uses);
 
         secret_file::resolve(&mut read, &mut raw);
         let redis = redis::read(&mut read, &mut raw, &mut effective, &mut warnings);
 
+        let urls = [
+            &raw.aws_endpoint_url,
+            &raw.aws_endpoint_url_sqs,
+            &raw.aws_endpoint_url_sts,
+        ];
+        let has_endpoints = urls.into_iter().any(|url| text(url.clone()).is_some());
+        let region = text(raw.aws_region.clone()).unwrap_or_default();
+        foreign::read(&mut read, &rest, &region, has_endpoints, &mut warnings);
         let net = net::read(&mut read, &mut raw, &rest, &mut warnings);
         let queue = aws::read(&mut read, &mut raw, &rest, &mut warnings, net.clone());
+
+        let traces = traces::read(&mut read, &mut raw, &rest, &mut warnings);
 
         let prefix = read
             .either(
@@ -229,13 +267,15 @@ impl Config {
         };
 
         let dsn = read.dsn("SENTRY_DSN", raw.sentry_dsn);
-        let sentry = match (
-            read.boolean("DISABLE_SENTRY", raw.disable_sentry, false),
-            dsn,
-        ) {
+        let disabled = read.boolean("DISABLE_SENTRY", raw.disable_sentry, false);
+        let sentry = match (disabled, dsn) {
             (true, _) => SentryConfig::Off,
-            (false, Some(dsn)) => SentryConfig::Dsn(dsn),
-            (false, None) => SentryConfig::Remote,
+            (false, Err(())) => {
+                warnings.push("SENTRY_DSN is a word for none, so errors are reported nowhere: write DISABLE_SENTRY=1 instead".into());
+                SentryConfig::Off
+            }
+            (false, Ok(Some(dsn))) => SentryConfig::Dsn(dsn),
+            (false, Ok(None)) => SentryConfig::Remote,
         };
 
         let log = LogConfig {
@@ -246,13 +286,7 @@ impl Config {
             secrets: read.secrets(),
         };
 
-        let traces = read.optional_url(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            raw.otel_exporter_otlp_endpoint,
-        );
-        if traces.is_some() && !crate::telemetry::TRACES_BUILT_IN {
-            warnings.push("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this binary was built without the feature otlp".into());
-        }
+        warnings.append(&mut read.take_warnings());
         let port = read.number("PORT", raw.port, PORT, 1..=65_535);
         let shutdown_timeout = Duration::from_secs(read.number(
             "SHUTDOWN_TIMEOUT_SECS",

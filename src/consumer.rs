@@ -320,7 +320,10 @@ async fn redis_is_away(gate: &Gate) {
 /// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only
 /// the first to notice says it at full voice.
 fn report<Q>(shared: &Shared<Q>, error: &QueueError, pause: Duration, backoff: &Backoff) {
-    let news = shared.health.queue_down(error.kind.to_string()) && shared.outages.allow().is_some();
+    let is_news = shared
+        .health
+        .queue_down(error.kind.to_string(), error.detail.clone());
+    let news = is_news && shared.outages.allow().is_some();
     if !news && !backoff.failures().is_multiple_of(20) {
         tracing::debug!(%error, "receiving failed again");
         return;

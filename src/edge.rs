@@ -34,6 +34,8 @@ pub struct Edge {
 }
 
 const TRIES: u32 = 3;
+/// The timeout of a call over HTTP by default.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Edge {
@@ -149,8 +151,9 @@ impl Edge {
 
 /// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables as ureq
 /// finds them.
-pub fn agent() -> ureq::Agent {
-    settings(RootCerts::PlatformVerifier).build().into()
+pub fn agent(timeout: Duration) -> ureq::Agent {
+    let settings = settings(RootCerts::PlatformVerifier);
+    settings.timeout_global(Some(timeout)).build().into()
 }
 
 /// An agent for the host of one URL: its proxy and its certificates are those of the configuration.
@@ -175,8 +178,11 @@ pub fn agent_for(net: &NetConfig, url: &Url) -> ureq::Agent {
 fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {
     ureq::Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
+        // Requests carry keys, and a redirect would take them to another host.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         // Customers are loaded many at a time.
         .max_idle_connections_per_host(16)
 }
@@ -213,6 +219,14 @@ fn request(
         reached: false,
     })?;
     let status = answer.status().as_u16();
+    if (300..400).contains(&status) {
+        let to = answer.headers().get("location");
+        let to = to.and_then(|to| target(url, to.to_str().ok()?));
+        let to = to.as_deref().unwrap_or("a place that it does not name");
+        return Err(Failure::Final(anyhow::anyhow!(
+            "the Edge API answered {status} to /{path}, a redirect to {to}, which is not followed because the request carries SERVER_API_KEY: check EDGE_API_URL and the proxy"
+        )));
+    }
     if status >= 400 {
         let error = anyhow::anyhow!("the Edge API answered {status} to /{path}");
         let after = answer.headers().get("retry-after");
@@ -238,6 +252,13 @@ fn request(
         })
 }
 
+/// Where a redirect of `url` leads: scheme, host and port. Its path and query may hold keys.
+pub fn target(url: &str, location: &str) -> Option<String> {
+    let target = Url::parse(url).ok()?.join(location).ok()?;
+    target.host()?;
+    Some(target.origin().ascii_serialization())
+}
+
 /// A non-empty `errors` array in a 200 is a failure.
 fn parse<T: DeserializeOwned>(body: &str) -> anyhow::Result<T> {
     #[derive(Deserialize)]
@@ -248,7 +269,11 @@ fn parse<T: DeserializeOwned>(body: &str) -> anyhow::Result<T> {
     if serde_json::from_str::<Errors>(body).is_ok_and(|answer| !answer.errors.is_empty()) {
         bail!("it holds errors");
     }
-    Ok(serde_json::from_str(body)?)
+    // The text of serde's own error may quote a value.
+    serde_json::from_str(body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        anyhow::anyhow!("it is not the JSON that was expected, at line {line} column {column}")
+    })
 }
 
 /// Queue credentials for whoever has no AWS ones. The SDK asks again before they end.

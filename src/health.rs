@@ -41,6 +41,12 @@ pub enum Redis {
 /// The supervisor ticks each second; silence for this long is a process that cannot recover.
 const SUPERVISOR_SILENCE: Duration = Duration::from_secs(30);
 
+#[derive(Debug)]
+struct QueueReason {
+    kind: String,
+    detail: String,
+}
+
 /// Shared by all parts of the process.
 #[derive(Debug)]
 pub struct Health {
@@ -52,7 +58,7 @@ pub struct Health {
     supervisor_tick: AtomicU64,
     /// Why Redis or the queue cannot be worked with at the moment.
     redis_reason: Mutex<String>,
-    queue_reason: Mutex<Option<String>>,
+    queue_reason: Mutex<Option<QueueReason>>,
     consumers: Mutex<Vec<Arc<ConsumerView>>>,
 }
 
@@ -99,15 +105,15 @@ impl Health {
         known.take().is_some()
     }
 
-    /// The queue does not; returns whether that is news.
-    pub fn queue_down(&self, reason: String) -> bool {
+    /// The queue does not; returns whether that is news. Details differ from call to call, kinds do not.
+    pub fn queue_down(&self, kind: String, detail: String) -> bool {
         let mut known = self
             .queue_reason
             .lock()
             .unwrap_or_else(|lock| lock.into_inner());
-        known
-            .replace(reason.clone())
-            .is_none_or(|known| known != reason)
+        let reason = QueueReason { kind, detail };
+        let kind = reason.kind.clone();
+        known.replace(reason).is_none_or(|known| known.kind != kind)
     }
 
     /// A new consumer in this place, in place of the one before.
@@ -196,7 +202,7 @@ impl Health {
             .lock()
             .unwrap_or_else(|lock| lock.into_inner());
         Some(match &*reason {
-            Some(reason) => format!("queue: {reason}"),
+            Some(QueueReason { kind, detail }) => format!("queue: {kind}: {detail}"),
             None => "queue: no answer yet".into(),
         })
     }
@@ -273,10 +279,13 @@ mod tests {
         health.redis_down("WRONGPASS");
         assert_eq!(health.unready_reason().as_deref(), Some("redis: WRONGPASS"));
         health.redis_up();
-        health.queue_down("credentials have expired".into());
+        let down =
+            |detail: &str| health.queue_down("credentials have expired".into(), detail.into());
+        assert!(down("at 7"));
+        assert!(!down("at 8"));
         assert_eq!(
             health.unready_reason().as_deref(),
-            Some("queue: credentials have expired")
+            Some("queue: credentials have expired: at 8")
         );
         health.queue_up();
         assert_eq!(

@@ -24,7 +24,7 @@ pub fn after() -> String {
         let _ = writeln!(help, "  {:width$}  {}{need}", variable.name, variable.about);
     }
     help.push_str(
-        "\nExit codes:\n  0   drained after SIGTERM or SIGINT\n  2   wrong arguments\n  70  failed, such as a port in use\n  75  the shutdown took longer than SHUTDOWN_TIMEOUT_SECS\n  78  wrong configuration\n  130, 143  ended by a second SIGINT or SIGTERM\n",
+        "\nExit codes:\n  0   drained after SIGTERM, SIGINT, SIGHUP or SIGQUIT\n  2   wrong arguments\n  70  failed, such as a port in use\n  75  the shutdown took longer than SHUTDOWN_TIMEOUT_SECS\n  78  wrong configuration\n  130, 131, 143  ended by a second SIGINT, SIGQUIT or SIGTERM\n",
     );
     help
 }

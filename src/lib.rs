@@ -86,7 +86,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<Ended> {
     let health = Arc::new(Health::default());
-    let (metrics, mut registry) = Metrics::new();
+    let (metrics, mut registry) = Metrics::beside(telemetry.lines.dropped());
     let consumers = config.queue.consumers;
     let pollers = Arc::new(AtomicUsize::new(0));
     let parking = Arc::new(Parking::new(

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use entitlement_sync::config::{self, Config};
-use entitlement_sync::{Ended, runtime, server, shutdown, telemetry};
-use tokio_util::sync::CancellationToken;
+use entitlement_sync::shutdown::{FLUSH, Signals};
+use entitlement_sync::telemetry::{self, Telemetry, print};
+use entitlement_sync::{Ended, runtime, server};
 
 mod commands;
 mod help;
@@ -40,9 +41,14 @@ const FAILED: u8 = commands::FAILED;
 const OVERRAN: u8 = 75;
 
 fn main() -> ExitCode {
+    // First of all: until then a signal ends the worker without a drain. Commands keep the defaults.
+    let is_worker = std::env::args_os()
+        .nth(1)
+        .is_none_or(|command| command == "run");
+    let signals = is_worker.then(Signals::register);
     let Arguments { command } = Arguments::parse();
     match command.unwrap_or(Command::Run) {
-        Command::Run => run(),
+        Command::Run => run(signals.unwrap_or_else(Signals::register)),
         Command::Healthcheck { ready } => healthcheck(ready),
         Command::Operator(command) => ExitCode::from(command.run()),
         Command::Completions { shell } => {
@@ -66,48 +72,64 @@ fn healthcheck(ready: bool) -> ExitCode {
     match answer {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            print(format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> ExitCode {
+fn run(signals: std::io::Result<Signals>) -> ExitCode {
     let config = match Config::load(config::environment()) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{errors}");
+            print(errors.to_string());
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match start(config) {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Overran) => {
-            tracing::error!(
-                "the shutdown took longer than SHUTDOWN_TIMEOUT_SECS; what was in hand comes again"
-            );
-            ExitCode::from(OVERRAN)
-        }
+    let telemetry = match telemetry::start(&config.log) {
+        Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("entitlement-sync: {error:#}");
+            print(format!("entitlement-sync: {error:#}"));
+            return ExitCode::from(FAILED);
+        }
+    };
+    let lines = telemetry.lines.clone();
+    let ended = start(config, telemetry, signals);
+    if let Ok(Ended::Overran) = ended {
+        tracing::error!(
+            "the shutdown took longer than SHUTDOWN_TIMEOUT_SECS; what was in hand comes again"
+        );
+    }
+    lines.flush(FLUSH);
+    match ended {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Overran) => ExitCode::from(OVERRAN),
+        Err(error) => {
+            print(format!("entitlement-sync: {error:#}"));
             ExitCode::from(FAILED)
         }
     }
 }
 
-fn start(config: Config) -> anyhow::Result<Ended> {
-    let telemetry = telemetry::start(&config.log)?;
+fn start(
+    config: Config,
+    telemetry: Telemetry,
+    signals: std::io::Result<Signals>,
+) -> anyhow::Result<Ended> {
+    let lines = telemetry.lines.clone();
+    let shutdown = signals.and_then(|signals| {
+        signals.watch(move |code| {
+            lines.flush(FLUSH);
+            std::process::exit(code)
+        })
+    })?;
     help::log(&config);
     // One provider for Redis, the queue and the Edge API; two without a default would panic.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let runtime = runtime::for_consumers(config.queue.consumers)?;
-    let ended = runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        shutdown::on_signal(shutdown.clone())?;
-        entitlement_sync::run(config, telemetry, shutdown).await
-    });
+    let ended = runtime.block_on(entitlement_sync::run(config, telemetry, shutdown));
     // A call that hangs does not hold up the exit: what was to be finished is finished.
     runtime.shutdown_background();
     ended

@@ -148,12 +148,18 @@ pub struct Metrics {
     pub last_poll: Gauge<f64, AtomicU64>,
     pub last_success: Gauge<f64, AtomicU64>,
     pub empty_receives: Counter,
+    pub log_lines_dropped: Counter,
     pub history: Arc<History>,
 }
 
 impl Metrics {
     /// The metrics, and the registry that knows their names.
     pub fn new() -> (Self, Registry) {
+        Self::beside(Counter::default())
+    }
+
+    /// The same, with a counter that was there before the metrics.
+    pub fn beside(log_lines_dropped: Counter) -> (Self, Registry) {
         const CALLS: [f64; 12] = [
             0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 25.0,
         ];
@@ -190,6 +196,7 @@ impl Metrics {
             last_poll: Gauge::default(),
             last_success: Gauge::default(),
             empty_receives: Counter::default(),
+            log_lines_dropped,
             history: Arc::default(),
         };
         // From the start, so that rates and alerts see the first event too.
@@ -254,6 +261,7 @@ impl Metrics {
             last_poll "last_poll_timestamp" "When the queue last answered a receive" Unit::Seconds;
             last_success "last_success_timestamp" "When a message was last done with" Unit::Seconds;
             empty_receives "empty_receives" "Receives that found nothing";
+            log_lines_dropped "log_lines_dropped" "Log lines dropped because standard error was not read in time";
             inflight_bytes_limit "inflight_bytes_limit" "Bytes of bodies that may be held; receives wait for room";
             inflight_bytes "inflight_bytes" "Bytes of bodies held or reserved for receives under way";
         }

@@ -129,6 +129,14 @@ pub enum QueueErrorKind {
     AccessDenied,
     #[error("queue does not exist")]
     NoQueue,
+    #[error("the clock is off")]
+    Clock,
+    #[error("KMS refuses the key of the queue")]
+    Kms,
+    #[error("the answer is not one of SQS")]
+    Foreign,
+    #[error("refused by the proxy")]
+    Proxy,
     #[error("timed out")]
     Timeout,
     #[error("not reachable")]
@@ -138,12 +146,16 @@ pub enum QueueErrorKind {
 }
 
 impl QueueErrorKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Throttled,
         Self::CredentialsExpired,
         Self::Credentials,
         Self::AccessDenied,
         Self::NoQueue,
+        Self::Clock,
+        Self::Kms,
+        Self::Foreign,
+        Self::Proxy,
         Self::Timeout,
         Self::Unreachable,
         Self::Failed,
@@ -157,6 +169,10 @@ impl QueueErrorKind {
             Self::Credentials => "credentials",
             Self::AccessDenied => "access_denied",
             Self::NoQueue => "no_queue",
+            Self::Clock => "clock",
+            Self::Kms => "kms",
+            Self::Foreign => "foreign",
+            Self::Proxy => "proxy",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::Failed => "failed",
@@ -165,9 +181,9 @@ impl QueueErrorKind {
 
     /// Someone has to do something before it heals: worth an error, and patience between tries.
     pub fn needs_a_person(self) -> bool {
-        matches!(
+        !matches!(
             self,
-            Self::CredentialsExpired | Self::Credentials | Self::AccessDenied | Self::NoQueue
+            Self::Throttled | Self::Timeout | Self::Unreachable | Self::Failed
         )
     }
 
@@ -183,6 +199,18 @@ impl QueueErrorKind {
                 "allow sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue"
             }
             Self::NoQueue => "check QUEUE_URL, AWS_REGION and AWS_ENDPOINT_URL_SQS",
+            Self::Clock => {
+                "set the clock of this machine by NTP: AWS refuses what is signed 5 minutes off"
+            }
+            Self::Kms => {
+                "allow kms:Decrypt on the key of the queue to the role of this process, and enable the key"
+            }
+            Self::Foreign => {
+                "does the server at QUEUE_URL or AWS_ENDPOINT_URL_SQS speak SQS's JSON protocol? A proxy or a portal may answer in its place: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+            }
+            Self::Proxy => {
+                "check the user and password in HTTPS_PROXY or HTTP_PROXY, or name the host in NO_PROXY"
+            }
             Self::Timeout | Self::Unreachable => "check the network between here and the queue",
             Self::Failed => "it is tried again",
         }

@@ -1,35 +1,110 @@
-//! SIGTERM and SIGINT become a token that everything else watches.
+//! Turns signals into a token that everything else watches.
+
+use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancels `shutdown` on the first signal and exits the process on the second: whoever asks twice
-/// does not want to wait. The exit code is then 128 plus the signal's number.
-///
-/// The handlers are in place when this returns: as process 1 of a container there is no default.
-pub fn on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        let name = next(&mut terminate, &mut interrupt).await.0;
-        tracing::info!(
-            signal = name,
-            "shutting down; a second signal exits at once"
-        );
-        shutdown.cancel();
-        let (name, number) = next(&mut terminate, &mut interrupt).await;
-        tracing::warn!(
-            signal = name,
-            "second signal, exiting at once; what was in hand comes again"
-        );
-        std::process::exit(128 + number);
-    });
-    Ok(())
+/// The signals that concern the worker, from the moment that it is made. Each is kept until
+/// [`watch`](Self::watch) looks at it.
+pub struct Signals {
+    runtime: tokio::runtime::Runtime,
+    ending: Vec<(&'static str, i32, Signal)>,
+    ignored: Vec<(&'static str, Signal)>,
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> (&'static str, i32) {
-    tokio::select! {
-        _ = terminate.recv() => ("SIGTERM", 15),
-        _ = interrupt.recv() => ("SIGINT", 2),
+/// Their names and numbers; all of them begin a drain.
+const ENDING: [(&str, i32); 4] = [
+    ("SIGTERM", 15),
+    ("SIGINT", 2),
+    ("SIGHUP", 1),
+    ("SIGQUIT", 3),
+];
+/// By default they would end the process.
+const IGNORED: [(&str, i32); 2] = [("SIGUSR1", 10), ("SIGUSR2", 12)];
+
+impl Signals {
+    /// Puts the handlers in place. Until then a signal ends the process without a drain, and process
+    /// 1 of a container does not even get it.
+    pub fn register() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let entered = runtime.enter();
+        let handler = |number| signal(SignalKind::from_raw(number));
+        let ending = ENDING
+            .into_iter()
+            .map(|(name, number)| Ok((name, number, handler(number)?)))
+            .collect::<io::Result<_>>()?;
+        let ignored = IGNORED
+            .into_iter()
+            .map(|(name, number)| Ok((name, handler(number)?)))
+            .collect::<io::Result<_>>()?;
+        drop(entered);
+        Ok(Self {
+            runtime,
+            ending,
+            ignored,
+        })
+    }
+
+    /// Returns the token that the first signal cancels. The second ends the process by calling
+    /// `exit` with 128 plus its number, since a second signal means not to wait. A second SIGHUP does
+    /// not count, since a terminal that closes may send several.
+    pub fn watch(self, exit: impl Fn(i32) + Send + 'static) -> io::Result<CancellationToken> {
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let Self {
+            runtime,
+            mut ending,
+            mut ignored,
+        } = self;
+        let watching = async move {
+            loop {
+                let (name, number) = next(&mut ending, &mut ignored).await;
+                if !token.is_cancelled() {
+                    tracing::info!(
+                        signal = name,
+                        "shutting down; a second signal exits at once"
+                    );
+                    token.cancel();
+                } else if name != "SIGHUP" {
+                    tracing::warn!(
+                        signal = name,
+                        "second signal, exiting at once; what was in hand comes again"
+                    );
+                    exit(128 + number);
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || runtime.block_on(watching))?;
+        Ok(shutdown)
     }
 }
+
+/// Waits for the next signal that is not ignored.
+async fn next(
+    ending: &mut [(&'static str, i32, Signal)],
+    ignored: &mut [(&'static str, Signal)],
+) -> (&'static str, i32) {
+    std::future::poll_fn(|context| {
+        for (name, signal) in &mut *ignored {
+            while signal.poll_recv(context).is_ready() {
+                tracing::info!(signal = *name, "signal ignored");
+            }
+        }
+        for (name, number, signal) in &mut *ending {
+            if signal.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready((*name, *number));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// For the last lines before the process ends, within what a shutdown may take.
+pub const FLUSH: Duration = Duration::from_millis(300);

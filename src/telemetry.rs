@@ -1,22 +1,24 @@
 //! Log lines and error reports, redacted by what [`Redactor`] knows, as is whatever else quotes a service.
 
+mod lines;
+mod panics;
 mod recent;
 mod redact;
 mod reports;
 mod traces;
 
+pub use lines::{Lines, print};
 pub use recent::{Recent, Said};
 pub use redact::Redactor;
 pub use reports::Reports;
 pub use traces::{BUILT_IN as TRACES_BUILT_IN, BatchSpan, Traces};
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Level;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -25,8 +27,7 @@ use crate::config::{LogConfig, SentryConfig};
 use crate::edge::Edge;
 
 /// Libraries that print requests, answers or headers below `info`; a body is never logged.
-const TALKATIVE: [&str; 10] = [
-    "aws_config",
+const TALKATIVE: [&str; 9] = [
     "aws_runtime",
     "aws_sigv4",
     "aws_smithy_http_client",
@@ -44,6 +45,7 @@ pub struct Telemetry {
     pub reports: Reports,
     pub recent: Recent,
     pub redactor: Arc<Redactor>,
+    pub lines: Lines,
 }
 
 /// Starts logging to standard error.
@@ -52,38 +54,36 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
     let filter: EnvFilter = config.filter.parse()?;
     // A cap and no directives: those would raise a quiet filter, and yield to a more exact one.
     let filter = filter.and(filter_fn(|metadata| {
-        *metadata.level() <= Level::INFO || !is_talkative(metadata.target())
+        *metadata.level() <= most(metadata.target())
     }));
     let reports = Reports::new(redactor.clone());
     let recent = Recent::new(redactor.clone());
     let json = config.json.unwrap_or_else(|| !io::stderr().is_terminal());
-    let lines = tracing_subscriber::fmt::layer().with_writer(RedactedStderr(redactor.clone()));
-    let lines = if json {
-        lines
+    let lines = Lines::start(redactor.clone(), io::stderr())?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let layer = if json {
+        layer
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
             .boxed()
     } else {
-        lines.with_ansi(io::stderr().is_terminal()).boxed()
+        layer.with_ansi(io::stderr().is_terminal()).boxed()
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(layer.with_filter(filter))
         // With filters of their own: otherwise they would ask for every span and event of every
         // library, and each call of the SDK would pay for dozens.
         .with(reports.layer().with_filter(ours(LevelFilter::ERROR)))
         .with(recent.layer().with_filter(ours(LevelFilter::WARN)))
         .init();
-    std::panic::set_hook(Box::new(|panic| {
-        // Without its message, which may quote what was being worked on.
-        let location = panic.location().map(ToString::to_string);
-        tracing::error!(location, "panicked");
-    }));
+    panics::log(lines.clone());
     Ok(Telemetry {
         reports,
         recent,
         redactor,
+        lines,
     })
 }
 
@@ -91,16 +91,21 @@ fn ours(level: LevelFilter) -> Targets {
     Targets::new().with_target("entitlement_sync", level)
 }
 
-fn is_talkative(target: &str) -> bool {
-    let library = target.split("::").next().unwrap_or(target);
-    TALKATIVE.contains(&library)
+/// The lowest level at which a library is heard.
+fn most(target: &str) -> Level {
+    match target.split("::").next().unwrap_or(target) {
+        // Its warnings hold whole answers; what they mean is in our own lines.
+        "aws_config" => Level::ERROR,
+        library if TALKATIVE.contains(&library) => Level::INFO,
+        _ => Level::TRACE,
+    }
 }
 
 /// Decides where errors are reported, and says so.
 pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
     let dsn = match config {
         SentryConfig::Off => {
-            tracing::info!("errors are reported nowhere: DISABLE_SENTRY is set");
+            tracing::info!("errors are reported nowhere: DISABLE_SENTRY or SENTRY_DSN says so");
             return;
         }
         SentryConfig::Dsn(dsn) => dsn,
@@ -142,29 +147,4 @@ pub async fn flush(reports: Reports, traces: Traces, timeout: Duration) {
 /// Whether `text` is a Sentry DSN.
 pub fn is_dsn(text: &str) -> bool {
     text.parse::<sentry::types::Dsn>().is_ok()
-}
-
-#[derive(Clone)]
-struct RedactedStderr(Arc<Redactor>);
-
-impl<'a> MakeWriter<'a> for RedactedStderr {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Write for RedactedStderr {
-    /// The subscriber writes each line whole, in one call.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        let mut stderr = io::stderr().lock();
-        stderr.write_all(self.0.redact(&text).as_bytes())?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
 }

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use entitlement_sync::config::Config;
-use entitlement_sync::shutdown;
+use entitlement_sync::shutdown::Signals;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -48,9 +48,7 @@ pub fn refuse_invalidate(config: &Config, command: &str) -> anyhow::Result<()> {
 
 /// Is cancelled by SIGINT and SIGTERM; a second one ends the process.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    shutdown::on_signal(stop.clone())?;
-    Ok(stop)
+    Ok(Signals::register()?.watch(|code| std::process::exit(code))?)
 }
 
 /// Does `work` for each customer, a bounded number of them at once, and hands what came of it to

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use entitlement_sync::config::{QueueConfig, Uses};
+use entitlement_sync::config::Uses;
 use entitlement_sync::edge::Edge;
 use entitlement_sync::keys::Keys;
 use entitlement_sync::message::Attributes;
@@ -72,7 +72,7 @@ struct Report {
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let text = messages::read(&arguments.file)?;
     let config = session::configuration(&[Uses::Queue])?;
-    if is_aws(&config.queue) && !arguments.yes {
+    if config.queue.is_of_aws() && !arguments.yes {
         let host = config.queue.endpoint.host_str().unwrap_or_default();
         let what = format!("{host} is AWS, so this may be a real queue: --yes sends to it");
         return Err(Failure::with(USAGE, what));
@@ -214,21 +214,20 @@ fn group_of(body: &str, attributes: &[(String, String)]) -> Option<String> {
     fits.then_some(customer)
 }
 
-/// Whether requests go to AWS itself.
-fn is_aws(queue: &QueueConfig) -> bool {
-    let host = queue.endpoint.host_str().unwrap_or_default();
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
-        .iter()
-        .any(|ending| host.ends_with(ending))
-}
-
 fn queue_failure(error: &QueueError) -> anyhow::Error {
     use entitlement_sync::queue::QueueErrorKind as Kind;
     let (code, advice) = match error.kind {
         Kind::AccessDenied => (NO_PERMISSION, "allow sqs:SendMessage on the queue"),
-        Kind::Credentials | Kind::CredentialsExpired => (NO_PERMISSION, error.kind.advice()),
-        Kind::NoQueue | Kind::Timeout | Kind::Unreachable => (UNAVAILABLE, error.kind.advice()),
+        Kind::Kms => (
+            NO_PERMISSION,
+            "allow kms:GenerateDataKey and kms:Decrypt on the key of the queue",
+        ),
+        Kind::Credentials | Kind::CredentialsExpired | Kind::Clock => {
+            (NO_PERMISSION, error.kind.advice())
+        }
+        Kind::NoQueue | Kind::Timeout | Kind::Unreachable | Kind::Foreign | Kind::Proxy => {
+            (UNAVAILABLE, error.kind.advice())
+        }
         Kind::Throttled => (UNAVAILABLE, "a lower --rate"),
         Kind::Failed => (UNAVAILABLE, "try again later"),
     };

@@ -65,7 +65,7 @@ pub async fn queue(config: &Config) -> SqsQueue {
 /// What went wrong with a queue, with the exit code that says so.
 pub fn queue_failure(error: &QueueError) -> anyhow::Error {
     let code = match error.kind {
-        QueueErrorKind::NoQueue => UNAVAILABLE,
+        QueueErrorKind::NoQueue | QueueErrorKind::Foreign | QueueErrorKind::Proxy => UNAVAILABLE,
         kind if kind.needs_a_person() => NO_PERMISSION,
         _ => UNAVAILABLE,
     };

@@ -1,9 +1,11 @@
 //! The queue, and who we are to AWS.
 
+mod hosts;
+
 use secrecy::SecretString;
 use url::Url;
 
-use super::read::{Reader, text};
+use super::read::{Reader, shown, text};
 use super::variables::Raw;
 use super::{NetConfig, placeholder};
 
@@ -14,8 +16,13 @@ pub struct QueueConfig {
     pub endpoint: Url,
     /// Where STS is, if told: another place than AWS's own.
     pub sts: Option<Url>,
+    /// Whether STS is asked by its FIPS or dual-stack endpoint. `endpoint` is that already.
+    pub use_fips: bool,
+    pub use_dual_stack: bool,
     /// `None`: the AWS default chain, else the Edge API.
     pub credentials: Option<StaticCredentials>,
+    /// What leads the AWS default chain to credentials: names of files and profiles.
+    pub identity: Vec<(String, String)>,
     /// The role to take on by these credentials.
     pub role: Option<RoleConfig>,
     pub net: NetConfig,
@@ -35,9 +42,7 @@ impl QueueConfig {
 
     /// Whether requests go to AWS, and not to a local server.
     pub fn is_of_aws(&self) -> bool {
-        self.endpoint.host_str().is_some_and(|host| {
-            host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
-        })
+        self.endpoint.host_str().is_some_and(hosts::is_of_aws)
     }
 }
 
@@ -62,19 +67,43 @@ pub fn read(
     warnings: &mut Vec<String>,
     net: NetConfig,
 ) -> QueueConfig {
-    let region = read.required("AWS_REGION", raw.aws_region.take());
+    let region = region(read, raw.aws_region.take());
     let url = read.url("QUEUE_URL", raw.queue_url.take(), None);
-    if let (Some(url), Some(region)) = (&url, &region) {
-        check_region(read, url, region);
-    }
     let all = read.optional_url("AWS_ENDPOINT_URL", raw.aws_endpoint_url.take());
-    let endpoint = read
-        .optional_url("AWS_ENDPOINT_URL_SQS", raw.aws_endpoint_url_sqs.take())
-        .or_else(|| all.clone())
-        .or_else(|| url.as_ref().map(origin));
+    let own = read.optional_url("AWS_ENDPOINT_URL_SQS", raw.aws_endpoint_url_sqs.take());
     let sts = read
         .optional_url("AWS_ENDPOINT_URL_STS", raw.aws_endpoint_url_sts.take())
-        .or(all);
+        .or(all.clone());
+    let mut kind = |name, value: Option<String>| (name, read.boolean(name, value, false));
+    let kinds = [
+        kind("AWS_USE_FIPS_ENDPOINT", raw.aws_use_fips_endpoint.take()),
+        kind(
+            "AWS_USE_DUALSTACK_ENDPOINT",
+            raw.aws_use_dualstack_endpoint.take(),
+        ),
+    ];
+    let told = match (own, all) {
+        (Some(own), _) => Some(("AWS_ENDPOINT_URL_SQS", own)),
+        (None, all) => all.map(|all| ("AWS_ENDPOINT_URL", all)),
+    };
+    if let Some(region) = &region {
+        let told = told.as_ref().map(|(name, url)| (*name, url));
+        let urls = url.iter().map(|url| ("QUEUE_URL", url)).chain(told);
+        for (name, url) in urls {
+            check_region(read, name, url, region);
+        }
+    }
+    let endpoint = match (told, &url) {
+        (Some((name, told)), _) => {
+            without_effect(kinds, &format!("requests go to {name}"), warnings);
+            told
+        }
+        (None, Some(url)) => {
+            let region = region.as_deref().unwrap_or_default();
+            default_endpoint(url, region, kinds, warnings)
+        }
+        (None, None) => placeholder(),
+    };
     let credentials = credentials(
         read,
         raw.aws_access_key_id.take(),
@@ -93,11 +122,19 @@ pub fn read(
         );
     }
     QueueConfig {
-        endpoint: endpoint.unwrap_or_else(placeholder),
+        endpoint,
         url: url.unwrap_or_else(placeholder),
         region: region.unwrap_or_default(),
+        // A place that is named is not changed.
+        use_fips: kinds[0].1 && sts.is_none(),
+        use_dual_stack: kinds[1].1 && sts.is_none(),
         sts,
         credentials,
+        identity: rest
+            .iter()
+            .filter(|(name, _)| IDENTITY.contains(&name.as_str()))
+            .cloned()
+            .collect(),
         role: role(
             read,
             raw.sqs_role_arn.take(),
@@ -127,6 +164,20 @@ pub fn read(
     }
 }
 
+fn region(read: &mut Reader, value: Option<String>) -> Option<String> {
+    let region = read.required("AWS_REGION", value)?;
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !region.bytes().all(is_name) {
+        let region = shown(&region);
+        read.problem(
+            "AWS_REGION",
+            format!("is {region}: write the name of a region, for example us-east-1"),
+        );
+        return None;
+    }
+    Some(region)
+}
+
 /// The vendor's own SDK sends requests to the host of the queue's URL; the Rust one would not.
 fn origin(url: &Url) -> Url {
     Url::parse(&url.origin().ascii_serialization()).unwrap_or_else(|_| url.clone())
@@ -146,34 +197,56 @@ fn role(read: &mut Reader, arn: Option<String>, external_id: Option<String>) -> 
     if !(arn.starts_with("arn:") && arn.contains(":iam::") && arn.contains(":role/")) {
         read.problem(
             "SQS_ROLE_ARN",
-            format!("is \"{arn}\": write the whole ARN, such as arn:aws:iam::123456789012:role/entitlements"),
+            format!(
+                "is {}: write the whole ARN, such as arn:aws:iam::123456789012:role/entitlements",
+                shown(&arn)
+            ),
         );
     }
     Some(RoleConfig { arn, external_id })
 }
 
 /// A region that is not the queue's is signed for in vain.
-fn check_region(read: &mut Reader, url: &Url, region: &str) {
-    let Some(of_url) = url.host_str().and_then(region_of) else {
+fn check_region(read: &mut Reader, name: &str, url: &Url, region: &str) {
+    let Some(of_url) = url.host_str().and_then(hosts::region) else {
         return;
     };
     if of_url != region {
+        let region = shown(region);
         read.problem(
             "AWS_REGION",
-            format!("is \"{region}\" but QUEUE_URL is in {of_url}: write AWS_REGION={of_url}"),
+            format!("is {region} but {name} is in {of_url}: write AWS_REGION={of_url}"),
         );
     }
 }
 
-/// `sqs.<region>.amazonaws.com`, its FIPS and China forms, and `<region>.queue.amazonaws.com`.
-fn region_of(host: &str) -> Option<&str> {
-    let name = host
-        .strip_suffix(".amazonaws.com")
-        .or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
-    name.strip_prefix("sqs.")
-        .or_else(|| name.strip_prefix("sqs-fips."))
-        .or_else(|| name.strip_suffix(".queue"))
-        .filter(|region| !region.contains('.'))
+/// Where requests go by default. FIPS and dual-stack have hosts of their own, which the SDK would
+/// choose only if it were not told where the queue is.
+fn default_endpoint(
+    url: &Url,
+    region: &str,
+    kinds: [(&str, bool); 2],
+    warnings: &mut Vec<String>,
+) -> Url {
+    let [(_, fips), (_, dual_stack)] = kinds;
+    if !fips && !dual_stack {
+        return origin(url);
+    }
+    let host = url.host_str().unwrap_or_default();
+    let other = format!("https://{}", hosts::sqs(region, fips, dual_stack));
+    match Url::parse(&other) {
+        Ok(other) if hosts::is_public(host) => other,
+        _ => {
+            without_effect(kinds, "requests go to the host of QUEUE_URL", warnings);
+            origin(url)
+        }
+    }
+}
+
+fn without_effect(kinds: [(&str, bool); 2], why: &str, warnings: &mut Vec<String>) {
+    for (name, _) in kinds.iter().filter(|(_, set)| *set) {
+        warnings.push(format!("{name} has no effect on the queue, since {why}"));
+    }
 }
 
 fn credentials(
@@ -182,7 +255,7 @@ fn credentials(
     secret: Option<String>,
     token: Option<String>,
 ) -> Option<StaticCredentials> {
-    let trimmed = |value: Option<String>| value.map(|value| value.trim().to_owned());
+    let trimmed = text;
     let id = read.secret(trimmed(id));
     let secret: Option<SecretString> = read.secret(trimmed(secret));
     let token = read.secret(trimmed(token));
@@ -215,6 +288,14 @@ fn credentials(
     }
 }
 
+const IDENTITY: [&str; 5] = [
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
+
 /// Static keys win over the identity that the platform gave the pod, which is seldom meant.
 fn shadowed(rest: &[(String, String)]) -> Option<String> {
     let identity = [
@@ -228,26 +309,4 @@ fn shadowed(rest: &[(String, String)]) -> Option<String> {
     Some(format!(
         "AWS_ACCESS_KEY_ID is set, so the identity of {name} is not used: unset the keys to use it"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::region_of;
-
-    #[test]
-    fn regions_are_read_from_every_form_of_host() {
-        for (host, region) in [
-            ("sqs.eu-west-1.amazonaws.com", Some("eu-west-1")),
-            (
-                "sqs-fips.us-gov-west-1.amazonaws.com",
-                Some("us-gov-west-1"),
-            ),
-            ("sqs.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
-            ("us-west-2.queue.amazonaws.com", Some("us-west-2")),
-            ("vpce-1.sqs.eu-west-1.vpce.amazonaws.com", None),
-            ("127.0.0.1", None),
-        ] {
-            assert_eq!(region_of(host), region, "{host}");
-        }
-    }
 }

@@ -41,8 +41,7 @@ const SPELLINGS: [(&str, &[&str]); 3] = [
     ("NO_PROXY", &["no_proxy"]),
 ];
 
-/// Every variable that has a value, set or by default, in the order of the table. A variable is
-/// there once, by its main name.
+/// Every variable that has a value, once, by its main name.
 pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
     let set = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
@@ -94,11 +93,16 @@ pub fn effective(environment: &[(String, String)]) -> BTreeMap<&'static str, Str
 
 /// A proxy's URL may hold a user and a password, with or without its scheme.
 fn without_password(value: String) -> String {
-    if !value.contains('@') {
+    let is_url = value.contains("://");
+    let may_hide = value.contains('@') || is_url && value.contains(['?', '#']);
+    if !may_hide {
         return value;
     }
     match Url::parse(&value) {
         Ok(mut url) if url.has_host() => {
+            // A query may hold a key.
+            url.set_query(None);
+            url.set_fragment(None);
             // Neither can fail on a URL with a host.
             let _ = url.set_username("");
             let _ = url.set_password(None);
@@ -120,6 +124,8 @@ mod tests {
             ("http://user:canary@proxy:3128", "http://proxy:3128/"),
             ("user:canary@proxy:3128", "proxy:3128"),
             ("http://proxy:3128", "http://proxy:3128"),
+            ("https://host/spans?key=canary", "https://host/spans"),
+            ("http://user:57/#canary@proxy:3128", "http://user:57/"),
             ("a,b", "a,b"),
         ] {
             assert_eq!(without_password(value.into()), shown);

@@ -1,5 +1,7 @@
 //! How the world outside is reached: by way of a proxy or not, and whom TLS trusts.
 
+use std::path::Path;
+
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -8,6 +10,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::read::{Reader, text};
+use super::secret_file::shown_path;
 use super::variables::Raw;
 
 /// For whoever speaks HTTP to the outside. Redis has its own settings.
@@ -70,12 +73,18 @@ pub fn read(
         && let Err(error) = certificates(&path)
     {
         warnings.push(format!(
-            "SSL_CERT_FILE is \"{path}\": {error}; whatever speaks TLS will trust nobody"
+            "SSL_CERT_FILE is {}: {error}; whatever speaks TLS will trust nobody",
+            shown_path(Path::new(&path))
         ));
     }
+    let direct = no_proxy.as_deref().is_some_and(is_everything);
+    let (https, http) = (
+        proxy(read, "HTTPS_PROXY", https),
+        proxy(read, "HTTP_PROXY", http),
+    );
     NetConfig {
-        https_proxy: proxy(read, "HTTPS_PROXY", https),
-        http_proxy: proxy(read, "HTTP_PROXY", http),
+        https_proxy: https.filter(|_| !direct),
+        http_proxy: http.filter(|_| !direct),
         no_proxy: match no_proxy {
             Some(hosts) => format!("{hosts},{NEVER}"),
             None => NEVER.into(),
@@ -85,12 +94,20 @@ pub fn read(
             Err(error) => {
                 read.problem(
                     "AWS_CA_BUNDLE",
-                    format!("is \"{path}\": {error}; write the path of a PEM file"),
+                    format!(
+                        "is {}: {error}; write the path of a PEM file",
+                        shown_path(Path::new(&path))
+                    ),
                 );
                 None
             }
         }),
     }
+}
+
+/// `*`, alone or among others: all names and all addresses are reached directly.
+fn is_everything(no_proxy: &str) -> bool {
+    no_proxy.split([',', ' ']).any(|entry| entry.trim() == "*")
 }
 
 /// A proxy's URL; `host:port` is enough. Its password is a secret.
@@ -104,6 +121,15 @@ fn proxy(read: &mut Reader, name: &str, value: Option<String>) -> Option<SecretS
     let url = Url::parse(&whole)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    let is_whole = |url: &Url| {
+        matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none()
+    };
+    if let Some(url) = &url
+        && !is_whole(url)
+    {
+        read.problem(name, "has more than a user, a password, a host and a port: write http://user:password@host:port, with %23 for #, %2F for / and %3F for ? in the password");
+        return None;
+    }
     let Some(url) = url else {
         // Not shown: it may hold a password.
         read.problem(name, "is no proxy: write http://host:port");
@@ -139,12 +165,10 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        read(
-            &mut Reader::default(),
-            &mut Raw::default(),
-            &rest,
-            &mut Vec::new(),
-        )
+        let mut raw = Raw::default();
+        let no_proxy = rest.iter().find(|(name, _)| name == "NO_PROXY");
+        raw.no_proxy = no_proxy.map(|(_, value)| value.clone());
+        read(&mut Reader::default(), &mut raw, &rest, &mut Vec::new())
     }
 
     fn by(net: &NetConfig, url: &str) -> Option<String> {
@@ -177,6 +201,21 @@ mod tests {
         let all = net(&[("ALL_PROXY", "http://all:3")]);
         assert_eq!(by(&all, "http://x").as_deref(), Some("http://all:3/"));
         assert_eq!(by(&all, "https://x").as_deref(), Some("http://all:3/"));
+    }
+
+    #[test]
+    fn a_star_means_every_name_and_every_address() {
+        for no_proxy in ["*", " * ", "example.com, *", "10.0.0.0/8,*"] {
+            let net = net(&[("ALL_PROXY", "http://all:3"), ("NO_PROXY", no_proxy)]);
+            for url in [
+                "https://sqs.us-east-1.amazonaws.com",
+                "http://10.1.2.3:4566",
+                "http://[fd00::1]:4566",
+                "http://localhost:4566",
+            ] {
+                assert_eq!(by(&net, url), None, "{no_proxy} {url}");
+            }
+        }
     }
 
     /// No proxy can ask for the credentials of this pod or instance.

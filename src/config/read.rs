@@ -14,6 +14,7 @@ use super::{ConfigErrors, Uses};
 pub struct Reader {
     problems: Vec<String>,
     secrets: Vec<SecretString>,
+    warnings: Vec<String>,
     /// What a required variable may be for, to be missed.
     uses: Vec<Uses>,
 }
@@ -42,6 +43,15 @@ impl Reader {
 
     pub fn problem(&mut self, name: &str, what: impl Display) {
         self.problems.push(format!("{name} {what}"));
+    }
+
+    /// What may be a mistake, and works.
+    pub fn warn(&mut self, what: impl Into<String>) {
+        self.warnings.push(what.into());
+    }
+
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// The same, where the text names the variable itself.
@@ -93,7 +103,9 @@ impl Reader {
             self.problem(
                 name,
                 format!(
-                    "is \"{one}\" but {alias} is \"{two}\": they mean the same, so set one of them"
+                    "is {} but {alias} is {}: they mean the same, so set one of them",
+                    shown(one),
+                    shown(two)
                 ),
             );
         }
@@ -128,7 +140,10 @@ impl Reader {
             let (from, to) = range.into_inner();
             self.problem(
                 name,
-                format!("is \"{value}\": write a whole number from {from} to {to}"),
+                format!(
+                    "is {}: write a whole number from {from} to {to}",
+                    shown(&value)
+                ),
             );
         }
         number
@@ -139,12 +154,13 @@ impl Reader {
             return default;
         };
         match value.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" => true,
-            "0" | "false" | "no" => false,
+            "1" | "true" | "yes" | "on" => true,
+            "0" | "false" | "no" | "off" => false,
             _ => {
+                let value = shown(&value);
                 self.problem(
                     name,
-                    format!("is \"{value}\": write 0 or 1 (true, false, yes and no work too)"),
+                    format!("is {value}: write 0 or 1 (true, false, yes, no, on and off work too)"),
                 );
                 default
             }
@@ -160,7 +176,7 @@ impl Reader {
         if place.is_none() {
             self.problem(
                 name,
-                format!("is \"{value}\": write {}", allowed.join(" or ")),
+                format!("is {}: write {}", shown(&value), allowed.join(" or ")),
             );
         }
         place
@@ -185,6 +201,13 @@ impl Reader {
                 self.problem(name, "holds a user or password: write the URL without them");
                 None
             }
+            Some(url) if url.query().is_some() || url.fragment().is_some() => {
+                self.problem(
+                    name,
+                    "has a query or a fragment (? or #): write the URL without it",
+                );
+                None
+            }
             Some(url) => Some(url),
             None => {
                 self.problem(
@@ -196,21 +219,53 @@ impl Reader {
         }
     }
 
+    /// An optional URL that is used as it is, with its query.
+    pub fn whole_url(&mut self, name: &'static str, value: Option<String>) -> Option<Url> {
+        let whole = Url::parse(&text(value)?).ok();
+        let query = whole
+            .as_ref()
+            .and_then(|url| url.query().map(str::to_owned));
+        let rest = whole.map_or_else(String::new, |mut url| {
+            url.set_query(None);
+            url.into()
+        });
+        let mut url = self.url(
+            name,
+            Some(rest).filter(|it| !it.is_empty()).or(Some("-".into())),
+            None,
+        )?;
+        url.set_query(query.as_deref());
+        Some(url)
+    }
+
     pub fn optional_url(&mut self, name: &'static str, value: Option<String>) -> Option<Url> {
         let value = text(value)?;
         self.url(name, Some(value), None)
     }
 
-    /// A Sentry DSN; its public key counts as a secret.
-    pub fn dsn(&mut self, name: &str, value: Option<String>) -> Option<SecretString> {
-        let dsn = self.secret(text(value))?;
-        if !crate::telemetry::is_dsn(dsn.expose_secret()) {
+    /// A Sentry DSN; its public key counts as a secret. `Err` for a word that means "none".
+    pub fn dsn(&mut self, name: &str, value: Option<String>) -> Result<Option<SecretString>, ()> {
+        const NONE: [&str; 10] = [
+            "", "0", "false", "no", "none", "off", "disabled", "null", "nil", "-",
+        ];
+        let Some(dsn) = text(value) else {
+            return Ok(None);
+        };
+        let word = dsn.trim_matches(['"', '\'']).trim().to_ascii_lowercase();
+        if NONE.contains(&word.as_str()) {
+            return Err(());
+        }
+        let dsn = self.secret(Some(dsn));
+        if dsn
+            .as_ref()
+            .is_some_and(|dsn| !crate::telemetry::is_dsn(dsn.expose_secret()))
+        {
             self.problem(
                 name,
-                "is no Sentry DSN: write https://<key>@<host>/<project>",
+                "is not a Sentry DSN: write https://<key>@<host>/<project>, or DISABLE_SENTRY=1",
             );
         }
-        Some(dsn)
+        Ok(dsn)
     }
 
     /// `RUST_LOG` as it is, or the level for our own lines and warnings of the libraries.
@@ -228,6 +283,15 @@ impl Reader {
             // fred warns of each failed command; what it means is said by us, once.
             level => format!("warn,fred=error,entitlement_sync={level}"),
         }
+    }
+}
+
+/// A wrong value, in quotes; not one that may hold a secret, for example a whole connection string.
+pub fn shown(value: &str) -> String {
+    let is_harmless = |letter: char| letter.is_ascii_alphanumeric() || "-_.+ ".contains(letter);
+    match value.len() <= 32 && value.chars().all(is_harmless) {
+        true => format!("\"{value}\""),
+        false => "a value that is not shown".to_owned(),
     }
 }
 

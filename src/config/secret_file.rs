@@ -1,10 +1,11 @@
 //! Secrets that are files: `REDIS_PASSWORD_FILE` and its like.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::read::{Reader, text};
+use super::tidy;
 use super::variables::Raw;
 
 /// A file that holds a secret and nothing else; a newline at its end is not part of it.
@@ -19,14 +20,26 @@ impl SecretFile {
     /// The secret as it is now, or what is wrong with the file.
     pub fn read(&self) -> Result<SecretString, String> {
         let Self { variable, path } = self;
-        let path = path.display();
-        let content = std::fs::read_to_string(path.to_string())
-            .map_err(|error| format!("{variable} is \"{path}\", which cannot be read: {error}"))?;
-        let secret = content.trim_end_matches(['\n', '\r']);
+        let shown = shown_path(path);
+        let content = std::fs::read_to_string(path)
+            .map_err(|error| format!("{variable} is {shown}, which cannot be read: {error}"))?;
+        let content = content.strip_prefix('\u{feff}').unwrap_or(&content);
+        let secret = tidy::without_last_break(content);
         if secret.is_empty() {
-            return Err(format!("{variable} is \"{path}\", which is empty"));
+            return Err(format!("{variable} is {shown}, which is empty"));
+        }
+        if tidy::has_break(secret) {
+            return Err(format!("{variable} is {shown}, which {}", tidy::BREAK));
         }
         Ok(secret.into())
+    }
+}
+
+/// A path, in quotes; not what may be the secret itself in the place of its file.
+pub fn shown_path(path: &Path) -> String {
+    match path.to_str() {
+        Some(text) if text.starts_with(['/', '.', '~']) => format!("\"{text}\""),
+        _ => "a relative path that is not shown".to_owned(),
     }
 }
 
@@ -57,10 +70,15 @@ pub fn given(
         path: path.into(),
     };
     match file.read() {
-        Ok(secret) => Some(Given {
-            secret: read.secret(Some(secret.expose_secret().to_owned()))?,
-            file: Some(file),
-        }),
+        Ok(secret) => {
+            if let Some(doubt) = tidy::doubt(variable, secret.expose_secret()) {
+                read.warn(doubt);
+            }
+            Some(Given {
+                secret: read.secret(Some(secret.expose_secret().to_owned()))?,
+                file: Some(file),
+            })
+        }
         Err(problem) => {
             read.complain(problem);
             None

@@ -135,8 +135,8 @@ fn every_variable_takes_a_good_value() {
     ])
     .unwrap();
     assert_eq!(
-        config.traces.as_ref().unwrap().as_str(),
-        "http://collector:4318/"
+        config.traces.as_ref().unwrap().endpoint.as_str(),
+        "http://collector:4318/v1/traces"
     );
     let credentials = config.queue.credentials.as_ref().unwrap();
     assert_eq!(credentials.access_key_id.expose_secret(), "AKIA");
@@ -236,6 +236,8 @@ fn booleans_take_every_usual_word() {
         ("YES", true),
         ("no", false),
         (" 1 ", true),
+        ("on", true),
+        ("OFF", false),
         ("", false),
     ] {
         assert_eq!(
@@ -272,7 +274,7 @@ fn every_bad_value_is_named_with_what_to_write_instead() {
         ("REDIS_HOST", "redis://redis", "the host alone"),
         ("REDIS_PORT", "0", "from 1 to 65535"),
         ("REDIS_DB", "256", "from 0 to 255"),
-        ("REDIS_TLS", "on", "0 or 1"),
+        ("REDIS_TLS", "maybe", "0 or 1"),
         ("BATCH_SIZE", "11", "from 1 to 10"),
         ("BATCH_SIZE", "0", "from 1 to 10"),
         ("BATCH_SIZE", "ten", "from 1 to 10"),
@@ -293,6 +295,23 @@ fn every_bad_value_is_named_with_what_to_write_instead() {
         ("PORT", "65536", "from 1 to 65535"),
         ("SHUTDOWN_TIMEOUT_SECS", "1", "from 2 to 300"),
         ("EDGE_API_URL", "edge", "https://host/path"),
+        ("AWS_REGION", "EU-WEST-1", "for example us-east-1"),
+        ("AWS_USE_FIPS_ENDPOINT", "maybe", "0 or 1"),
+        (
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            "metadata",
+            "https://host/path",
+        ),
+        (
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+            "6",
+            "IPv4 or IPv6",
+        ),
+        ("AWS_EC2_METADATA_DISABLED", "1", "true or false"),
+        ("QUEUE_URL", "https://host/q?key=canary", "a query"),
+        ("EDGE_API_URL", "https://host/#canary", "a fragment"),
+        ("HTTPS_PROXY", "http://user:57#canary@proxy:3128", "%23"),
+        ("HTTP_PROXY", "http://user:57/canary@proxy:3128", "%2F"),
         ("SENTRY_DSN", "canary-dsn", "https://<key>@<host>/<project>"),
         ("DISABLE_SENTRY", "2", "0 or 1"),
         (
@@ -382,6 +401,7 @@ fn debug_output_holds_no_secret() {
         .iter()
         .filter(|variable| variable.secret)
         .filter(|variable| !["SENTRY_DSN", "REDIS_URL"].contains(&variable.name))
+        .filter(|variable| !variable.name.starts_with("OTEL_"))
         .filter(|variable| !variable.name.starts_with("REDIS_SENTINEL"))
         .map(|variable| (variable.name, "canary-value"))
         .collect();
@@ -406,8 +426,51 @@ fn kubernetes_service_links_are_understood() {
     .unwrap();
     assert_eq!(linked.redis.to_string(), "10.0.0.7:6380/0");
     assert_eq!(linked.warnings, Vec::<String>::new());
-    let own = load(&[("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
-    assert_eq!(own.redis.to_string(), "redis.internal:6380/0");
+    // Beside another host, the port is not that host's.
+    for host in [
+        "redis.internal",
+        "redis.example.com",
+        "10.0.0.8",
+        "my-redis",
+    ] {
+        let own = load(&[("REDIS_HOST", host), ("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
+        let said = own.redis.to_string();
+        if host == "redis.internal" {
+            // A service and its namespace.
+            assert_eq!(
+                (said.as_str(), own.warnings.len()),
+                ("redis.internal:6380/0", 0)
+            );
+            continue;
+        }
+        assert_eq!(said, format!("{host}:6379/0"));
+        assert!(
+            own.warnings.len() == 1 && own.warnings[0].contains("enableServiceLinks"),
+            "{:?}",
+            own.warnings
+        );
+    }
+    for host in ["redis", "redis.ns.svc.cluster.local", "10.0.0.7"] {
+        let own = load(&[("REDIS_HOST", host), ("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
+        assert_eq!(own.redis.to_string(), format!("{host}:6380/0"));
+        assert_eq!(own.warnings, Vec::<String>::new());
+    }
+    let v6 = load(&[("REDIS_HOST", ""), ("REDIS_PORT", "tcp://[fd00::7]:6380")]).unwrap();
+    assert_eq!(v6.redis.to_string(), "[fd00::7]:6380/0");
+    // Of other services whose names begin like ours.
+    let others = load(&[
+        ("REDIS_MASTER_PORT", "tcp://10.0.0.9:6379"),
+        ("REDIS_SENTINEL_PORT", "tcp://10.0.0.9:26379"),
+        ("REDIS_SENTINEL_SERVICE_PORT_TCP_SENTINEL", "26379"),
+        ("REDIS_SENTINEL_PORT_26379_TCP_PROTO", "tcp"),
+        ("QUEUE_PORT", "udp://10.0.0.9:53"),
+        ("QUEUE_PORT_53_UDP", "udp://10.0.0.9:53"),
+        ("CACHE_SERVICE_HOST", "10.0.0.9"),
+    ])
+    .unwrap();
+    assert_eq!(others.warnings, Vec::<String>::new());
+    let own = load(&[("REDIS_MASTER_PORT", "6379")]).unwrap();
+    assert_eq!(own.warnings.len(), 1, "{:?}", own.warnings);
 }
 
 #[test]
@@ -448,4 +511,169 @@ fn hazards_are_warned_about() {
     assert!(warnings[0].contains("trust nobody"), "{warnings:?}");
     let warnings = load(&[("KEYS_TTL_IN_SECS", "604800000")]).unwrap().warnings;
     assert!(warnings[0].contains("seconds"), "{warnings:?}");
+}
+
+#[test]
+fn a_region_that_is_not_the_queues_is_an_error_whatever_the_form_of_the_host() {
+    for url in [
+        "https://sqs.us-west-2.amazonaws.com/1/q",
+        "https://vpce-0a1b-4e5f.sqs.us-west-2.vpce.amazonaws.com/1/q",
+        "https://vpce-0a1b-4e5f-us-west-2a.sqs.us-west-2.vpce.amazonaws.com/1/q",
+        "https://sqs.us-west-2.api.aws/1/q",
+        "https://sqs-fips.us-west-2.amazonaws.com/1/q",
+        "https://us-west-2.queue.amazonaws.com/1/q",
+    ] {
+        let errors = errors(&[("QUEUE_URL", url)]);
+        assert_eq!(errors.len(), 1, "{url}: {errors:?}");
+        assert!(
+            errors[0].ends_with("write AWS_REGION=us-west-2"),
+            "{errors:?}"
+        );
+        assert!(load(&[("QUEUE_URL", url), ("AWS_REGION", "us-west-2")]).is_ok());
+    }
+    for (name, url, region) in [
+        ("QUEUE_URL", "https://queue.amazonaws.com/1/q", "us-east-1"),
+        (
+            "AWS_ENDPOINT_URL_SQS",
+            "https://vpce-1.sqs.us-east-1.vpce.amazonaws.com",
+            "us-east-1",
+        ),
+        (
+            "AWS_ENDPOINT_URL",
+            "https://sqs.us-east-1.api.aws",
+            "us-east-1",
+        ),
+    ] {
+        let errors = errors(&[(name, url)]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains(name) && errors[0].contains(&format!("AWS_REGION={region}")),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn fips_and_dual_stack_choose_the_endpoint_or_are_named_as_without_effect() {
+    let fips = ("AWS_USE_FIPS_ENDPOINT", "true");
+    let dual = ("AWS_USE_DUALSTACK_ENDPOINT", "true");
+    let gov = [
+        ("AWS_REGION", "us-gov-west-1"),
+        ("QUEUE_URL", "https://sqs.us-gov-west-1.amazonaws.com/1/q"),
+    ];
+    for (more, endpoint) in [
+        (&[fips][..], "https://sqs-fips.eu-west-1.amazonaws.com/"),
+        (&[dual], "https://sqs.eu-west-1.api.aws/"),
+        (&[fips, dual], "https://sqs-fips.eu-west-1.api.aws/"),
+        (
+            &[gov[0], gov[1], fips],
+            "https://sqs.us-gov-west-1.amazonaws.com/",
+        ),
+        (
+            &[("AWS_USE_FIPS_ENDPOINT", "false")],
+            "https://sqs.eu-west-1.amazonaws.com/",
+        ),
+    ] {
+        let config = load(more).unwrap();
+        assert_eq!(config.queue.endpoint.as_str(), endpoint, "{more:?}");
+        assert_eq!(config.warnings, Vec::<String>::new());
+        assert_eq!(config.queue.use_fips, more.contains(&fips));
+    }
+    for (other, endpoint) in [
+        (("AWS_ENDPOINT_URL_SQS", "http://sqs:2"), "http://sqs:2/"),
+        (("QUEUE_URL", "http://sqs:2/1/q"), "http://sqs:2/"),
+        (
+            (
+                "QUEUE_URL",
+                "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/1/q",
+            ),
+            "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/",
+        ),
+    ] {
+        let config = load(&[other, fips, dual]).unwrap();
+        assert_eq!(config.queue.endpoint.as_str(), endpoint);
+        assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+        assert!(config.warnings[0].starts_with("AWS_USE_FIPS_ENDPOINT has no effect"));
+    }
+}
+
+#[test]
+fn what_the_sdk_of_aws_reads_and_this_service_does_not_is_named_in_one_warning() {
+    let names = [
+        ("AWS_RETRY_MODE", "legacy"),
+        ("AWS_MAX_ATTEMPTS", "0"),
+        ("AWS_DEFAULTS_MODE", "auto"),
+        ("AWS_STS_REGIONAL_ENDPOINTS", "legacy"),
+    ];
+    let warnings = load(&names).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for (name, _) in names {
+        assert!(warnings[0].contains(name), "{warnings:?}");
+    }
+    // As IRSA and Pod Identity set them.
+    let injected = [
+        ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
+        ("AWS_DEFAULT_REGION", "eu-west-1"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/a"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token"),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/var/run/token"),
+    ];
+    assert_eq!(load(&injected).unwrap().warnings, Vec::<String>::new());
+    let half = load(&[injected[3]]).unwrap().warnings;
+    assert!(
+        half.len() == 1 && half[0].contains("AWS_ROLE_ARN"),
+        "{half:?}"
+    );
+    let ignored = [
+        ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"),
+        ("AWS_ENDPOINT_URL", "http://all:1"),
+    ];
+    assert!(load(&ignored[..1]).is_ok());
+    assert!(errors(&ignored)[0].starts_with("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"));
+}
+
+#[test]
+fn a_word_for_none_as_the_dsn_turns_reports_off() {
+    for word in [
+        "none", "FALSE", "0", "disabled", "\"\"", "''", "off", "null",
+    ] {
+        let config = load(&[("SENTRY_DSN", word)]).unwrap();
+        assert!(matches!(config.sentry, SentryConfig::Off), "{word}");
+        let about: Vec<_> = config
+            .warnings
+            .iter()
+            .filter(|it| it.contains("DISABLE_SENTRY=1"))
+            .collect();
+        assert_eq!(about.len(), 1, "{word}: {:?}", config.warnings);
+    }
+}
+
+#[test]
+fn a_connection_string_is_neither_taken_nor_shown() {
+    let azure =
+        "mycache.redis.cache.windows.net:6380,password=s3cretKey=,ssl=True,abortConnect=False";
+    for (name, value) in [
+        ("REDIS_HOST", azure),
+        ("REDIS_HOST", "redis:6379;password=s3cretKey"),
+        ("REDIS_HOST", "redis://:s3cretKey@redis:6379"),
+        ("REDIS_PORT", "6380,password=s3cretKey="),
+        ("REDIS_DB", "0,password=s3cretKey="),
+        ("REDIS_PASSWORD_FILE", "s3cretKey"),
+        ("REDIS_TLS", "1,password=s3cretKey="),
+    ] {
+        let errors = errors(&[(name, value)]);
+        assert!(!errors.is_empty(), "{name}={value}");
+        assert!(!errors.concat().contains("s3cret"), "{errors:?}");
+        let environment: Vec<(String, String)> = MINIMAL
+            .iter()
+            .filter(|(known, _)| *known != name)
+            .chain([&(name, value)])
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let entries = format!("{:?}", entries(&environment));
+        assert!(
+            !entries.contains("s3cret") && entries.contains(name),
+            "{entries}"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! Variables that look like ours and are not: most often a typo that would go unnoticed.
 
-use super::VARIABLES;
+use super::{VARIABLES, foreign};
 
 /// What starts like this is meant for this process, or for nothing that runs beside it.
 const OURS: [&str; 9] = [
@@ -15,21 +15,19 @@ const OURS: [&str; 9] = [
     "ENVIRONMENT_",
 ];
 
-/// Near to ours, and read by the AWS SDK or by [`net`](super::net): IRSA sets the first.
-const THEIRS: [&str; 3] = ["AWS_ROLE_ARN", "ALL_PROXY", "SSL_CERT_DIR"];
-
 /// So many letters wrong, missing or too many.
 const TYPO: usize = 2;
 
 pub fn warnings(environment: &[(String, String)]) -> Vec<String> {
-    let mut names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
+    let names = environment.iter();
+    let names = names.filter(|(name, value)| !foreign::is_injected(name, value.trim()));
+    let mut names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     names.into_iter().filter_map(warning).collect()
 }
 
 fn warning(name: &str) -> Option<String> {
-    let is_known = VARIABLES.iter().any(|variable| variable.name == name);
-    if is_known || THEIRS.contains(&name) || injected_by_kubernetes(name) {
+    if foreign::is_known(name) {
         return None;
     }
     let looks_like_ours = OURS.iter().any(|start| name.starts_with(start));
@@ -53,15 +51,6 @@ fn warning(name: &str) -> Option<String> {
             nearest.1
         )
     })
-}
-
-/// Service links: `REDIS_SERVICE_HOST`, `REDIS_PORT_6379_TCP_ADDR` and the like.
-fn injected_by_kubernetes(name: &str) -> bool {
-    name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || name
-            .split_once("_PORT_")
-            .is_some_and(|(_, rest)| rest.contains("_TCP") || rest.contains("_UDP"))
 }
 
 #[cfg(test)]

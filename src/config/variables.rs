@@ -72,6 +72,10 @@ variables! {
         "As above, for all AWS services.";
     aws_endpoint_url_sts "AWS_ENDPOINT_URL_STS" Optional plain ""
         "Where STS requests go, for roles. Without it: AWS_ENDPOINT_URL, else AWS's own of the region.";
+    aws_use_fips_endpoint "AWS_USE_FIPS_ENDPOINT" Optional plain ""
+        "true to send requests to the FIPS endpoints of SQS and STS, where no endpoint is named.";
+    aws_use_dualstack_endpoint "AWS_USE_DUALSTACK_ENDPOINT" Optional plain ""
+        "true to send requests to the dual-stack endpoints, over IPv6 as well, where no endpoint is named.";
     sqs_role_arn "SQS_ROLE_ARN" Optional plain ""
         "Role to take on for the queue, by the keys given or those of the AWS default chain.";
     sqs_role_external_id "SQS_ROLE_EXTERNAL_ID" Optional plain ""
@@ -180,4 +184,24 @@ variables! {
         "Log filter by module; wins over LOG_LEVEL.";
     otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT" Optional plain ""
         "Where traces are sent by OTLP over HTTP, such as http://collector:4318. Without it: nowhere.";
+    otel_exporter_otlp_traces_endpoint "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" Optional plain ""
+        "The same, with its path, which is /v1/traces below the above.";
+    otel_exporter_otlp_headers "OTEL_EXPORTER_OTLP_HEADERS" Optional secret ""
+        "Headers of requests with traces: name=value, with commas between.";
+    otel_exporter_otlp_traces_headers "OTEL_EXPORTER_OTLP_TRACES_HEADERS" Optional secret ""
+        "In place of OTEL_EXPORTER_OTLP_HEADERS.";
+    otel_exporter_otlp_timeout "OTEL_EXPORTER_OTLP_TIMEOUT" Optional plain ""
+        "Milliseconds that sending traces may take; 10000 without it.";
+    otel_traces_exporter "OTEL_TRACES_EXPORTER" Optional plain ""
+        "otlp, or none to send no traces.";
+    otel_traces_sampler "OTEL_TRACES_SAMPLER" Optional plain ""
+        "Which traces are sent, for example parentbased_traceidratio. Without it: all.";
+    otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" Optional plain ""
+        "The ratio of OTEL_TRACES_SAMPLER, 0 to 1.";
+    otel_service_name "OTEL_SERVICE_NAME" Optional plain ""
+        "Name of this service in traces; entitlement-sync without it.";
+    otel_resource_attributes "OTEL_RESOURCE_ATTRIBUTES" Optional plain ""
+        "Attributes of all traces: name=value, with commas between.";
+    otel_sdk_disabled "OTEL_SDK_DISABLED" Optional plain ""
+        "true to send no traces.";
 }

@@ -40,7 +40,11 @@ fn bounds(kind: QueueErrorKind) -> (Duration, Duration) {
         QueueErrorKind::CredentialsExpired
         | QueueErrorKind::Credentials
         | QueueErrorKind::AccessDenied
-        | QueueErrorKind::NoQueue => (ms(1_000), ms(15_000)),
+        | QueueErrorKind::NoQueue
+        | QueueErrorKind::Clock
+        | QueueErrorKind::Kms
+        | QueueErrorKind::Foreign
+        | QueueErrorKind::Proxy => (ms(1_000), ms(15_000)),
         QueueErrorKind::Throttled => (ms(1_000), ms(10_000)),
         QueueErrorKind::Timeout | QueueErrorKind::Unreachable | QueueErrorKind::Failed => {
             (ms(200), ms(5_000))

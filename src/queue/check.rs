@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::client::SHORT;
 use super::credentials::{Identity, known_credentials, sts};
-use super::error::{innermost, is_expired, kind_of, queue_error};
+use super::error::{described, explained, kind_of_both, kind_of_credentials, queue_error, theirs};
 use super::sqs::max_receive_count;
 use super::{QueueError, QueueErrorKind, SqsQueue};
 use crate::check::{Check, LIMIT};
@@ -35,12 +35,17 @@ async fn as_ourselves(config: &QueueConfig, edge: &Edge) -> Vec<Check> {
     let found = tokio::time::timeout(LIMIT, provider.provide_credentials()).await;
     let mut checks = vec![match &found {
         Ok(Ok(_)) => credentials(known.borrow().as_ref()),
-        Ok(Err(error)) if is_expired(error) => Check::fail(
-            "credentials",
-            format!("have expired: {}", innermost(error)),
-            QueueErrorKind::CredentialsExpired.advice(),
-        ),
-        Ok(Err(error)) => Check::fail("credentials", innermost(error), NO_CREDENTIALS),
+        Ok(Err(error)) => match kind_of_credentials(error) {
+            Some(QueueErrorKind::CredentialsExpired) => Check::fail(
+                "credentials",
+                format!("have expired: {}", explained(error)),
+                QueueErrorKind::CredentialsExpired.advice(),
+            ),
+            Some(kind @ QueueErrorKind::Clock) => {
+                Check::fail("credentials", explained(error), kind.advice())
+            }
+            _ => Check::fail("credentials", explained(error), NO_CREDENTIALS),
+        },
         Err(_) => Check::fail("credentials", "nobody gave any in time", NO_CREDENTIALS),
     }];
     if !matches!(found, Ok(Ok(_))) {
@@ -74,7 +79,7 @@ async fn identity(config: &QueueConfig, provider: SharedCredentialsProvider) -> 
     if !config.is_of_aws() && config.sts.is_none() {
         return None;
     }
-    let client = aws_sdk_sts::Client::new(&sts(config, provider).await);
+    let client = aws_sdk_sts::Client::new(&sts(config, provider));
     let answer = client.get_caller_identity().send().await;
     let error = match answer {
         Ok(answer) => {
@@ -85,16 +90,20 @@ async fn identity(config: &QueueConfig, provider: SharedCredentialsProvider) -> 
     };
     const ADVICE: &str = "nothing, if only the queue is to be reached; otherwise let STS through";
     let SdkError::ServiceError(service) = &error else {
-        let detail = format!("STS does not answer: {}", innermost(&error));
+        let detail = format!("STS does not answer: {}", explained(&error));
         return Some(Check::warn("identity", detail, ADVICE));
     };
-    let code = service.err().code().unwrap_or("unknown error");
+    let Some(code) = service.err().code() else {
+        let detail = format!("{} and no error of STS", described(service.raw()));
+        return Some(Check::warn("identity", detail, ADVICE));
+    };
     let message = service.err().message().unwrap_or("no message");
-    let detail = format!("{code}: {message}");
-    let kind = kind_of(code);
+    let detail = format!("{code}: {}", theirs(message));
+    let kind = kind_of_both(code, message);
     let refused = [
         QueueErrorKind::Credentials,
         QueueErrorKind::CredentialsExpired,
+        QueueErrorKind::Clock,
     ];
     Some(match refused.contains(&kind) {
         true => Check::fail("identity", detail, kind.advice()),

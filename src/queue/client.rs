@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -9,26 +10,41 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder;
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_async::time::SystemTimeSource;
 
 use super::agent::UserAgent;
 use super::http;
 use crate::config::QueueConfig;
 
-const CONNECT: Duration = Duration::from_secs(3);
+pub const CONNECT: Duration = Duration::from_secs(3);
 /// What a short call may take, its second try included.
 pub const SHORT: Duration = Duration::from_secs(9);
 
 /// What all clients of a queue have in common.
-pub async fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::new(config.region.clone()))
+pub fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
+    told(config, credentials)
+        .into_builder()
         .endpoint_url(config.endpoint.as_str())
         .http_client(http::client_for(&config.endpoint, &config.net))
+        .build()
+}
+
+/// What clients of AWS are told. Nothing else is: the loader of the SDK would look into the
+/// environment and the profiles for the rest, and panic at some of it.
+pub fn told(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(config.region.clone()))
         .credentials_provider(credentials)
+        // One for all clients, so that credentials are asked for once.
+        .identity_cache(IdentityCache::lazy().build())
+        .sleep_impl(TokioSleep::new())
+        .time_source(SystemTimeSource::new())
+        .retry_config(RetryConfig::standard())
         // It counts the bytes of each piece of a body; our calls have ends of their own.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .load()
-        .await
+        .build()
 }
 
 /// For short calls whose retry is safe and wanted at once.

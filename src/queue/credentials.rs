@@ -13,6 +13,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
+use super::client::{CONNECT, told};
 use super::http;
 use crate::config::{QueueConfig, StaticCredentials};
 use crate::edge::{Edge, QueueCredentials};
@@ -59,6 +61,7 @@ pub async fn known_credentials(
     let used = watch::Sender::new("");
     let named = |source, inner: SharedCredentialsProvider| Named {
         source,
+        named_by: named_by(config, source),
         inner,
         used: used.clone(),
     };
@@ -87,7 +90,7 @@ pub async fn known_credentials(
         None => base,
         Some(role) => {
             let mut provider = AssumeRoleProvider::builder(&role.arn)
-                .configure(&sts(config, base).await)
+                .configure(&sts(config, base))
                 .session_name("entitlement-sync");
             if let Some(id) = &role.external_id {
                 provider = provider.external_id(id);
@@ -103,16 +106,35 @@ pub async fn known_credentials(
     })
 }
 
-/// For clients of STS: by these credentials, in the queue's region. `AWS_ENDPOINT_URL_STS` is
-/// honoured by the SDK.
-pub(super) async fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::new(config.region.clone()))
+/// For clients of STS: by these credentials, in the queue's region.
+pub(super) fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
+    let mut sts = told(config, credentials)
+        .into_builder()
         .http_client(http::client(&config.net))
-        .timeout_config(TimeoutConfig::builder().operation_timeout(STS).build())
-        .credentials_provider(credentials)
-        .load()
-        .await
+        .timeout_config(timeouts.operation_timeout(STS).build())
+        .use_fips(config.use_fips)
+        .use_dual_stack(config.use_dual_stack);
+    sts.set_endpoint_url(config.sts.as_ref().map(|url| url.as_str().to_owned()));
+    sts.build()
+}
+
+/// The files and profiles of one way to credentials, by the variables that name them.
+fn named_by(config: &QueueConfig, source: &str) -> String {
+    let names: &[&str] = match source {
+        WEB_IDENTITY => &["AWS_WEB_IDENTITY_TOKEN_FILE"],
+        CONTAINER => &["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"],
+        PROFILE => &[
+            "AWS_PROFILE",
+            "AWS_CONFIG_FILE",
+            "AWS_SHARED_CREDENTIALS_FILE",
+        ],
+        _ => &[],
+    };
+    let set = config.identity.iter();
+    let set = set.filter(|(name, _)| names.contains(&name.as_str()));
+    set.map(|(name, value)| format!(", {name} is {value}"))
+        .collect()
 }
 
 fn given(keys: &StaticCredentials) -> SharedCredentialsProvider {
@@ -135,7 +157,9 @@ fn platform(
     let provider = ProviderConfig::without_region()
         .with_region(Some(Region::new(config.region.clone())))
         .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
-        .with_http_client(http::client(&config.net));
+        .with_http_client(http::client(&config.net))
+        .with_use_fips(Some(config.use_fips))
+        .with_use_dual_stack(Some(config.use_dual_stack));
     let profile = ProfileFileCredentialsProvider::builder().configure(&provider);
     let token = WebIdentityTokenCredentialsProvider::builder().configure(&provider);
     let container = EcsCredentialsProvider::builder().configure(&provider);
@@ -159,10 +183,20 @@ fn platform(
     )
 }
 
+/// Who gave no credentials, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{by}")]
+struct Refused {
+    by: String,
+    source: CredentialsError,
+}
+
 /// One way to credentials, which leaves its name when it was the one.
 #[derive(Debug)]
 struct Named {
     source: &'static str,
+    /// The variable that leads there, for errors.
+    named_by: String,
     inner: SharedCredentialsProvider,
     used: watch::Sender<&'static str>,
 }
@@ -173,7 +207,15 @@ impl ProvideCredentials for Named {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let credentials = self.inner.provide_credentials().await?;
+            let asked = self.inner.provide_credentials().await;
+            let credentials = asked.map_err(|error| match error {
+                // Not meant to give any, so that the next one is asked.
+                CredentialsError::CredentialsNotLoaded(_) => error,
+                error => CredentialsError::provider_error(Refused {
+                    by: format!("{}{}", self.source, self.named_by),
+                    source: error,
+                }),
+            })?;
             self.used.send_replace(self.source);
             Ok(credentials)
         })

@@ -55,7 +55,7 @@ impl Sender {
     pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
         Self {
             url: config.url.to_string(),
-            client: short(&shared(config, credentials).await),
+            client: short(&shared(config, credentials)),
         }
     }
 

@@ -38,7 +38,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(20);
 impl SqsQueue {
     /// Sets up the clients; nothing is sent yet.
     pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
-        let shared = shared(config, credentials).await;
+        let shared = shared(config, credentials);
         // Without these a receive can hang for ever: the SDK has no read timeout.
         let receive = LONGEST_POLL + ANSWER;
         let receiving = settings(&shared, RetryConfig::disabled(), receive, receive);

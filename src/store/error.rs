@@ -47,9 +47,15 @@ impl StoreError {
     /// Waiting alone will not mend it: someone has to set a password or a permission right.
     pub fn needs_a_person(&self) -> bool {
         const CODES: [&str; 5] = ["NOPERM", "WRONGPASS", "NOAUTH", "Authentication", "TLS"];
-        const NO_DATABASE: &str = "ERR DB index";
         let code = self.detail.split([' ', ':']).next().unwrap_or_default();
-        self.person || CODES.contains(&code) || self.detail.starts_with(NO_DATABASE)
+        self.person || CODES.contains(&code) || self.is_of_database()
+    }
+
+    /// The number of the database is refused, in one of the ways that servers and proxies have.
+    pub fn is_of_database(&self) -> bool {
+        const SIGNS: [&str; 3] = ["DB index", "invalid DB", "SELECT is not allowed"];
+        let said = self.detail.strip_prefix("ERR ");
+        said.is_some_and(|said| SIGNS.iter().any(|sign| said.contains(sign)))
     }
 
     /// What Redis said, as text that begins with a code. What does not is an error of our script on

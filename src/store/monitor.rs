@@ -130,7 +130,9 @@ impl Gate {
             }
             strikes.strike();
         }
-        if error.needs_a_person() {
+        if error.is_of_database() {
+            tracing::error!(%error, "Redis has no such database: check REDIS_DB; receiving stops until it takes writes");
+        } else if error.needs_a_person() {
             tracing::error!(%error, "Redis refuses us: check its password, user and permissions; receiving stops until it takes writes");
         } else {
             tracing::warn!(%error, "Redis takes no writes; receiving stops until it does");
@@ -178,6 +180,8 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 if text != said {
                     if !news {
                         // Said on closing.
+                    } else if error.is_of_database() {
+                        tracing::error!(%error, "Redis has no such database: check REDIS_DB");
                     } else if error.needs_a_person() {
                         tracing::error!(%error, "Redis refuses us: check its password, user and permissions");
                     } else {

@@ -90,7 +90,8 @@ struct Http;
 
 impl TransportFactory for Http {
     fn create_transport_with_options(&self, options: TransportOptions) -> Arc<dyn Transport> {
-        let transport = UreqHttpTransportOptions::from(options).with_agent(crate::edge::agent());
+        let transport = UreqHttpTransportOptions::from(options)
+            .with_agent(crate::edge::agent(crate::edge::TIMEOUT));
         Arc::new(transport.build())
     }
 }

@@ -1,7 +1,7 @@
 //! A span for each batch, sent by OTLP, linked to the spans of whoever sent its messages.
 //!
-//! Names follow the OpenTelemetry conventions for messaging. Nothing is made unless
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` is set, and nothing can be without the feature `otlp`.
+//! Names follow the OpenTelemetry conventions for messaging. Nothing is made unless an endpoint is
+//! set, and nothing can be without the feature `otlp`.
 
 /// Whether the binary can send traces.
 pub const BUILT_IN: bool = cfg!(feature = "otlp");
@@ -21,7 +21,10 @@ mod silent {
     pub struct BatchSpan;
 
     impl Traces {
-        pub fn start(_: Option<&url::Url>, _: &url::Url) -> anyhow::Result<Self> {
+        pub fn start(
+            _: Option<&crate::config::TracesConfig>,
+            _: &url::Url,
+        ) -> anyhow::Result<Self> {
             Ok(Self)
         }
 
@@ -50,6 +53,8 @@ mod sending {
     use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
     use url::Url;
 
+    use crate::config::TracesConfig;
+
     /// Where spans go; clones share it. `None`: nowhere.
     #[derive(Debug, Clone, Default)]
     pub struct Traces(Option<Arc<Sender>>);
@@ -68,26 +73,28 @@ mod sending {
     }
 
     impl Traces {
-        /// To `endpoint`, if there is one, about `queue`.
-        pub fn start(endpoint: Option<&Url>, queue: &Url) -> anyhow::Result<Self> {
-            let Some(endpoint) = endpoint else {
+        /// Sends traces about `queue`, if they are to be sent. Headers, attributes and the sampler
+        /// are read by the SDK.
+        pub fn start(config: Option<&TracesConfig>, queue: &Url) -> anyhow::Result<Self> {
+            let Some(config) = config else {
                 return Ok(Self(None));
             };
+            let mut resource = Resource::builder();
+            if !config.is_named {
+                resource = resource.with_service_name("entitlement-sync");
+            }
             let exporter = SpanExporter::builder()
                 .with_http()
                 .with_protocol(Protocol::HttpBinary)
-                .with_http_client(Http(crate::edge::agent()))
-                .with_endpoint(format!(
-                    "{}/v1/traces",
-                    endpoint.as_str().trim_end_matches('/')
-                ))
+                .with_http_client(Http(crate::edge::agent(config.timeout)))
+                .with_endpoint(config.endpoint.as_str())
+                .with_timeout(config.timeout)
                 .build()
                 .context("cannot send traces")?;
             let provider = SdkTracerProvider::builder()
                 .with_batch_exporter(exporter)
                 .with_resource(
-                    Resource::builder()
-                        .with_service_name("entitlement-sync")
+                    resource
                         .with_attributes([KeyValue::new(
                             "service.version",
                             env!("CARGO_PKG_VERSION"),

@@ -208,6 +208,33 @@ fn the_runbooks_quote_lines_that_are_in_the_program() {
     assert!(quoted > 10, "only {quoted} lines are quoted");
 }
 
+/// What the page quotes as seen is what the program can say; `…` is what differs.
+#[test]
+fn the_page_on_troubleshooting_quotes_what_is_in_the_program() {
+    let sources: String = files(&repo("src"), ".rs")
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let page = text("docs/troubleshooting.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let mut quoted = 0;
+    for row in rows {
+        let seen = row.split(" | ").next().unwrap();
+        for text in seen.split('`').skip(1).step_by(2) {
+            // Of the system's, not ours.
+            if text == "Permission denied" {
+                continue;
+            }
+            for part in text.split('…').map(str::trim).filter(|part| part.len() > 4) {
+                assert!(sources.contains(part), "nothing says {part:?}");
+                quoted += 1;
+            }
+        }
+    }
+    assert!(quoted > 40, "only {quoted} texts are quoted");
+    assert!(text("README.md").contains("(docs/troubleshooting.md)"));
+}
+
 /// Each page shows what was seen, and not only what to look for.
 #[test]
 fn each_runbook_was_walked() {

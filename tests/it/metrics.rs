@@ -19,11 +19,19 @@ const OLD: &str = "2025-11-14T19:00:00.000Z";
 
 /// What no fault from outside brings about reliably, and the unit test that moves it instead. A consumer panics only by
 /// a bug, and stalls only in a process that stands still for 45 s: what is silent then is a matter of who wakes first.
-const ELSEWHERE: [(&str, &str, &str); 1] = [(
-    "entitlement_sync_consumers_restarted",
-    "src/pool.rs",
-    "fn a_consumer_that_stalls_or_panics_is_replaced",
-)];
+/// Lines are dropped where standard error is full: tests/it/logging.rs.
+const ELSEWHERE: [(&str, &str, &str); 2] = [
+    (
+        "entitlement_sync_consumers_restarted",
+        "src/pool.rs",
+        "fn a_consumer_that_stalls_or_panics_is_replaced",
+    ),
+    (
+        "entitlement_sync_log_lines_dropped",
+        "src/telemetry/lines.rs",
+        "fn what_does_not_fit_is_dropped_and_the_rest_is_written_redacted_and_in_order",
+    ),
+];
 
 fn entitlements(customer: &str, at: &str) -> String {
     let body = json!({"type": "entitlements.updated", "timestamp": at, "customerId": customer, "entitlements": []});

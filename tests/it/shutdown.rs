@@ -61,7 +61,12 @@ fn receive_count(message: &Message) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_worker_ends_within_two_seconds() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
         let (_stand, worker) = idle().await;
         worker.signal(signal);
         assert_eq!(worker.wait_exit(TWO_SECS).await, DRAINED, "{signal}");
@@ -277,6 +282,56 @@ async fn the_time_to_end_is_as_configured() {
     worker.term();
     assert_eq!(worker.wait_exit(Duration::from_secs(3)).await, DRAINED);
     assert_eq!(stand.queue.visible().await, 1);
+}
+
+/// A terminal that closes sends SIGHUP more than once, and others send signals that would end a process by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_order_to_end_ends_nothing() {
+    let (_stand, worker) = locked().await;
+    for (signal, name) in [(Signal::SIGUSR1, "SIGUSR1"), (Signal::SIGUSR2, "SIGUSR2")] {
+        worker.signal(signal);
+        until(&format!("{name} is ignored"), SOON, async || {
+            let log = worker.logs();
+            log.lines()
+                .any(|line| line.contains("signal ignored") && line.contains(name))
+        })
+        .await;
+    }
+    assert_eq!(worker.http("/readyz").await.status, 200);
+    worker.signal(Signal::SIGHUP);
+    wait_draining(&worker).await;
+    worker.signal(Signal::SIGHUP);
+    worker.signal(Signal::SIGUSR1);
+    assert_eq!(worker.wait_exit(Duration::from_secs(10)).await, 0);
+}
+
+/// Reading a pipe without a writer holds up the start, as a slow volume does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_before_the_configuration_is_read_is_a_drain_too() {
+    let stand = Stand::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let path = folder.path().join(signal.as_str());
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let worker = stand
+            .worker()
+            .env("SERVER_API_KEY_FILE", path.display())
+            .unset("SERVER_API_KEY")
+            .spawn();
+        let status = format!("/proc/{}/status", worker.pid());
+        until("the handlers are in place", SOON, async || {
+            let status = std::fs::read_to_string(&status).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = caught.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+            caught.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
+        })
+        .await;
+        worker.signal(signal);
+        let write = tokio::task::spawn_blocking(move || std::fs::write(path, "key"));
+        assert_eq!(worker.wait_exit(SOON).await, 0, "{}", worker.logs());
+        write.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

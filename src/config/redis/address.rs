@@ -1,6 +1,7 @@
 //! Hosts and ports.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// Where a server listens. The host of an IPv6 address has no brackets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,9 +20,7 @@ impl Address {
             _ => (text, port),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let is_host = !host.is_empty()
-            && !host.contains(|c: char| c.is_whitespace() || ['/', '@', '[', ']'].contains(&c));
-        (is_host && port > 0).then(|| Self {
+        (is_host(host) && port > 0).then(|| Self {
             host: host.to_owned(),
             port,
         })
@@ -35,6 +34,13 @@ impl Address {
             .map(|entry| Self::parse(entry, port).ok_or(entry))
             .collect()
     }
+}
+
+/// A name, or an IP address; an IPv6 one may have a zone. What is none of these may be a secret.
+fn is_host(host: &str) -> bool {
+    let address = host.split('%').next().unwrap_or(host);
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    address.parse::<Ipv6Addr>().is_ok() || !host.is_empty() && host.bytes().all(is_part)
 }
 
 impl fmt::Display for Address {
@@ -65,6 +71,8 @@ mod tests {
             ("[::1]:7000", "::1", 7000),
             ("[::1]", "::1", 6379),
             ("fd00::2", "fd00::2", 6379),
+            ("[fe80::1%eth0]:7000", "fe80::1%eth0", 7000),
+            ("my_redis-1.ns.svc", "my_redis-1.ns.svc", 6379),
         ] {
             let address = Address::parse(text, 6379).unwrap();
             assert_eq!(
@@ -82,6 +90,11 @@ mod tests {
             "a b",
             "u:p@host:1",
             "a/b",
+            "password=s3cretKey=",
+            "host:6380;password=x",
+            "::x",
+            "a%b",
+            "redis?ssl=true",
         ] {
             assert_eq!(Address::parse(text, 6379), None, "{text}");
         }

@@ -1,12 +1,13 @@
 //! TLS to Redis.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::ServerName;
 
 use super::Topology;
 use super::url::Given;
 use crate::config::read::{Reader, text};
+use crate::config::secret_file::shown_path;
 use crate::config::variables::Raw;
 
 /// How Redis is verified, and who we are. The files are read again for each connection.
@@ -57,7 +58,7 @@ pub fn read(
     {
         read.problem(
             "REDIS_TLS_SERVER_NAME",
-            format!("is \"{name}\": write a host name or an IP address"),
+            "is no name: write a host name or an IP address",
         );
     }
     let given = [
@@ -110,7 +111,10 @@ fn file(read: &mut Reader, name: &'static str, value: Option<String>) -> Option<
     if let Err(error) = std::fs::File::open(&value) {
         read.problem(
             name,
-            format!("is \"{value}\", which cannot be read: {error}"),
+            format!(
+                "is {}, which cannot be read: {error}",
+                shown_path(Path::new(&value))
+            ),
         );
     }
     Some(value.into())

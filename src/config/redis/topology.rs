@@ -6,6 +6,7 @@ use super::Address;
 use super::address::list;
 use super::login::{self, Login};
 use super::url::{Given, Kind};
+use crate::config::foreign::is_injected;
 use crate::config::read::{Reader, text};
 use crate::config::variables::Raw;
 
@@ -46,12 +47,7 @@ pub fn read(read: &mut Reader, raw: &mut Raw, url: Option<&Given>, prefix: &str)
     let mode = mode.map(|place| MODES[place]);
     let host = text(raw.redis_host.take());
     let port = text(raw.redis_port.take());
-    // Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis.
-    let injected = port.as_deref().and_then(|port| port.strip_prefix("tcp://"));
-    let (linked, port) = match injected.and_then(|address| address.rsplit_once(':')) {
-        Some((linked, port)) => (Some(linked.to_owned()), Some(port.to_owned())),
-        None => (None, port),
-    };
+    let (linked, port) = injected(host.as_deref(), port, read);
     let own_port = port.clone().filter(|_| linked.is_none());
     let port: u16 = read.number("REDIS_PORT", port, 6379, 1..=65_535);
     let sentinels = text(raw.redis_sentinel_hosts.take());
@@ -128,6 +124,40 @@ pub fn read(read: &mut Reader, raw: &mut Raw, url: Option<&Given>, prefix: &str)
     }
 }
 
+/// Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis. It says where that is,
+/// and nothing of another host. Returns its host, and the port that is meant.
+fn injected(
+    host: Option<&str>,
+    port: Option<String>,
+    read: &mut Reader,
+) -> (Option<String>, Option<String>) {
+    let value = port.as_deref().unwrap_or_default();
+    let is_injected = is_injected("REDIS_PORT", value);
+    let Some((linked, of_service)) = value
+        .split_once("://")
+        .and_then(|(_, address)| address.rsplit_once(':'))
+        .filter(|_| is_injected)
+    else {
+        return (None, port);
+    };
+    let is_it = |host: &str| {
+        let names: Vec<&str> = host.split('.').collect();
+        host == linked
+            || matches!(
+                names[..],
+                ["redis"] | ["redis", _] | ["redis", _, "svc", ..]
+            )
+    };
+    let linked = linked.to_owned();
+    match host {
+        Some(host) if !is_it(host) => {
+            read.warn("REDIS_PORT is what Kubernetes sets for a service named redis, and REDIS_HOST is another host: port 6379 is used unless REDIS_HOST names one; set enableServiceLinks to false, or REDIS_PORT to a number");
+            (Some(linked), None)
+        }
+        _ => (Some(linked), Some(of_service.to_owned())),
+    }
+}
+
 /// Stands in for what is not set or was found wrong.
 pub fn absent() -> Topology {
     Topology::Standalone(Address {
@@ -143,22 +173,23 @@ fn addresses(read: &mut Reader, name: &'static str, value: &str, port: u16) -> V
             read.problem(name, "names no host");
             Vec::new()
         }
-        Err(_) if value.contains('@') => {
+        // Not shown: a connection string holds a password.
+        Err(_) if value.contains(['@', '=', ';']) => {
             read.problem(
                 name,
-                "holds more than hosts: write them alone, or set REDIS_URL",
+                "holds more than hosts: write them alone, with the password in REDIS_PASSWORD, or set REDIS_URL",
             );
             Vec::new()
         }
-        Err(entry) => {
+        Err(_) => {
             let example = if name == "REDIS_HOST" {
-                "redis"
+                "redis or redis:6379"
             } else {
                 "sentinel:26379"
             };
             read.problem(
                 name,
-                format!("is \"{entry}\": write the host alone, such as {example}"),
+                format!("names no host: write the host alone, for example {example}"),
             );
             Vec::new()
         }

@@ -9,6 +9,7 @@ use url::Url;
 use super::Address;
 use crate::config::read::Reader;
 use crate::config::secret_file::{self, SecretFile};
+use crate::config::tidy;
 use crate::config::variables::Raw;
 
 /// The URL, and the file that it came from.
@@ -70,7 +71,11 @@ impl RedisUrl {
     /// Reads a URL, or says what is wrong with it without showing it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const SCHEMES: &str = "is no URL of Redis: write redis://, rediss://, unix:///, redis-sentinel://, rediss-sentinel://, redis-cluster:// or rediss-cluster://";
-        let url = Url::parse(text.trim()).map_err(|_| SCHEMES)?;
+        let text = text.trim();
+        if let Some(problem) = unescaped(text) {
+            return Err(problem);
+        }
+        let url = Url::parse(text).map_err(|_| SCHEMES)?;
         let scheme = url.scheme().replace("valkey", "redis");
         let (kind, tls) = match scheme.as_str() {
             "redis" => (Kind::Standalone, false),
@@ -95,6 +100,16 @@ impl RedisUrl {
             sentinel_username: None,
             sentinel_password: None,
         };
+        let secrets = [this.password.as_ref().map(ExposeSecret::expose_secret)];
+        let login = secrets
+            .into_iter()
+            .flatten()
+            .chain(this.username.as_deref());
+        if login.into_iter().any(tidy::has_break) {
+            return Err(
+                "holds a line break (%0A or %0D) in its user or password: write it without",
+            );
+        }
         if this.username.is_some() && this.password.is_none() {
             return Err("has a user and no password: write user:password@, or :password@");
         }
@@ -133,6 +148,21 @@ impl RedisUrl {
         }
         Ok(this)
     }
+}
+
+/// A password may hold what ends a host. Then the half of it would be a host, a port or a path.
+fn unescaped(text: &str) -> Option<&'static str> {
+    const ESCAPE: &str = "has a password, or something else, that holds #, / or ?: write %23 for #, %2F for / and %3F for ?";
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    if rest.contains('#') {
+        return Some(ESCAPE);
+    }
+    let is_socket = rest.starts_with('/');
+    let (before, _) = rest.rsplit_once('@')?;
+    let at = before.find(['/', '?']).filter(|_| !is_socket)?;
+    // A password of the sentinels may hold an @ as it is.
+    let is_parameter = before[at..].starts_with('?') && before[at..].contains('=');
+    (!is_parameter).then_some(ESCAPE)
 }
 
 fn decode(text: &str) -> Result<String, &'static str> {
@@ -220,6 +250,36 @@ mod tests {
         assert_eq!(url.sentinel_username.as_deref(), Some("you"));
         assert_eq!(secret(&url.sentinel_password), "q&");
         assert_eq!(secret(&parse("redis://:only@host").password), "only");
+    }
+
+    #[test]
+    fn a_password_that_is_not_escaped_is_refused_with_what_to_write() {
+        for text in [
+            "redis://default:57#canary@127.0.0.1:6379/0",
+            "redis://default:57/canary@127.0.0.1:6379/0",
+            "redis://default:57?canary@127.0.0.1:6379/0",
+            "redis://:ca#na/ry@host",
+            "rediss://host:6379/0#canary",
+            "redis-sentinel://a:b/canary@host?sentinelServiceName=m",
+            "unix:///run/redis.sock#canary",
+        ] {
+            let error = RedisUrl::parse(text).unwrap_err();
+            assert!(error.contains("%23"), "{text}: {error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+        let error = RedisUrl::parse("redis://:canary%0A@host").unwrap_err();
+        assert!(error.contains("%0A"), "{error}");
+        for (text, where_) in [
+            ("redis://:a@b@host", "host:6379"),
+            ("redis://:57%23canary@host:1", "host:1"),
+            (
+                "redis-sentinel://a?sentinelServiceName=m&sentinelPassword=q@b",
+                "a:26379",
+            ),
+        ] {
+            assert_eq!(nodes(&parse(text)), where_, "{text}");
+        }
+        assert_eq!(parse("unix:///run/a@b.sock").path, "/run/a@b.sock");
     }
 
     #[test]

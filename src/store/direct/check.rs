@@ -159,6 +159,8 @@ fn advice(text: &str) -> &'static str {
     let says = |part: &str| text.contains(part);
     if says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("Authentication") {
         "check REDIS_PASSWORD, and REDIS_USER where Redis has ACL users"
+    } else if says("DB index") || says("SELECT is not allowed") {
+        "set REDIS_DB to a database that this Redis has: 0 to 15 by default, only 0 in a cluster"
     } else if says("NOPERM") {
         "give the user the rights in docs/operations.md"
     } else if says("READONLY") {

@@ -23,10 +23,16 @@ impl Process {
             .append(true)
             .open(log)
             .unwrap();
+        let stderr = out.try_clone().unwrap().into();
+        Process::spawn_with(command, log, out.into(), stderr)
+    }
+
+    /// The same, with outputs of its own; what does not go to `log` is in no log.
+    pub fn spawn_with(command: &mut Command, log: &Path, stdout: Stdio, stderr: Stdio) -> Process {
         let child = command
             .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
         Process {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -74,6 +75,17 @@ impl Builder {
 
     /// Starts the process, and does not wait for it.
     pub fn spawn(&self) -> Worker {
+        self.spawn_by(Process::spawn)
+    }
+
+    /// The same, with a standard error of its own: `logs` is empty.
+    pub fn spawn_with_stderr(&self, stderr: impl Into<Stdio>) -> Worker {
+        self.spawn_by(|command, log| {
+            Process::spawn_with(command, log, Stdio::null(), stderr.into())
+        })
+    }
+
+    fn spawn_by(&self, spawn: impl FnOnce(&mut Command, &Path) -> Process) -> Worker {
         let folder = TempDir::new().unwrap();
         let port = match self.env.get("PORT") {
             Some(port) => port.parse().unwrap_or_default(),
@@ -87,7 +99,7 @@ impl Builder {
             .env("PORT", port.to_string())
             .envs(&self.env)
             .current_dir(folder.path());
-        let process = Process::spawn(&mut command, &folder.path().join("worker.log"));
+        let process = spawn(&mut command, &folder.path().join("worker.log"));
         Worker {
             process,
             _folder: folder,
@@ -114,7 +126,25 @@ impl Worker {
 
     /// All that it has written so far, to stdout and stderr.
     pub fn logs(&self) -> String {
+        self.settle();
         self.process.logs()
+    }
+
+    /// Waits until the thread that writes the log has nothing left to write, so that it sleeps. One that is always busy
+    /// is left alone after a second.
+    fn settle(&self) {
+        let started = Instant::now();
+        while self.is_writing() && started.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_writing(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        tasks.into_iter().flatten().flatten().any(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.contains("(log) R")
+        })
     }
 
     /// `GET` on its own HTTP server. No answer within 2 s fails the test.

@@ -1,0 +1,207 @@
+//! Finds what tools and habits leave around values: quotes, comments and line breaks.
+
+use super::VARIABLES;
+use super::foreign;
+use super::read::Reader;
+
+/// Takes them off, and says so: an error, or a warning for a secret, which may hold what looks like
+/// them. A line break at the end of a secret is none of it, as in a file.
+pub fn values(
+    read: &mut Reader,
+    environment: Vec<(String, String)>,
+    warnings: &mut Vec<String>,
+) -> Vec<(String, String)> {
+    environment
+        .into_iter()
+        .map(|(name, value)| {
+            let ours = VARIABLES.iter().find(|variable| variable.name == name);
+            let value = match ours {
+                Some(variable) if variable.secret => secret(read, &name, value, warnings),
+                Some(_) => plain(read, &name, &value),
+                None if foreign::is_used(&name) => plain(read, &name, &value),
+                None => value,
+            };
+            (name, value)
+        })
+        .collect()
+}
+
+fn plain(read: &mut Reader, name: &str, value: &str) -> String {
+    let mut value = value.trim();
+    if value.contains(['\n', '\r']) {
+        read.problem(name, "holds a line break: write it on one line");
+        return value.replace(['\n', '\r'], "");
+    }
+    if let Some(start) = comment(value) {
+        value = value[..start].trim_end();
+        read.problem(
+            name,
+            "ends in a comment, which becomes part of the value: write it without",
+        );
+    }
+    if value.starts_with(is_quote) || value.ends_with(is_quote) {
+        read.problem(
+            name,
+            "is in quotes, which become part of the value, as with docker run --env-file: write it without",
+        );
+        value = value.trim_matches(is_quote).trim();
+    }
+    value.to_owned()
+}
+
+fn secret(read: &mut Reader, name: &str, value: String, warnings: &mut Vec<String>) -> String {
+    let value = without_last_break(&value);
+    if has_break(value) {
+        read.problem(name, BREAK);
+    }
+    warnings.extend(doubt(name, value));
+    value.to_owned()
+}
+
+/// The error text for a secret that holds a line break.
+pub const BREAK: &str =
+    "holds a line break within, so it is more than one line: write the secret alone";
+
+/// A secret as it was meant: `echo secret | base64` adds a line break.
+pub fn without_last_break(secret: &str) -> &str {
+    secret.trim_end_matches(['\n', '\r'])
+}
+
+pub fn has_break(secret: &str) -> bool {
+    secret.contains(['\n', '\r'])
+}
+
+/// A warning about a secret that looks as if it was quoted or commented.
+pub fn doubt(name: &str, secret: &str) -> Option<String> {
+    let trimmed = secret.trim();
+    let mut letters = trimmed.chars();
+    let (first, last) = (letters.next(), letters.next_back());
+    let is_quoted = last.is_some_and(is_quote) && first.is_some_and(is_quote);
+    let what = match (is_quoted, comment(trimmed)) {
+        (true, _) => "begins and ends with a quote",
+        (false, Some(_)) => "ends in what looks like a comment",
+        (false, None) => return None,
+    };
+    Some(format!(
+        "{name} {what}, which is taken as part of the secret: write it without if it is not meant"
+    ))
+}
+
+fn is_quote(letter: char) -> bool {
+    matches!(letter, '"' | '\'' | '`' | '“' | '”' | '‘' | '’')
+}
+
+/// Where a comment begins: a space, then `#`.
+fn comment(value: &str) -> Option<usize> {
+    [" #", "\t#"].iter().filter_map(|it| value.find(it)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{errors, load};
+    use secrecy::ExposeSecret;
+
+    #[test]
+    fn quotes_and_comments_around_values_are_errors_that_name_the_variable() {
+        for (name, value, says) in [
+            ("ENVIRONMENT_PREFIX", "\"production\"", "in quotes"),
+            ("ENVIRONMENT_PREFIX", "'production'", "in quotes"),
+            ("ENVIRONMENT_PREFIX", " “production” ", "in quotes"),
+            ("ENVIRONMENT_PREFIX", "production # the prefix", "a comment"),
+            ("ENVIRONMENT_PREFIX", "production\t#prefix", "a comment"),
+            ("ENVIRONMENT_PREFIX", "a\nb", "line break"),
+            ("REDIS_ENVIRONMENT_PREFIX", "\"production\"", "in quotes"),
+            ("REDIS_HOST", "\"redis\"", "in quotes"),
+            ("REDIS_PORT", "'6379'", "in quotes"),
+            ("REDIS_TLS", "\"1\"", "in quotes"),
+            ("BATCH_SIZE", "10 # most", "a comment"),
+            (
+                "QUEUE_URL",
+                "'https://sqs.eu-west-1.amazonaws.com/1/q'",
+                "in quotes",
+            ),
+            (
+                "EDGE_API_URL",
+                "https://edge.example.com # ours",
+                "a comment",
+            ),
+            ("AWS_REGION", "\"eu-west-1\"", "in quotes"),
+            ("REDIS_USER", "'me'", "in quotes"),
+            ("LOG_LEVEL", "\"debug\"", "in quotes"),
+            ("CACHE_UPDATE_POLICY", "`UPSERT`", "in quotes"),
+            ("AWS_PROFILE", "\"sync\"", "in quotes"),
+            ("https_proxy", "'http://proxy:3128'", "in quotes"),
+        ] {
+            let password = ("REDIS_PASSWORD", "p");
+            let errors = errors(&[(name, value), password]);
+            assert_eq!(errors.len(), 1, "{name}={value}: {errors:?}");
+            assert!(
+                errors[0].starts_with(&format!("{name} ")) && errors[0].contains(says),
+                "{}",
+                errors[0]
+            );
+        }
+        assert!(errors(&[("ENVIRONMENT_PREFIX", "it's#1")]).is_empty());
+    }
+
+    #[test]
+    fn quotes_around_secrets_are_warned_of_and_kept() {
+        for (name, value, says) in [
+            ("REDIS_PASSWORD", "\"canary\"", "a quote"),
+            ("REDIS_PASSWORD", "'canary'", "a quote"),
+            ("SERVER_API_KEY", "\"canary\"", "a quote"),
+            ("SERVER_API_KEY", "canary # of staging", "a comment"),
+        ] {
+            let config = load(&[(name, value)]).unwrap();
+            let [warning] = &config.warnings[..] else {
+                panic!("{name}: {:?}", config.warnings)
+            };
+            assert!(
+                warning.starts_with(name) && warning.contains(says) && !warning.contains("canary"),
+                "{warning}"
+            );
+        }
+        let config = load(&[("REDIS_PASSWORD", "\"canary\"")]).unwrap();
+        let login = config.redis.login.current().unwrap().unwrap();
+        assert_eq!(login.1.as_deref(), Some("\"canary\""));
+        for fine in ["\"", "it's", "a#b", "can\"ary", "\"canary"] {
+            let config = load(&[("REDIS_PASSWORD", fine)]).unwrap();
+            assert_eq!(config.warnings, Vec::<String>::new(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_line_break_ends_a_secret_and_is_an_error_within() {
+        for ending in ["\n", "\r\n", "\n\n"] {
+            let config = load(&[
+                ("REDIS_PASSWORD", &format!(" canary {ending}")),
+                ("SERVER_API_KEY", &format!("key{ending}")),
+                ("AWS_ACCESS_KEY_ID", &format!("AKIA{ending}")),
+                ("AWS_SECRET_ACCESS_KEY", &format!("secret{ending}")),
+            ])
+            .unwrap();
+            let login = config.redis.login.current().unwrap().unwrap();
+            assert_eq!(login.1.as_deref(), Some(" canary "));
+            assert_eq!(config.edge.api_key.expose_secret(), "key");
+            let keys = config.queue.credentials.unwrap();
+            assert_eq!(keys.access_key_id.expose_secret(), "AKIA");
+            assert_eq!(keys.secret_access_key.expose_secret(), "secret");
+        }
+        for name in [
+            "REDIS_PASSWORD",
+            "SERVER_API_KEY",
+            "AWS_SESSION_TOKEN",
+            "SENTRY_DSN",
+            "REDIS_URL",
+        ] {
+            let broken = errors(&[(name, "canary\ncanary\n")]);
+            assert!(
+                broken
+                    .iter()
+                    .any(|it| it.starts_with(&format!("{name} holds a line break"))),
+                "{name}: {broken:?}"
+            );
+            assert!(!broken.concat().contains("canary"), "{broken:?}");
+        }
+    }
+}

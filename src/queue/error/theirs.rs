@@ -1,0 +1,94 @@
+//! What a service says, without what of it may be ours: ids, receipts, tokens and signatures.
+
+/// The longest text that is shown of a message.
+const MAX_CHARS: usize = 300;
+/// What is as long as this and looks like neither words nor an ARN is a token or a receipt.
+const TOKEN: usize = 32;
+
+/// The first line of a message, cut to what is the service's own: values of parameters, tokens and
+/// what is long are left out. AWS repeats signed headers on the lines below the first.
+pub fn theirs(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let line = without_value(line);
+    let mut shown = String::new();
+    for (position, word) in line.split(' ').enumerate() {
+        if position > 0 {
+            shown.push(' ');
+        }
+        match is_token(word) {
+            true => shown.push('…'),
+            false => shown.push_str(word),
+        }
+    }
+    shown
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(MAX_CHARS)
+        .collect()
+}
+
+/// `Value acme for parameter MessageGroupId is invalid` repeats the value.
+fn without_value(line: &str) -> String {
+    for (start, end) in [("Value ", " for parameter"), ("Value '", "' at '")] {
+        if let Some(at) = line.find(start)
+            && let Some(length) = line[at..].find(end)
+        {
+            let (before, rest) = (&line[..at + start.len()], &line[at + length..]);
+            return format!("{before}…{rest}");
+        }
+    }
+    line.to_owned()
+}
+
+/// A long word of letters and digits, for example a receipt handle; paths, URLs, ARNs and names with
+/// dashes are told apart by their separators.
+fn is_token(word: &str) -> bool {
+    let parts = word.split([':', '.', ',', '(', ')', '"', '\'', '-', '_']);
+    let of_tokens = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=%".contains(&byte);
+    let is_of_token = |part: &str| {
+        part.len() >= TOKEN
+            && part.bytes().all(of_tokens)
+            && part.bytes().any(|byte| byte.is_ascii_digit())
+            && !part.starts_with('/')
+    };
+    parts.into_iter().any(is_of_token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::theirs;
+
+    #[test]
+    fn what_is_ours_is_cut_out_of_what_a_service_says() {
+        let receipt = "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a9canarycanary+/==";
+        for (message, shown) in [
+            (
+                format!("The input receipt handle \"{receipt}\" is not a valid receipt handle."),
+                "The input receipt handle … is not a valid receipt handle.",
+            ),
+            (
+                "Value acme corp for parameter MessageGroupId is invalid. Reason: none".into(),
+                "Value … for parameter MessageGroupId is invalid. Reason: none",
+            ),
+            (
+                "1 validation error detected: Value 'canary' at 'entries' failed".into(),
+                "1 validation error detected: Value '…' at 'entries' failed",
+            ),
+            (
+                format!("The request signature we calculated does not match.\n\nx-amz-security-token:{receipt}"),
+                "The request signature we calculated does not match.",
+            ),
+            (
+                "User: arn:aws:sts::123456789012:assumed-role/prod-entitlement-sync-worker-role/i-0123456789abcdef0 is not authorized to perform: sqs:receivemessage".into(),
+                "User: arn:aws:sts::123456789012:assumed-role/prod-entitlement-sync-worker-role/i-0123456789abcdef0 is not authorized to perform: sqs:receivemessage",
+            ),
+            (
+                "AWS_WEB_IDENTITY_TOKEN_FILE /var/run/secrets/eks.amazonaws.com/serviceaccount/token".into(),
+                "AWS_WEB_IDENTITY_TOKEN_FILE /var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+            ),
+        ] {
+            assert_eq!(theirs(&message), shown);
+        }
+        assert_eq!(theirs(&"long ".repeat(1000)).len(), 300);
+    }
+}
