@@ -33,6 +33,7 @@ pub mod plan;
 pub mod pool;
 pub mod queue;
 pub mod runtime;
+mod said;
 pub mod server;
 pub mod shutdown;
 pub mod status;

@@ -6,6 +6,7 @@ mod error;
 mod link;
 mod monitor;
 mod replicas;
+mod script;
 mod write;
 
 pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
@@ -51,10 +52,11 @@ impl Store {
         let link = Link::start(redis)?;
         let missing = metrics.redis_replicas_missing.clone();
         let replicas = Replicas::new(redis.wait_replicas, keys.marker(), missing);
-        let probe = Probe::new(link.clone(), replicas.clone(), keys.marker());
+        let writer = Writer::new(link.clone(), replicas.clone(), writes);
+        let probe = Probe::new(link.clone(), replicas.clone(), writer.clone(), &keys);
         let gate = Gate::start(probe, health, metrics.clone());
         Ok(Self {
-            writer: Writer::new(link.clone(), replicas.clone(), writes),
+            writer,
             replicas,
             link,
             keys,

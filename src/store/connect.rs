@@ -74,9 +74,11 @@ pub fn check(redis: &RedisConfig) -> anyhow::Result<()> {
     redis.tls.as_ref().map(tls::config).transpose().map(drop)
 }
 
-/// A cluster has no databases, and may refuse to be asked for one.
+/// The database to select. Database 0 is where a connection begins; proxies, clusters and servers without `SELECT`
+/// refuse to be asked for it.
 fn database(redis: &RedisConfig) -> Option<u8> {
-    (!matches!(redis.topology, Topology::Cluster { .. })).then_some(redis.db)
+    let has_databases = !matches!(redis.topology, Topology::Cluster { .. });
+    (has_databases && redis.db != 0).then_some(redis.db)
 }
 
 fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::Result<Builder> {

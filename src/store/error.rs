@@ -2,6 +2,8 @@
 
 use fred::error::{Error, ErrorKind};
 
+use crate::said;
+
 /// Why a write failed, or may have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
@@ -28,6 +30,7 @@ const PASSING: [&str; 9] = [
 ];
 /// Codes that the call itself does not cause: the server's state, or how it is set up.
 const OF_SERVER: [&str; 5] = ["WRONGPASS", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT"];
+const UNKNOWN_IN_SCRIPT: &str = "Redis does not have a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL";
 /// How Redis 7 and Valkey 9 say NOPERM from inside a script.
 const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
@@ -44,13 +47,6 @@ impl StoreError {
         self.of_call
     }
 
-    /// Waiting alone will not mend it: someone has to set a password or a permission right.
-    pub fn needs_a_person(&self) -> bool {
-        const CODES: [&str; 5] = ["NOPERM", "WRONGPASS", "NOAUTH", "Authentication", "TLS"];
-        let code = self.detail.split([' ', ':']).next().unwrap_or_default();
-        self.person || CODES.contains(&code) || self.is_of_database()
-    }
-
     /// The number of the database is refused, in one of the ways that servers and proxies have.
     pub fn is_of_database(&self) -> bool {
         const SIGNS: [&str; 3] = ["DB index", "invalid DB", "SELECT is not allowed"];
@@ -58,12 +54,31 @@ impl StoreError {
         said.is_some_and(|said| SIGNS.iter().any(|sign| said.contains(sign)))
     }
 
+    /// Whether a person has to act: set a password, grant a permission, change a setting.
+    pub fn needs_a_person(&self) -> bool {
+        const SIGNS: [&str; 7] = [
+            "NOPERM",
+            "WRONGPASS",
+            "NOAUTH",
+            "DENIED",
+            "TLS:",
+            "ERR invalid password",
+            "ERR unknown command",
+        ];
+        let is_said = SIGNS.iter().any(|sign| self.detail.starts_with(sign));
+        self.person || is_said || self.is_of_database()
+    }
+
     /// What Redis said, as text that begins with a code. What does not is an error of our script on
     /// this one message.
     pub fn of_redis(text: &str) -> Self {
         if NOPERM_IN_SCRIPT.iter().any(|sign| text.contains(sign)) {
             let text = text.trim_start_matches("ERR ");
-            return Self::healing(format!("NOPERM {}", first_sentence(text)));
+            return Self::healing(format!("NOPERM {}", own_words(text)));
+        }
+        // A command that the script calls is renamed or disabled.
+        if text.to_ascii_lowercase().contains("unknown redis command") {
+            return Self::lost(UNKNOWN_IN_SCRIPT.to_owned(), true);
         }
         // Before Redis 7 an error that a script met came as "-OOM …", or behind the script's line.
         let text = text.trim_start_matches('-');
@@ -80,9 +95,21 @@ impl StoreError {
             heals: is_code && !FINAL.contains(&code),
             person: false,
             of_call: !PASSING.contains(&code) && !OF_SERVER.contains(&code),
-            // The code and the sentence are Redis's own; what follows may name keys.
-            detail: first_sentence(text),
+            detail: own_words(text),
         }
+    }
+
+    /// Scripts are not to be had at all: by a permission of this user, or from this server or proxy.
+    pub fn without_scripts(by_permission: bool) -> Self {
+        let detail = match by_permission {
+            true => {
+                "NOPERM Redis does not permit scripts to this user; the worker needs EVAL to compare and write in one step: grant +eval and +evalsha"
+            }
+            false => {
+                "Redis, or a proxy in front of it, does not have EVAL; the worker needs it to compare and write in one step: remove rename-command EVAL, or connect to a Redis with scripts (docs/redis.md)"
+            }
+        };
+        Self::lost(detail.to_owned(), true)
     }
 
     pub fn timeout() -> Self {
@@ -136,34 +163,43 @@ impl StoreError {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
+        let details = error.details();
         match error.kind() {
-            ErrorKind::Unknown | ErrorKind::InvalidCommand | ErrorKind::InvalidArgument => {
-                Self::of_redis(error.details())
-            }
             ErrorKind::Timeout => Self::timeout(),
-            ErrorKind::IO | ErrorKind::Tls if tls_message(error.details()).is_some() => {
-                Self::healing(tls_message(error.details()).unwrap_or_default())
+            ErrorKind::IO | ErrorKind::Tls if tls_message(details).is_some() => {
+                Self::healing(tls_message(details).unwrap_or_default())
             }
             // To whoever is connected to one node of a cluster, and to us while a slot moves.
-            ErrorKind::Cluster if error.details().starts_with("MOVED") => Self::healing(
+            ErrorKind::Cluster if details.starts_with("MOVED") => Self::healing(
                 "MOVED: our keys are on another node of a cluster, which is followed with REDIS_MODE=cluster".into(),
             ),
             ErrorKind::IO => {
-                let detail = format!("not reachable: {}", io_message(error.details()));
+                let detail = format!("not reachable: {}", io_message(details));
                 Self::healing(detail).of_the_call()
             }
-            ErrorKind::Auth | ErrorKind::Cluster | ErrorKind::Config | ErrorKind::Tls => {
-                Self::other(&error)
+            ErrorKind::Auth if !details.starts_with("WRONGPASS") && !details.starts_with("NOAUTH") => {
+                // Our own words: a file that cannot be read, a token that cannot be made.
+                Self::lost(first_sentence(details), true)
             }
-            _ => Self::other(&error).of_the_call(),
+            ErrorKind::Unknown
+            | ErrorKind::InvalidCommand
+            | ErrorKind::InvalidArgument
+            | ErrorKind::Auth
+            | ErrorKind::Cluster => Self::of_redis(details),
+            ErrorKind::Canceled | ErrorKind::Backpressure => {
+                Self::healing("the connection to Redis was lost".into()).of_the_call()
+            }
+            ErrorKind::Protocol | ErrorKind::Parse | ErrorKind::NotFound => Self::protocol(),
+            ErrorKind::Config | ErrorKind::Tls => Self::unlike(details),
+            _ => Self::unlike(details).of_the_call(),
         }
     }
 }
 
 impl StoreError {
-    fn other(error: &Error) -> Self {
-        let (kind, detail) = (error.kind().to_str(), first_sentence(error.details()));
-        Self::healing(format!("{kind}: {detail}"))
+    fn unlike(details: &str) -> Self {
+        let words = own_words(details);
+        Self::healing(format!("the connection to Redis failed: {words}"))
     }
 }
 
@@ -219,6 +255,12 @@ fn io_message(text: &str) -> String {
         .or_else(|| text.split_once("error: \""));
     let words = words.and_then(|(_, rest)| rest.split_once('"'));
     words.map_or_else(|| first_sentence(text), |(words, _)| first_sentence(words))
+}
+
+/// The words of Redis, without what they quote.
+fn own_words(text: &str) -> String {
+    let end = text.find(". script:").or_else(|| text.find(" script: "));
+    said::cut(&text[..end.unwrap_or(text.len())])
 }
 
 fn first_sentence(text: &str) -> String {

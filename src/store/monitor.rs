@@ -11,9 +11,13 @@ use tokio::time::timeout;
 
 use super::StoreError;
 use super::link::Link;
-use super::replicas::Replicas;
+use super::replicas::{PROBE, Replicas};
+use super::script::Script;
+use super::write::Writer;
 use crate::health::Health;
+use crate::keys::{Keys, Owner};
 use crate::metrics::Metrics;
+use crate::plan::{Action, Condition, Item, Step};
 
 /// Open while Redis takes writes. Consumers receive only while it is open: what is not received
 /// loses no receive count.
@@ -195,23 +199,51 @@ async fn monitor(gate: Gate, mut probe: Probe) {
     }
 }
 
+/// Returns a step that touches keys as those of customers and changes nothing: it purges, at no time, what is never
+/// there.
+pub(super) fn harmless(keys: &Keys) -> Step {
+    let nobody = Owner {
+        customer: "entitlement-sync-probe",
+        resource: None,
+    };
+    Step {
+        action: Action::Purge,
+        at: 0,
+        lock: keys.lock(nobody),
+        tombstone: keys.tombstone(nobody),
+        items: vec![Item {
+            key: keys.entitlements(nobody),
+            at: 0,
+            value: String::new(),
+            condition: Condition::default(),
+        }],
+    }
+}
+
 /// Asks whether Redis can be worked with, and remembers what happens on the connection meanwhile: a
 /// wrong password and the like show up there, not on commands.
 pub(super) struct Probe {
     link: Link,
     replicas: Replicas,
+    writer: Writer,
+    script: Script,
     marker: String,
+    /// What the writer is asked for.
+    harmless: Step,
     /// Of the client that was asked last.
     client: String,
     errors: Option<Receiver<(Error, Option<Server>)>>,
 }
 
 impl Probe {
-    pub fn new(link: Link, replicas: Replicas, marker: String) -> Self {
+    pub fn new(link: Link, replicas: Replicas, writer: Writer, keys: &Keys) -> Self {
         Self {
             link,
             replicas,
-            marker,
+            writer,
+            script: Script::new(PROBE),
+            marker: keys.marker(),
+            harmless: harmless(keys),
             client: String::new(),
             errors: None,
         }
@@ -220,7 +252,6 @@ impl Probe {
     /// A round trip that reads and writes as the work does: a replica, a full Redis or one that
     /// lacks a permission answers PING all the same. Returns the marker that was found.
     async fn ask(&mut self) -> Result<String, StoreError> {
-        const SCRIPT: &str = include_str!("probe.lua");
         let client = self.link.client()?;
         if self.client != client.id() {
             client.id().clone_into(&mut self.client);
@@ -230,9 +261,17 @@ impl Probe {
         // Anew each time: data that were lost right after this marker was set would go unnoticed.
         let fresh = format!("{:032x}", fastrand::u128(..));
         // A probe that is carried out late does no harm, so an outer timeout is safe here.
-        let script = client.eval(SCRIPT, vec![self.marker.as_str()], vec![fresh]);
-        let asked = async { tokio::try_join!(client.ping::<String>(None), script) };
-        let (_, found) = timeout(ANSWER, asked)
+        let words = || {
+            (
+                vec![self.marker.as_str().into()],
+                vec![fresh.as_str().into()],
+            )
+        };
+        let asked = async {
+            let found = self.script.run::<String>(&client, words);
+            tokio::try_join!(found, self.writer.probe(&client, &self.harmless))
+        };
+        let (found, ()) = timeout(ANSWER, asked)
             .await
             .map_err(|_| StoreError::timeout())??;
         timeout(ANSWER, self.replicas.confirm(writing))

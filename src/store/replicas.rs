@@ -9,7 +9,10 @@ use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 
 use super::StoreError;
+use super::script::Script;
 
+/// Reads and writes the marker.
+pub(super) const PROBE: &str = include_str!("probe.lua");
 /// How long replicas may take. Redis serves nobody else on this connection meanwhile.
 const LONGEST: Duration = Duration::from_millis(500);
 
@@ -19,6 +22,7 @@ pub(super) struct Replicas {
     least: u8,
     marker: String,
     missing: Counter,
+    script: Script,
     last: Arc<Mutex<Option<Confirmed>>>,
 }
 
@@ -42,6 +46,7 @@ impl Replicas {
             least,
             marker,
             missing,
+            script: Script::new(PROBE),
             last: Arc::default(),
         }
     }
@@ -89,12 +94,16 @@ impl Replicas {
     }
 
     async fn ask(&self, client: &Client) -> Result<(), StoreError> {
-        const SCRIPT: &str = include_str!("probe.lua");
         // WAIT speaks of the last write of this connection. One more makes sure that there is one,
         // also where the batch had nothing new: it may be its second try.
         let fresh = format!("{:032x}", fastrand::u128(..));
-        let marker = vec![self.marker.as_str()];
-        let _: String = client.eval(SCRIPT, marker, vec![fresh]).await?;
+        let words = || {
+            (
+                vec![self.marker.as_str().into()],
+                vec![fresh.as_str().into()],
+            )
+        };
+        let _: String = self.script.run(client, words).await?;
         let millis = i64::try_from(LONGEST.as_millis()).unwrap_or(i64::MAX);
         let confirmed: i64 = client.wait(self.least.into(), millis).await?;
         if confirmed < self.least.into() {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytes_utils::Str;
-use fred::prelude::*;
+use fred::clients::Client;
 use fred::types::{Key, Value};
 use tokio::sync::Semaphore;
 
 use super::StoreError;
 use super::link::Link;
 use super::replicas::Replicas;
+use super::script::Script;
 use crate::config::WriteConfig;
 use crate::keys;
 use crate::plan::{Action, Condition, Step};
@@ -56,15 +56,10 @@ impl Attempt {
 pub(super) struct Writer {
     link: Link,
     replicas: Replicas,
-    script: Arc<Script>,
+    script: Script,
     room: Arc<Semaphore>,
     ttl: i64,
     update_if_exists: bool,
-}
-
-struct Script {
-    source: Str,
-    sha1: Str,
 }
 
 /// Long enough for SQS's longest retention, 14 days: no message from before the purge is left then.
@@ -80,14 +75,10 @@ const ROOM: u32 = 16_000;
 
 impl Writer {
     pub fn new(link: Link, replicas: Replicas, writes: &WriteConfig) -> Self {
-        const SOURCE: &str = include_str!("apply.lua");
         Self {
             link,
             replicas,
-            script: Arc::new(Script {
-                source: Str::from_static(SOURCE),
-                sha1: fred::util::sha1_hash(SOURCE).into(),
-            }),
+            script: Script::new(include_str!("apply.lua")),
             room: Arc::new(Semaphore::new(ROOM as usize)),
             ttl: writes.ttl_secs.map_or(0, i64::from),
             update_if_exists: writes.update_if_exists,
@@ -132,22 +123,20 @@ impl Writer {
         // One primary for all of a call, wherever the next one is.
         let client = self.link.client()?;
         let writing = self.replicas.watch(&client);
-        let (keys, arguments) = self.encode(steps);
-        let answer: Result<_, Error> = client
-            .evalsha(self.script.sha1.clone(), keys, arguments)
-            .await;
-        let answer = match answer {
-            // Redis forgets scripts on restart, failover and SCRIPT FLUSH; another node of a
-            // cluster never knew them.
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                let (keys, arguments) = self.encode(steps);
-                let source = self.script.source.clone();
-                client.eval(source, keys, arguments).await?
-            }
-            answer => answer?,
-        };
+        let answer = self.script.run(&client, || self.encode(steps)).await?;
         self.replicas.confirm(writing).await?;
         Ok(answer)
+    }
+
+    /// Calls the script as the work does, for a step that changes nothing.
+    pub async fn probe(&self, client: &Client, harmless: &Step) -> Result<(), StoreError> {
+        let words = || self.encode(&[harmless]);
+        let answers: Vec<Value> = self.script.run(client, words).await?;
+        match answers.into_iter().next().map(outcome) {
+            Some(Applied::Failed(error)) => Err(error),
+            Some(_) => Ok(()),
+            None => Err(StoreError::protocol()),
+        }
     }
 
     fn encode(&self, steps: &[&Step]) -> (Vec<Key>, Vec<Value>) {
@@ -252,24 +241,31 @@ fn fitting(steps: &[&Step]) -> usize {
         .iter()
         .take_while(|step| {
             let first = arguments == 0;
-            arguments += 6 + 4 * step.items.len();
-            bytes += step
-                .items
-                .iter()
-                .map(|item| item.value.len())
-                .sum::<usize>();
+            arguments += arguments_of(step);
+            bytes += bytes_of(step);
             first || (arguments <= MOST_ARGUMENTS && bytes <= MOST_BYTES)
         })
         .count()
 }
 
-/// Arguments, and one more for each 256 bytes of values.
+/// Arguments, and one more for each 256 bytes.
 fn weight(steps: &[&Step]) -> u32 {
-    let weights = steps.iter().map(|step| {
-        let bytes: usize = step.items.iter().map(|item| item.value.len()).sum();
-        6 + 4 * step.items.len() + bytes / 256
-    });
+    let weights = steps
+        .iter()
+        .map(|step| arguments_of(step) + bytes_of(step) / 256);
     u32::try_from(weights.sum::<usize>()).unwrap_or(u32::MAX)
+}
+
+fn arguments_of(step: &Step) -> usize {
+    6 + 4 * step.items.len()
+}
+
+/// Keys and values. An id is in each key, so keys may be larger than all values.
+fn bytes_of(step: &Step) -> usize {
+    let items = step.items.iter();
+    let items = items.map(|item| 2 * item.key.len() + keys::TIMESTAMP.len() + item.value.len());
+    let guards = 2 * step.lock.len() + step.tombstone.len();
+    guards + items.sum::<usize>()
 }
 
 fn outcome(answer: Value) -> Applied {
@@ -286,5 +282,44 @@ fn outcome(answer: Value) -> Applied {
             Some(text) => StoreError::of_redis(&text),
             None => StoreError::protocol(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Condition, Item};
+
+    fn step(id: usize, items: usize) -> Step {
+        let key = "k".repeat(id);
+        let item = Item {
+            key: key.clone(),
+            at: 1,
+            value: "{}".into(),
+            condition: Condition::default(),
+        };
+        Step {
+            action: Action::SetCustomer,
+            at: 1,
+            lock: key.clone(),
+            tombstone: key,
+            items: vec![item; items],
+        }
+    }
+
+    #[test]
+    fn keys_count_in_the_size_of_a_call() {
+        let (short, long) = (step(10, 100), step(1_000, 100));
+        assert_eq!(fitting(&[&short; 9]), 9);
+        // 200 kB of keys each.
+        assert_eq!(fitting(&[&long; 9]), 5);
+        assert!(weight(&[&long]) > weight(&[&short]) + 700);
+    }
+
+    #[test]
+    fn a_step_beyond_the_bounds_goes_alone() {
+        let (short, huge) = (step(10, 1), step(1_000, 5_000));
+        assert_eq!(fitting(&[&huge, &short]), 1);
+        assert_eq!(fitting(&[&short, &huge]), 1);
     }
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use redis::{Connection, RedisError, RedisResult, Value};
 
-use crate::World;
 use crate::model::{Fact, Item};
 use crate::story::Story;
+use crate::world::World;
 
 /// Also the SDK's own.
 const LOCK_MS: u64 = 5_000;

@@ -124,11 +124,12 @@ async fn a_missing_right_closes_the_gate_names_itself_and_is_mended_without_a_re
     assert!(redis.get("production:c_acme").is_some());
 }
 
+/// The probe tries what the work uses, so the gate stays closed instead of opening for each try.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_is_missing_on_some_keys_only_makes_no_hot_loop_and_loses_nothing() {
+async fn a_permission_that_is_missing_on_some_keys_only_keeps_the_worker_down_and_steady() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("rights").await;
-    // The marker may be written, so the probe finds nothing wrong; customers may not.
+    // The marker may be written; keys of customers may not.
     grant(
         &redis,
         &RIGHTS.replace(
@@ -139,22 +140,124 @@ async fn a_right_that_is_missing_on_some_keys_only_makes_no_hot_loop_and_loses_n
     let worker = Worker::builder(&redis, &queue)
         .env("REDIS_USER", "sync")
         .env("REDIS_PASSWORD", "pass")
-        .start()
-        .await;
+        .spawn();
     queue.send(&body()).await;
-    until("it fails again and again", LIMIT, async || {
-        worker.metric("entitlement_sync_redis_errors_total").await >= 4.0
-    })
-    .await;
-    let said = worker.logs().matches("Redis refuses us").count();
-    assert!(said < 12, "said {said} times");
+    stays_down(&redis, &worker, "NOPERM").await;
+    grant(&redis, RIGHTS);
+    queue.wait_empty(LIMIT).await;
+    assert!(redis.get("production:c_acme").is_some());
     assert_eq!(
         worker
             .metric("entitlement_sync_messages_redelivered_total")
             .await,
         0.0
     );
-    grant(&redis, RIGHTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_without_evalsha_is_worked_with_by_eval() {
+    let (redis, sqs) = (without(&["EVALSHA"]).await, Sqs::start().await);
+    let queue = sqs.queue("rights").await;
+    let worker = Worker::builder(&redis, &queue).start().await;
+    queue.send(&body()).await;
     queue.wait_empty(LIMIT).await;
     assert!(redis.get("production:c_acme").is_some());
+    assert_eq!(
+        worker.metric("entitlement_sync_redis_errors_total").await,
+        0.0
+    );
+    // Refused once for each of the two scripts and copies of them, not at each call.
+    let refused: u64 = redis.info("total_error_replies").parse().unwrap();
+    assert!(refused < 8, "refused {refused} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_evalsha_is_worked_with_by_eval() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("rights").await;
+    grant(&redis, &RIGHTS.replace(" +evalsha", ""));
+    let _worker = Worker::builder(&redis, &queue)
+        .env("REDIS_USER", "sync")
+        .env("REDIS_PASSWORD", "pass")
+        .start()
+        .await;
+    queue.send(&body()).await;
+    queue.wait_empty(LIMIT).await;
+    assert!(redis.get("production:c_acme").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_without_scripts_is_an_error_that_says_what_is_needed() {
+    let (redis, sqs) = (without(&["EVALSHA", "EVAL"]).await, Sqs::start().await);
+    let queue = sqs.queue("rights").await;
+    let worker = Worker::builder(&redis, &queue).spawn();
+    queue.send(&body()).await;
+    stays_down(&redis, &worker, "does not have EVAL").await;
+    assert!(redis.get("production:c_acme").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_scripts_is_told_which_permission_gives_them() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("rights").await;
+    grant(&redis, &RIGHTS.replace(" +eval +evalsha", ""));
+    let worker = Worker::builder(&redis, &queue)
+        .env("REDIS_USER", "sync")
+        .env("REDIS_PASSWORD", "pass")
+        .spawn();
+    stays_down(&redis, &worker, "grant +eval and +evalsha").await;
+    queue.send(&body()).await;
+    grant(&redis, RIGHTS);
+    queue.wait_empty(LIMIT).await;
+}
+
+/// Proxies and servers with a renamed command refuse it, and a connection begins with database 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_0_is_not_selected() {
+    let (redis, sqs) = (without(&["SELECT"]).await, Sqs::start().await);
+    let queue = sqs.queue("rights").await;
+    let _worker = Worker::builder(&redis, &queue)
+        .env("REDIS_DB", 0)
+        .start()
+        .await;
+    queue.send(&body()).await;
+    queue.wait_empty(LIMIT).await;
+    assert!(redis.get("production:c_acme").is_some());
+}
+
+/// A Redis that does not know some commands.
+async fn without(commands: &[&str]) -> Redis {
+    let mut options = Vec::new();
+    for command in commands {
+        options.extend(["--rename-command", command, ""]);
+    }
+    Redis::start_with(&options).await
+}
+
+/// Waits until the worker says why it is not ready, and then for more probes: nothing else is said, and nothing opens.
+async fn stays_down(redis: &Redis, worker: &Worker, reason: &str) {
+    until("it is said", LIMIT, async || {
+        worker
+            .try_http("/readyz?verbose")
+            .await
+            .is_ok_and(|reply| reply.body.contains(reason))
+    })
+    .await;
+    let refused = || {
+        redis
+            .info("total_error_replies")
+            .parse::<u64>()
+            .unwrap_or(0)
+    };
+    let before = refused();
+    until("Redis is probed some more", LIMIT, async || {
+        let reply = worker.http("/readyz").await;
+        assert_eq!(reply.status, 503, "the gate opened");
+        refused() >= before + 8
+    })
+    .await;
+    let said = worker.logs().matches(reason).count();
+    assert!(said <= 2, "said {said} times:\n{}", worker.logs());
+    assert!(worker.logs().contains("ERROR"));
+    assert!(!worker.logs().contains("Redis takes writes"));
 }

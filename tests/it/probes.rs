@@ -529,7 +529,7 @@ async fn a_restart_of_redis_with_its_data_is_no_loss() {
             .query(&mut stand.redis.conn())
             .unwrap();
         let calls = stats.lines().find_map(|line| {
-            let calls = line.strip_prefix("cmdstat_eval:calls=")?;
+            let calls = line.strip_prefix("cmdstat_evalsha:calls=")?;
             calls.split(',').next()?.parse::<u64>().ok()
         });
         calls.is_some_and(|calls| calls >= 3)

@@ -7,6 +7,8 @@ use crate::check::{Check, LIMIT, dns};
 use crate::config::{RedisConfig, Topology, WriteConfig};
 use crate::keys::Keys;
 use crate::store::StoreError;
+use crate::store::monitor::harmless;
+use crate::store::script::Script;
 
 /// Looks at the way to Redis, and at whether it does what the work needs. Takes no longer than
 /// twice [`LIMIT`].
@@ -95,18 +97,16 @@ impl Direct {
 
     /// A script that does all that the worker's does to a key.
     async fn script(&self, keys: &Keys) -> Result<(), StoreError> {
-        const SCRIPT: &str = include_str!("check.lua");
         let token = format!("{:016x}", fastrand::u64(..));
         let key = keys.scratch(&token);
-        let found: String = self
-            .client
-            .eval(SCRIPT, vec![key], vec![token.as_str()])
-            .await?;
-        if found == token {
-            Ok(())
-        } else {
-            Err(StoreError::protocol())
+        let words = || (vec![key.as_str().into()], vec![token.as_str().into()]);
+        let script = Script::new(include_str!("check.lua"));
+        let found: String = script.run(&self.client, words).await?;
+        if found != token {
+            return Err(StoreError::protocol());
         }
+        // The worker's own script, on a key like those of customers.
+        self.writer.probe(&self.client, &harmless(keys)).await
     }
 
     /// Whether customers are there by this prefix. Looks at no more than some of the keys.
@@ -157,10 +157,12 @@ fn failed(name: &'static str, error: StoreError) -> Check {
 /// What to do about what Redis said.
 fn advice(text: &str) -> &'static str {
     let says = |part: &str| text.contains(part);
-    if says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("Authentication") {
+    if says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("REDIS_PASSWORD") {
         "check REDIS_PASSWORD, and REDIS_USER where Redis has ACL users"
     } else if says("DB index") || says("SELECT is not allowed") {
         "set REDIS_DB to a database that this Redis has: 0 to 15 by default, only 0 in a cluster"
+    } else if says("EVAL") {
+        "grant +eval and +evalsha, or use a Redis that has scripts; docs/redis.md says more"
     } else if says("NOPERM") {
         "give the user the rights in docs/operations.md"
     } else if says("READONLY") {
