@@ -328,17 +328,12 @@ fn report<Q>(shared: &Shared<Q>, error: &QueueError, pause: Duration, backoff: &
         tracing::debug!(%error, "receiving failed again");
         return;
     }
-    let kind = error.kind.to_string();
-    let (detail, advice) = (&error.detail, error.kind.advice());
+    let (kind, advice) = (error.kind.to_string(), error.kind.advice());
+    let detail = &error.detail;
     let pause_ms = pause.as_millis() as u64;
     if error.kind.needs_a_person() {
-        tracing::error!(
-            kind,
-            detail,
-            advice,
-            pause_ms,
-            "cannot receive from the queue"
-        );
+        let text = "cannot receive from the queue";
+        tracing::error!(kind, detail, advice, pause_ms, "{text}");
     } else {
         tracing::warn!(
             kind,

@@ -49,6 +49,8 @@ pub fn log(config: &Config) {
         prefix = config.writes.prefix,
         keys_ttl_secs = config.writes.ttl_secs,
         update_if_exists = config.writes.update_if_exists,
+        invalidate = config.writes.rules.invalidate,
+        omit_credits = config.writes.rules.omit_credits,
         lock_retries = config.writes.lock_retries,
         max_receive_count = config.queue.max_receive_count,
         dead_letter_max_len = config.queue.dead_letter_max_len,

@@ -4,6 +4,10 @@
 //! channels, users. Whatever is quoted may name a customer. So only words of a fixed vocabulary pass; anything else
 //! is replaced, wherever it stands.
 
+mod aws;
+
+pub use aws::cut_aws;
+
 /// What stands for words that are left out.
 const LEFT_OUT: &str = "…";
 const MAX_CHARS: usize = 200;

@@ -12,12 +12,13 @@ use tokio::sync::watch;
 
 use super::client::SHORT;
 use super::credentials::{Identity, known_credentials, sts};
-use super::error::{described, explained, kind_of_both, kind_of_credentials, queue_error, theirs};
+use super::error::{described, explained, kind_of_both, kind_of_credentials, queue_error};
 use super::sqs::max_receive_count;
 use super::{QueueError, QueueErrorKind, SqsQueue};
 use crate::check::{Check, LIMIT};
 use crate::config::QueueConfig;
 use crate::edge::Edge;
+use crate::said::cut_aws;
 
 /// Looks at the way to the queue, at who we are, and at what we may. Takes no longer than a few
 /// times [`LIMIT`].
@@ -98,7 +99,7 @@ async fn identity(config: &QueueConfig, provider: SharedCredentialsProvider) -> 
         return Some(Check::warn("identity", detail, ADVICE));
     };
     let message = service.err().message().unwrap_or("no message");
-    let detail = format!("{code}: {}", theirs(message));
+    let detail = format!("{code}: {}", cut_aws(message));
     let kind = kind_of_both(code, message);
     let refused = [
         QueueErrorKind::Credentials,

@@ -1,9 +1,6 @@
 //! What the SDK's errors mean.
 
 mod foreign;
-mod theirs;
-
-pub(super) use theirs::theirs;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
@@ -11,6 +8,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::{QueueError, QueueErrorKind};
+use crate::said::cut_aws;
 pub(super) use foreign::described;
 use foreign::foreign;
 
@@ -31,7 +29,7 @@ where
         let message = service.message().unwrap_or("no message");
         return QueueError {
             kind: kind_of_both(code, message),
-            detail: format!("{code}: {}", theirs(message)),
+            detail: format!("{code}: {}", cut_aws(message)),
         };
     }
     if let Some(answer) = error.raw_response() {
@@ -109,7 +107,7 @@ pub(super) fn explained(error: Cause<'_>) -> String {
     ];
     let mut parts: Vec<String> = Vec::new();
     for cause in causes(error) {
-        let part = theirs(&of_sts(cause).unwrap_or_else(|| cause.to_string()));
+        let part = cut_aws(&of_sts(cause).unwrap_or_else(|| cause.to_string()));
         if EMPTY.contains(&part.as_str()) || parts.iter().any(|before| before.contains(&part)) {
             continue;
         }

@@ -203,12 +203,12 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
     ids
 }
 
-/// A worker that may write its marker and no customer, whose queue does not tell its settings.
+/// A worker that may write what its probe writes and no customer, whose queue does not tell its settings.
 async fn faults_of_redis(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
     let queue = sqs.queue("refused").await;
     let faults = FaultProxy::start(sqs.endpoint()).await;
     faults.always("GetQueueAttributes", Fault::access_denied());
-    let rights = "ACL SETUSER sync on >pass ~production:entitlement-sync +@all";
+    let rights = "ACL SETUSER sync on >pass ~production*entitlement-sync* +@all";
     redis.cmd(&rights.split(' ').collect::<Vec<_>>());
     let builder = Worker::builder(redis, &queue).endpoint(faults.url());
     let worker = builder

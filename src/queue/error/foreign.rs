@@ -4,8 +4,9 @@
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use url::Url;
 
-use super::{kind_of_both, theirs};
+use super::kind_of_both;
 use crate::queue::{QueueError, QueueErrorKind};
+use crate::said::cut_aws;
 
 /// What an answer is, from its status, its headers and an error in XML. `None`: JSON as of SQS, which
 /// is broken in itself.
@@ -31,7 +32,7 @@ pub fn foreign(answer: &HttpResponse) -> Option<QueueError> {
             QueueErrorKind::Failed if status < 500 => QueueErrorKind::Foreign,
             kind => kind,
         };
-        let (code, message) = (theirs(code), theirs(message));
+        let (code, message) = (cut_aws(code), cut_aws(message));
         let detail =
             format!("{code}: {message} (HTTP {status} with {content}, not SQS's JSON protocol)");
         return of(kind, detail);

@@ -1,4 +1,5 @@
-//! What a service says, without what of it may be ours: ids, receipts, tokens and signatures.
+//! Cuts what a service of AWS says. Its errors name roles, resources and hosts, which an operator needs, so they
+//! are not held against a vocabulary: values, quotations, tokens and receipts are left out.
 
 /// The longest text that is shown of a message.
 const MAX_CHARS: usize = 300;
@@ -7,9 +8,9 @@ const TOKEN: usize = 32;
 
 /// The first line of a message, cut to what is the service's own: values of parameters, tokens and
 /// what is long are left out. AWS repeats signed headers on the lines below the first.
-pub fn theirs(message: &str) -> String {
+pub fn cut_aws(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    let line = without_value(line);
+    let line = without_quotations(&without_value(line));
     let mut shown = String::new();
     for (position, word) in line.split(' ').enumerate() {
         if position > 0 {
@@ -40,6 +41,39 @@ fn without_value(line: &str) -> String {
     line.to_owned()
 }
 
+/// A quoted word is mostly a value that was sent. A path, a host, an ARN and the code of an error stay.
+fn without_quotations(line: &str) -> String {
+    let (mut shown, mut rest) = (String::new(), line);
+    while let Some(start) = rest.find(['"', '\'', '`']) {
+        let quote = rest[start..].chars().next().unwrap_or('"');
+        let (before, quoted) = (&rest[..start], &rest[start + 1..]);
+        // An apostrophe stands within a word.
+        let opens = !before.ends_with(|letter: char| letter.is_alphanumeric());
+        let closes = quoted.match_indices(quote).find(|(at, _)| {
+            let next = quoted[at + 1..].chars().next();
+            next.is_none_or(|letter| !letter.is_alphanumeric())
+        });
+        match closes.filter(|_| opens) {
+            Some((end, _)) => {
+                let inside = &quoted[..end];
+                let is_place = inside.contains(['/', ':', '.', ' ']);
+                let is_code = inside.starts_with(|it: char| it.is_ascii_uppercase())
+                    && inside.bytes().all(|it| it.is_ascii_alphabetic());
+                shown.push_str(before);
+                shown.push(quote);
+                shown.push_str(if is_place || is_code { inside } else { "…" });
+                shown.push(quote);
+                rest = &quoted[end + 1..];
+            }
+            None => {
+                shown.push_str(&rest[..=start]);
+                rest = quoted;
+            }
+        }
+    }
+    shown + rest
+}
+
 /// A long word of letters and digits, for example a receipt handle; paths, URLs, ARNs and names with
 /// dashes are told apart by their separators.
 fn is_token(word: &str) -> bool {
@@ -56,7 +90,7 @@ fn is_token(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::theirs;
+    use super::cut_aws;
 
     #[test]
     fn what_is_ours_is_cut_out_of_what_a_service_says() {
@@ -72,7 +106,11 @@ mod tests {
             ),
             (
                 "1 validation error detected: Value 'canary' at 'entries' failed".into(),
-                "1 validation error detected: Value '…' at 'entries' failed",
+                "1 validation error detected: Value '…' at '…' failed",
+            ),
+            (
+                "The queue doesn't know 'canary' or \"canary\", at 'https://sqs.eu-west-1.amazonaws.com'".into(),
+                "The queue doesn't know '…' or \"…\", at 'https://sqs.eu-west-1.amazonaws.com'",
             ),
             (
                 format!("The request signature we calculated does not match.\n\nx-amz-security-token:{receipt}"),
@@ -87,8 +125,8 @@ mod tests {
                 "AWS_WEB_IDENTITY_TOKEN_FILE /var/run/secrets/eks.amazonaws.com/serviceaccount/token",
             ),
         ] {
-            assert_eq!(theirs(&message), shown);
+            assert_eq!(cut_aws(&message), shown);
         }
-        assert_eq!(theirs(&"long ".repeat(1000)).len(), 300);
+        assert_eq!(cut_aws(&"long ".repeat(1000)).len(), 300);
     }
 }
