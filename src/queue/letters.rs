@@ -33,6 +33,10 @@ pub struct Resent<'a> {
 const LOOK_SECS: i32 = 1;
 
 impl SqsQueue {
+    pub fn is_fifo(&self) -> bool {
+        self.url.ends_with(".fifo")
+    }
+
     /// At most ten messages, hidden from others for `hold`. Each call raises their receive counts.
     pub async fn hold(&self, hold: Duration) -> Result<Vec<HeldLetter>, QueueError> {
         let answer = self
@@ -70,7 +74,7 @@ impl SqsQueue {
                 .map_err(build_error)?;
             request = request.message_attributes(name, value);
         }
-        if self.url.ends_with(".fifo") {
+        if self.is_fifo() {
             request = request
                 .message_group_id(message.group)
                 .message_deduplication_id(message.deduplication);
