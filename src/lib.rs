@@ -36,6 +36,7 @@ pub mod runtime;
 mod said;
 pub mod server;
 pub mod shutdown;
+pub mod skeleton;
 pub mod status;
 pub mod store;
 pub mod telemetry;

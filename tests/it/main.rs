@@ -10,6 +10,7 @@ mod check;
 mod commands_dead_letter;
 mod commands_inspect;
 mod commands_messages;
+mod commands_peek;
 mod commands_purge;
 mod commands_stats;
 mod commands_warm;

@@ -151,7 +151,7 @@ impl Held {
     /// them alone does not mean that there are no others: only an empty page ends it.
     async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
         loop {
-            let page = self.queue.hold(HOLD).await;
+            let page = self.queue.hold(HOLD, PAGE).await;
             let page = page.map_err(|error| session::queue_failure(&error))?;
             if page.is_empty() {
                 // Of a FIFO queue the rest of a group is not handed out while some of it are held.
