@@ -34,6 +34,7 @@ mod redis_login;
 mod redis_sentinel;
 mod redis_tls;
 mod sdk;
+mod sdk4;
 mod secrets;
 mod shutdown;
 mod stand;
