@@ -36,7 +36,6 @@ pub mod runtime;
 mod said;
 pub mod server;
 pub mod shutdown;
-pub mod skeleton;
 pub mod status;
 pub mod store;
 pub mod telemetry;

@@ -77,6 +77,10 @@ pub async fn one(
         }
     };
     explained.understand(&understood, planner.ttl_secs);
+    if understood.steps.is_empty() {
+        explained.judge(&Outcome::of(understood.nothing(), None));
+        return Ok(explained);
+    }
     let Some(picture) = picture else {
         return Ok(explained);
     };
@@ -89,9 +93,7 @@ pub async fn one(
         fates.push(messages::counts(&foreseen.fate));
         explained.foresee(number, step, foreseen);
     }
-    if !fates.is_empty() {
-        explained.judge(&Outcome::judge(fates));
-    }
+    explained.judge(&Outcome::judge(fates));
     Ok(explained)
 }
 

@@ -4,11 +4,11 @@ mod taken;
 
 use anyhow::Context;
 use entitlement_sync::config::{Config, Uses};
+use entitlement_sync::message::skeleton;
 use entitlement_sync::plan::Planner;
 use entitlement_sync::queue::{HeldLetter, Queue, QueueErrorKind};
-use entitlement_sync::skeleton::skeleton;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::bulk::stop_on_signal;
 use super::confirm::confirm;
@@ -28,14 +28,14 @@ use taken::{Taken, take};
         moves a message to its dead-letter queue after a number of deliveries. So a queue that allows one delivery\n\
         is refused, and the command stops at a message whose last delivery this was, and says so.\n\n\
         --skeleton prints names and JSON types only: fit to be sent to the maintainers when a message is not\n\
-        understood. A name that may be data, for example the id of a feature, is replaced by a number.",
-    after_help = "Exit codes: 0 all can be applied, or there is none; 1 one at least is invalid, was delivered for the last time, or\n\
-        could not be given back; 2 no terminal to ask on, or a queue that allows one delivery; 69 no queue; 77 the queue\n\
+        understood. A name that may be data, for example the id of a feature, is printed as `?`.",
+    after_help = "Exit codes: 0 all are understood, or there is none; 1 one at least is invalid or unrecognised, was delivered for the\n\
+        last time, or could not be given back; 2 no terminal to ask on, or a queue that allows one delivery; 69 no queue; 77 the queue\n\
         refuses; 78 wrong configuration; 130 stopped by a signal, after all were given back.\n\n\
         Examples:\n\
         \x20 entitlement-sync peek\n\
         \x20 entitlement-sync peek --count 50 --yes --json\n\
-        \x20 entitlement-sync peek --skeleton --yes > skeletons.json"
+        \x20 entitlement-sync peek --skeleton --yes > skeletons.txt"
 )]
 pub struct Arguments {
     /// Look at this many messages at most
@@ -86,7 +86,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         eprintln!("the queue handed out no message: it is empty, or others hold what is in it");
     }
     let ended = match arguments.skeleton {
-        true => show_skeletons(&taken.messages),
+        true => show_skeletons(&taken.messages, arguments.format),
         false => explain_all(&taken, &config, &arguments).await,
     }?;
     Ok(if taken.warnings.is_empty() {
@@ -193,8 +193,9 @@ async fn explain_all(
     } else if !taken.messages.is_empty() {
         explanation.print()?;
     }
-    let valid = explanation.messages.iter().all(|it| it.valid);
-    Ok(if valid { Ended::Well } else { Ended::Found })
+    let is_well = |it: &Explained| it.valid && !it.is_unrecognised();
+    let is_well = explanation.messages.iter().all(is_well);
+    Ok(if is_well { Ended::Well } else { Ended::Found })
 }
 
 /// Redis, if it is configured and answers, and a word on whether it was looked at.
@@ -220,19 +221,26 @@ async fn explain(
     explained.await.context("what was received is given back")
 }
 
-fn show_skeletons(messages: &[HeldLetter]) -> anyhow::Result<Ended> {
-    let attributes = |letter: &HeldLetter| {
+fn show_skeletons(messages: &[HeldLetter], format: Format) -> anyhow::Result<Ended> {
+    let bodies = messages.iter().map(|it| skeleton(&it.delivery.body));
+    let names = |letter: &HeldLetter| {
         let names = letter.attributes.iter();
         names.map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };
-    let skeletons: Vec<Value> = messages
-        .iter()
-        .map(|letter| {
-            serde_json::json!({
-                "attributes": attributes(letter), "body": skeleton(&letter.delivery.body),
-            })
-        })
-        .collect();
-    output::json(&skeletons)?;
+    if format.is_json() {
+        let skeletons: Vec<Value> = bodies
+            .zip(messages)
+            .map(|(body, letter)| json!({"attributes": names(letter), "body": body}))
+            .collect();
+        output::json(&skeletons)?;
+        return Ok(Ended::Well);
+    }
+    for (body, letter) in bodies.zip(messages) {
+        let attributes = match names(letter).as_slice() {
+            [] => String::new(),
+            names => format!(" (attributes {})", names.join(", ")),
+        };
+        output::line(format!("{body}{attributes}"))?;
+    }
     Ok(Ended::Well)
 }

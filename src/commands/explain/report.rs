@@ -101,6 +101,11 @@ impl Explained {
         self.called = Some(name);
     }
 
+    /// Its kind is not known, and no change was found in it.
+    pub fn is_unrecognised(&self) -> bool {
+        self.outcome == Some("unrecognised")
+    }
+
     pub fn refuse(&mut self, kind: Option<Kind>, reason: &Invalid) {
         self.kind = kind.map(Kind::as_str);
         self.reason = Some(reason.to_string());
