@@ -12,6 +12,7 @@ mod ids;
 mod inspect;
 mod messages;
 mod output;
+mod peek;
 mod progress;
 mod publish;
 mod purge;
@@ -68,6 +69,7 @@ pub enum Command {
     Inspect(inspect::Arguments),
     Purge(purge::Arguments),
     Stats(stats::Arguments),
+    Peek(peek::Arguments),
     Explain(explain::Arguments),
     Apply(apply::Arguments),
     Publish(publish::Arguments),
@@ -118,6 +120,7 @@ impl Command {
             Self::Inspect(arguments) => inspect::run(arguments).await,
             Self::Purge(arguments) => purge::run(arguments).await,
             Self::Stats(arguments) => stats::run(arguments).await,
+            Self::Peek(arguments) => peek::run(arguments).await,
             Self::Explain(arguments) => explain::run(arguments).await,
             Self::Apply(arguments) => apply::run(arguments).await,
             Self::Publish(arguments) => publish::run(arguments).await,

@@ -110,6 +110,9 @@ pub async fn run(
         metrics.clone(),
         health.clone(),
     )?;
+    if !config.writes.rules.invalidate {
+        tokio::spawn(store::warn_of_newer_layout(store.clone()));
+    }
     let asked = store.clone();
     let known = watch::Sender::new(None);
     let observer = Arc::new(Observer {

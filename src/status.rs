@@ -147,6 +147,7 @@ impl Observer {
                 stale = more("stale"),
                 skipped = more("skipped"),
                 ignored = more("ignored"),
+                unrecognised = more("unrecognised"),
                 invalid = more("invalid"),
                 failed = more("failed"),
                 redelivered = more("redelivered"),

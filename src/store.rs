@@ -3,6 +3,7 @@
 mod connect;
 mod direct;
 mod error;
+mod layout;
 mod link;
 mod monitor;
 mod replicas;
@@ -11,6 +12,7 @@ mod write;
 
 pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
 pub use error::StoreError;
+pub use layout::{Layouts, NEWER_LAYOUT_ADVICE, warn_of_newer_layout};
 pub use monitor::Gate;
 pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
@@ -146,6 +148,11 @@ impl Store {
                 error
             }
         })
+    }
+
+    /// What some customers in Redis look like.
+    pub async fn layouts(&self) -> Result<Layouts, StoreError> {
+        layout::look(&self.link.client()?, &self.keys).await
     }
 
     /// The server's version, once connected.

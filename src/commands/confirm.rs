@@ -12,7 +12,7 @@ pub fn confirm(question: &str, yes: bool) -> anyhow::Result<bool> {
     }
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
-        let text = format!("{question} Nobody can be asked here: say --yes, or --dry-run to look");
+        let text = format!("{question} Not a terminal, so cannot prompt: pass --yes to confirm");
         return Err(Failure::with(USAGE, text));
     }
     write!(stderr, "{question} [y/N] ")?;

@@ -161,7 +161,7 @@ impl List {
             ["ID", "MESSAGE", "KIND", "DELIVERIES", "AGE", "REASON"],
             &rows,
         )?;
-        if !is_all {
+        if !is_all && letters.len() == self.limit as usize {
             let more = format!("more than {}: see --limit", self.limit);
             output::line(dim().apply_to(more))?;
         }
@@ -174,7 +174,7 @@ impl List {
         loop {
             let page = place.next().await?;
             if page.is_empty() {
-                return Ok((letters, true));
+                return Ok((letters, tell_if_cut_short(place)));
             }
             for letter in page {
                 if letters.len() == self.limit as usize {
@@ -244,6 +244,7 @@ impl Purge {
             }
             let page = place.next().await?;
             if page.is_empty() {
+                tell_if_cut_short(place);
                 return Ok(());
             }
             for letter in page {
@@ -279,6 +280,15 @@ impl Purge {
         }
         Ok(())
     }
+}
+
+/// Whether all letters were looked at; says so on standard error if not.
+fn tell_if_cut_short(place: &Place) -> bool {
+    let cut_short = place.cut_short();
+    if let Some(why) = cut_short {
+        eprintln!("entitlement-sync: {why}");
+    }
+    cut_short.is_none()
 }
 
 fn age(sent_at: Option<u64>) -> String {

@@ -4,11 +4,13 @@ mod report;
 
 use anyhow::Context;
 use entitlement_sync::config::{self, Config, Uses};
+use entitlement_sync::message::Attributes;
+use entitlement_sync::plan::Planner;
 
-use super::messages::{self, Beside, Outcome, Picture, understand};
+use super::messages::{self, Beside, Given, Outcome, Picture, understand};
 use super::output::{self, Format};
 use super::{Ended, session};
-use report::{Explained, Explanation};
+pub use report::{Explained, Explanation};
 
 /// Explain what messages would do, and why; nothing is written
 #[derive(clap::Args)]
@@ -44,28 +46,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let attributes = arguments.beside.attributes();
     let mut all = Vec::new();
     for given in messages::split(&text) {
-        let mut explained = Explained::begin(given);
-        match understand(given.body, &attributes, &planner) {
-            Err((kind, reason)) => explained.refuse(kind, &reason),
-            Ok(understood) => {
-                explained.understand(&understood, config.writes.ttl_secs);
-                if let Some(picture) = &mut picture {
-                    let mut fates = Vec::new();
-                    for (number, step) in understood.steps.iter().enumerate() {
-                        let foreseen = picture.foresee(step).await;
-                        let foreseen = foreseen
-                            .context("cannot be read")
-                            .map_err(|error| session::redis_failure(&error))?;
-                        fates.push(messages::counts(&foreseen.fate));
-                        explained.foresee(number, step, foreseen);
-                    }
-                    if !fates.is_empty() {
-                        explained.judge(&Outcome::judge(fates));
-                    }
-                }
-            }
-        }
-        all.push(explained);
+        all.push(one(given, &attributes, &planner, &mut picture).await?);
     }
     let explanation = Explanation {
         redis,
@@ -80,8 +61,44 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     Ok(if valid { Ended::Well } else { Ended::Found })
 }
 
+/// Explains one message, after those that the picture has seen.
+pub async fn one(
+    given: Given<'_>,
+    attributes: &Attributes,
+    planner: &Planner,
+    picture: &mut Option<Picture>,
+) -> anyhow::Result<Explained> {
+    let mut explained = Explained::begin(given);
+    let understood = match understand(given.body, attributes, planner) {
+        Ok(understood) => understood,
+        Err((kind, reason)) => {
+            explained.refuse(kind, &reason);
+            return Ok(explained);
+        }
+    };
+    explained.understand(&understood, planner.ttl_secs);
+    if understood.steps.is_empty() {
+        explained.judge(&Outcome::of(understood.nothing(), None));
+        return Ok(explained);
+    }
+    let Some(picture) = picture else {
+        return Ok(explained);
+    };
+    let mut fates = Vec::new();
+    for (number, step) in understood.steps.iter().enumerate() {
+        let foreseen = picture.foresee(step).await;
+        let foreseen = foreseen
+            .context("cannot be read")
+            .map_err(|error| session::redis_failure(&error))?;
+        fates.push(messages::counts(&foreseen.fate));
+        explained.foresee(number, step, foreseen);
+    }
+    explained.judge(&Outcome::judge(fates));
+    Ok(explained)
+}
+
 /// The configuration; Redis, if it is configured and answers; and a word on which of these it is.
-async fn look(no_redis: bool) -> anyhow::Result<(Config, Option<Picture>, String)> {
+pub async fn look(no_redis: bool) -> anyhow::Result<(Config, Option<Picture>, String)> {
     if no_redis {
         let config = session::configuration(&[])?;
         return Ok((config, None, "left alone".into()));

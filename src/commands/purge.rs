@@ -65,6 +65,8 @@ enum Outcome {
     Newer,
     /// By an SDK, all the time.
     Locked,
+    /// Redis refuses this one, and took the others.
+    Failed,
 }
 
 #[derive(Serialize)]
@@ -74,6 +76,8 @@ struct Purged {
     outcome: Outcome,
     /// The time of the entitlements that were there.
     stored_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
@@ -95,14 +99,25 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let redis = session::redis(&config).await?;
     let progress = Progress::new(Some(owners.len() as u64), "customers");
     let mut purged = Vec::with_capacity(owners.len());
+    let mut failure = None;
     for owners in owners.chunks(CHUNK) {
-        let done = purge(&redis, &keys, owners, at, arguments.dry_run).await;
-        purged.extend(done.map_err(|error| session::redis_failure(&error.into()))?);
+        match purge(&redis, &keys, owners, at, arguments.dry_run).await {
+            Ok(done) => purged.extend(done),
+            Err(error) => {
+                failure = Some(session::redis_failure(&error.into()));
+                break;
+            }
+        }
         progress.add(owners.len() as u64);
     }
     progress.clear();
     redis.close().await;
     show(&purged, &arguments)?;
+    if let Some(error) = failure {
+        let (done, all) = (purged.len(), owners.len());
+        eprintln!("entitlement-sync: stopped after {done} of {all} customers");
+        return Err(error);
+    }
     let is_well = purged.iter().all(|it| it.outcome == Outcome::Purged);
     Ok(if is_well { Ended::Well } else { Ended::Found })
 }
@@ -161,16 +176,17 @@ async fn purge(
     let steps = plan::steps(keys, &change, plan::Rules::default());
     let stored = stored(redis, &steps).await?;
     let outcomes = if dry_run {
-        stored.iter().map(|stored| stored.would(at)).collect()
+        stored.iter().map(|it| (it.would(at), None)).collect()
     } else {
         apply(redis, &steps, &stored).await?
     };
     let rows = owners.iter().zip(stored).zip(outcomes);
-    let purged = rows.map(|((owner, stored), outcome)| Purged {
+    let purged = rows.map(|((owner, stored), (outcome, reason))| Purged {
         customer: owner.customer.to_owned(),
         resource: owner.resource.map(str::to_owned),
         outcome,
         stored_at: stored.times.first().copied().flatten(),
+        reason,
     });
     Ok(purged.collect())
 }
@@ -228,22 +244,19 @@ async fn apply(
     redis: &Direct,
     steps: &[Step],
     stored: &[Stored],
-) -> Result<Vec<Outcome>, StoreError> {
+) -> Result<Vec<(Outcome, Option<String>)>, StoreError> {
     let steps: Vec<&Step> = steps.iter().collect();
     let applied = redis.apply_when_unlocked(&steps, LOCKED_RETRIES).await?;
-    applied
-        .into_iter()
-        .zip(stored)
-        .map(|(applied, stored)| match applied {
-            Applied::Locked => Ok(Outcome::Locked),
-            Applied::Written { stale: 1.., .. } => Ok(Outcome::Newer),
-            Applied::Written { .. } if stored.is_there => Ok(Outcome::Purged),
-            Applied::Written { .. } | Applied::NotCached | Applied::Expired => {
-                Ok(Outcome::NotThere)
-            }
-            Applied::Failed(error) => Err(error),
-        })
-        .collect()
+    let outcome = |(applied, stored): (Applied, &Stored)| match applied {
+        Applied::Locked => (Outcome::Locked, None),
+        Applied::Written { stale: 1.., .. } => (Outcome::Newer, None),
+        Applied::Written { .. } if stored.is_there => (Outcome::Purged, None),
+        Applied::Written { .. } | Applied::NotCached | Applied::Expired => {
+            (Outcome::NotThere, None)
+        }
+        Applied::Failed(error) => (Outcome::Failed, Some(error.to_string())),
+    };
+    Ok(applied.into_iter().zip(stored).map(outcome).collect())
 }
 
 fn show(purged: &[Purged], arguments: &Arguments) -> anyhow::Result<()> {
@@ -270,6 +283,7 @@ fn show(purged: &[Purged], arguments: &Arguments) -> anyhow::Result<()> {
                 "left alone: newer than {}",
                 when::point(i64::try_from(arguments.at).unwrap_or(i64::MAX))
             )),
+            Outcome::Failed => bad().apply_to(it.reason.clone().unwrap_or_default()),
             Outcome::Locked => bad().apply_to("locked by an SDK: try again".to_owned()),
         };
         [

@@ -33,13 +33,18 @@ pub struct Resent<'a> {
 const LOOK_SECS: i32 = 1;
 
 impl SqsQueue {
-    /// At most ten messages, hidden from others for `hold`. Each call raises their receive counts.
-    pub async fn hold(&self, hold: Duration) -> Result<Vec<HeldLetter>, QueueError> {
+    pub fn is_fifo(&self) -> bool {
+        self.url.ends_with(".fifo")
+    }
+
+    /// At most `most` messages, of ten at most, hidden from others for `hold`. Each call raises their
+    /// receive counts.
+    pub async fn hold(&self, hold: Duration, most: usize) -> Result<Vec<HeldLetter>, QueueError> {
         let answer = self
             .receiving
             .receive_message()
             .queue_url(&self.url)
-            .max_number_of_messages(10)
+            .max_number_of_messages(i32::try_from(most.clamp(1, 10)).unwrap_or(10))
             .wait_time_seconds(LOOK_SECS)
             .visibility_timeout(i32::try_from(hold.as_secs()).unwrap_or(30))
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
@@ -70,7 +75,7 @@ impl SqsQueue {
                 .map_err(build_error)?;
             request = request.message_attributes(name, value);
         }
-        if self.url.ends_with(".fifo") {
+        if self.is_fifo() {
             request = request
                 .message_group_id(message.group)
                 .message_deduplication_id(message.deduplication);

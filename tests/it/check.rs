@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use entitlement_sync::config::{Need, VARIABLES};
 use serde_json::{Value, json};
 
-use crate::stand::Stand;
+use crate::stand::{SOON, Stand};
 use crate::support::aws::Sts;
 use crate::support::https::{Authority, TlsFront};
-use crate::support::{Answer, EdgeMock, Fault, Redis, repo};
+use crate::support::{Answer, EdgeMock, Fault, Redis, repo, until};
 
-const ALL: [&str; 20] = [
+const ALL: [&str; 21] = [
     "configuration",
     "region",
     "queue-dns",
@@ -32,6 +32,7 @@ const ALL: [&str; 20] = [
     "redis-version",
     "redis-eviction",
     "redis-data",
+    "redis-layout",
     "edge-api",
 ];
 
@@ -476,6 +477,7 @@ async fn redis_that_refuses_us_says_why() {
     found.is("redis-link", "pass", "as sync", "");
     found.is("redis-writes", "pass", "", "");
     found.is("redis-data", "pass", "not looked at: NOPERM", "");
+    found.is("redis-layout", "pass", "not looked at: NOPERM", "");
     grant(&rights.replace(" +set", ""));
     let found = sync.check().await;
     found.only_fails(&["redis-writes"]);
@@ -758,4 +760,50 @@ fn the_commands_are_documented_as_they_are() {
     for code in [0, 1, 2, 66, 69, 70, 77, 78] {
         assert!(text.contains(&format!("\n| {code} |")), "{code}");
     }
+}
+
+/// As the vendor's store 1.29.0 writes a customer.
+const NEWER: &str = r#"{"sso":{"calculatedEntitlement":{"type":"FEATURE","feature":{"id":"sso","featureType":"BOOLEAN"}},"usageData":{"currentUsage":0}}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_is_newer_than_ours_is_found_by_check_and_at_the_start_of_the_worker() {
+    let (stand, edge) = (Stand::start().await, EdgeMock::start().await);
+    let caller = Caller::new(&stand, &edge);
+    // Ours, and what merely speaks of the other.
+    for n in 0..150 {
+        let ours = r#"{"sso":{"calculatedEntitlement":{"accessDeniedReason":"\"usageData\":{"},"featureUsage":{}}}"#;
+        stand.redis.set(&format!("production:c_ours-{n}"), ours);
+        stand
+            .redis
+            .set(&format!("production:c_ours-{n}:metadata"), "{}");
+    }
+    let found = caller.check().await;
+    found.is("redis-layout", "pass", "100 customers looked at, none", "");
+    stand.redis.cmd(&["FLUSHALL"]);
+    stand.redis.set("production:c_ours", "{}");
+    stand.redis.set("production:c_theirs", NEWER);
+    stand.redis.set("production:c_theirs:r_site", NEWER);
+    stand.redis.set("other:c_theirs", NEWER);
+    let found = caller.check().await;
+    found.only_fails(&[]);
+    found.is(
+        "redis-layout",
+        "warn",
+        "2 of 3 customers are in the layout of SDK 4.12 and later",
+        "CACHE_UPDATE_POLICY=INVALIDATE",
+    );
+    let invalidate = caller.env("CACHE_UPDATE_POLICY", "INVALIDATE");
+    let found = invalidate.check().await;
+    found.is("redis-layout", "pass", "INVALIDATE leaves to SDKs", "");
+
+    const LINE: &str = "customers in Redis are in the layout of SDK 4.12 and later";
+    let worker = stand.worker().start().await;
+    until("the worker warns", SOON, async || {
+        worker.logs().contains(LINE)
+    })
+    .await;
+    let policy = ("CACHE_UPDATE_POLICY", "INVALIDATE");
+    let silent = stand.worker().env(policy.0, policy.1).start().await;
+    stand.send("acme", 1).await;
+    assert!(!silent.logs().contains(LINE));
 }

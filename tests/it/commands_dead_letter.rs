@@ -34,6 +34,22 @@ fn keep(redis: &Redis, kind: &str, sent_at: &str, body: &str) -> String {
     redis::from_redis_value(id).unwrap()
 }
 
+/// The same, of a message whose attribute named its kind.
+fn keep_typed(redis: &Redis, sent_at: &str, body: &str, kind: &str) {
+    let fields = [
+        ("message_id", "message-typed"),
+        ("reason", "because"),
+        ("kind", "entitlements_updated"),
+        ("receive_count", "5"),
+        ("sent_at", sent_at),
+        ("body", body),
+        ("type", kind),
+    ];
+    let fields = fields.iter().flat_map(|(name, value)| [*name, *value]);
+    let command: Vec<&str> = ["XADD", STREAM, "*"].into_iter().chain(fields).collect();
+    redis.cmd(&command);
+}
+
 fn kept(redis: &Redis) -> u64 {
     redis::from_redis_value(redis.cmd(&["XLEN", STREAM])).unwrap()
 }
@@ -135,20 +151,11 @@ async fn what_is_replayed_passes_for_no_newer_than_it_is() {
     let mut old: Value = serde_json::from_str(&seats(("acme", None), 20, 0)).unwrap();
     let fields = old.as_object_mut().unwrap();
     fields.retain(|name, _| name != "type" && name != "entitlementsUpdatedAt");
-    keep(
-        &redis,
-        "entitlements_updated",
-        &at(20).to_string(),
-        &old.to_string(),
-    );
+    let sent = at(20).to_string();
+    keep_typed(&redis, &sent, &old.to_string(), "ENTITLEMENTS_UPDATED");
     let mut fresh = old.clone();
     fresh["customerId"] = "globex".into();
-    keep(
-        &redis,
-        "entitlements_updated",
-        &at(20).to_string(),
-        &fresh.to_string(),
-    );
+    keep_typed(&redis, &sent, &fresh.to_string(), "ENTITLEMENTS_UPDATED");
     let operator = Operator::of(&redis).queue(&queue);
     let done = operator.run(&["dead-letter", "replay", "--all"]).await;
     assert_eq!(done.code, 0, "{done:?}");
@@ -395,4 +402,135 @@ async fn fifo_queues_keep_their_groups_and_take_the_same_body_again() {
     let done = operator.run(&["dead-letter", "replay", "--all"]).await;
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(queue.depth().await, 3);
+}
+
+/// A page of a queue's answer, of messages that are not in the real one.
+fn page(ids: &[&str]) -> Fault {
+    let message = |id: &&str| {
+        json!({"MessageId": id, "ReceiptHandle": format!("receipt-{id}-{}", fastrand::u32(..)), "Body": "nonsense",
+            "Attributes": {"SentTimestamp": "1763150385133", "ApproximateReceiveCount": "9"}})
+    };
+    let messages: Vec<Value> = ids.iter().map(message).collect();
+    Fault::Answer {
+        status: 200,
+        code: "",
+        body: json!({ "Messages": messages }).to_string(),
+    }
+}
+
+/// What was left comes back while the others are still being sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_letters_that_were_seen_is_not_the_end() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let (queue, dead) = (sqs.queue("q").await, sqs.queue("dead").await);
+    let proxy = FaultProxy::start(sqs.endpoint()).await;
+    let unreadable: Vec<String> = (0..10).map(|n| format!("unreadable-{n}")).collect();
+    let unreadable: Vec<&str> = unreadable.iter().map(String::as_str).collect();
+    for _ in 0..3 {
+        proxy.once("ReceiveMessage", page(&unreadable));
+    }
+    for n in 0..15 {
+        dead.send(&seats((&format!("customer-{n}"), None), 10, at(1)))
+            .await;
+    }
+    let operator = Operator::of(&redis)
+        .queue(&queue)
+        .env("AWS_ENDPOINT_URL_SQS", proxy.url());
+    let done = operator
+        .run(&arguments(&dead, &["replay", "--all", "--json"]))
+        .await;
+    assert_eq!(done.code, 1, "{done:?}");
+    let json = done.json();
+    let count = |wanted: &str| {
+        let outcomes = outcomes(&json);
+        outcomes.iter().filter(|(_, it)| *it == wanted).count()
+    };
+    assert_eq!((count("unreadable"), count("sent")), (10, 15));
+    assert_eq!((queue.depth().await, dead.depth().await), (15, 0));
+
+    // A queue that hands out nothing else for ever is told of.
+    proxy.always("ReceiveMessage", page(&unreadable));
+    let listed = operator.run(&arguments(&dead, &["list", "--json"])).await;
+    assert_eq!(listed.json()["is_all"], false);
+    assert!(listed.stderr.contains("there may be more"), "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_held_up_is_told_of() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let dead = sqs.fifo_queue("dead").await;
+    for n in 0..12 {
+        dead.send_fifo(&format!("nonsense {n}"), "acme").await;
+    }
+    let operator = Operator::of(&redis).sqs();
+    let listed = operator.run(&arguments(&dead, &["list"])).await;
+    assert_eq!(listed.code, 0, "{listed:?}");
+    assert!(
+        listed.stderr.contains("no more of a message group"),
+        "{listed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_is_replayed_with_the_attribute_that_named_its_kind() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let body = seats(("acme", None), 10, at(1)).replace("\"type\"", "\"was\"");
+    let worker = Worker::builder(&redis, &queue)
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    // The worker keeps it, attribute and all.
+    let bad = body.replace("acme", "");
+    queue
+        .send_with(&bad, &[("eventType", "entitlements.updated")])
+        .await;
+    until("the message is kept", SOON, async || kept(&redis) == 1).await;
+    let operator = Operator::of(&redis).queue(&queue);
+    let json = operator
+        .run(&["dead-letter", "list", "--json"])
+        .await
+        .json();
+    let letter = &json["letters"][0];
+    assert_eq!(
+        letter["attributes"],
+        json!({"type": "entitlements.updated"})
+    );
+    let id = letter["id"].as_str().unwrap();
+    let shown = operator.run(&["dead-letter", "show", id]).await;
+    assert!(
+        shown.stderr.contains("attribute type=entitlements.updated"),
+        "{shown:?}"
+    );
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("body.json");
+    std::fs::write(&file, &body).unwrap();
+    let file = file.to_str().unwrap();
+    let done = operator
+        .run(&["dead-letter", "replay", id, "--body", file])
+        .await;
+    assert_eq!(done.code, 0, "{done:?}");
+    applied(&redis, "acme", 10).await;
+    drop(worker);
+}
+
+/// Sent again it would count as new, and win over what was true after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_given_its_time_is_not_sent() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let body = seats(("acme", None), 10, 0).replace("\"entitlementsUpdatedAt\":0,", "");
+    let undated = json!({"type": "CUSTOMER_DELETED", "customerId": "acme", "timestamp": 0});
+    keep(&redis, "purge", &at(1).to_string(), &undated.to_string());
+    keep(&redis, "entitlements_updated", "", &body);
+    let operator = Operator::of(&redis).queue(&queue);
+    let done = operator.run(&["dead-letter", "replay", "--all"]).await;
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.stdout.contains("would count as new"), "{done:?}");
+    assert_eq!((kept(&redis), queue.depth().await), (2, 0));
+    let done = operator
+        .run(&["dead-letter", "replay", "--all", "--anyway"])
+        .await;
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!((kept(&redis), queue.depth().await), (0, 2));
 }

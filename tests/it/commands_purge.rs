@@ -185,3 +185,69 @@ async fn a_time_far_ahead_is_refused_wherever_it_would_be_written() {
         .await;
     assert_eq!(done.code, 0, "{done:?}");
 }
+
+/// SDKs load on their misses what was purged: it must not be purged again while one customer is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_one_does_not_purge_the_others_again() {
+    let redis = Redis::start().await;
+    let names: Vec<String> = (0..60).map(|n| format!("customer-{n}")).collect();
+    for name in &names {
+        store(&redis, name, at(1));
+    }
+    redis.cmd(&["SET", "production-customer-59", "an SDK", "PX", "3000"]);
+    let operator = Operator::of(&redis);
+    let first = "production:c_customer-0";
+    let list = names.join("\n");
+    let purging = tokio::spawn(async move {
+        operator
+            .run_with(&["purge", "-", "--yes", "--json"], &list)
+            .await
+    });
+    crate::support::until("the first is purged", Duration::from_secs(20), async || {
+        redis.get(first).is_none()
+    })
+    .await;
+    // Older than the purge, as what an SDK loads may well be.
+    for name in &names[..59] {
+        store(&redis, name, at(1));
+    }
+    let done = purging.await.unwrap();
+    assert_eq!(done.code, 0, "{done:?}");
+    for name in &names[..59] {
+        assert!(
+            redis.get(&format!("production:c_{name}")).is_some(),
+            "{name}"
+        );
+    }
+    assert_eq!(redis.get("production:c_customer-59"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_purged_before_redis_failed_is_shown() {
+    let redis = Redis::start().await;
+    let names: Vec<String> = (0..250).map(|n| format!("customer-{n}")).collect();
+    for name in &names {
+        store(&redis, name, at(1));
+    }
+    // The second call of the command waits for this one, and Redis goes meanwhile.
+    redis.cmd(&["SET", "production-customer-249", "an SDK", "PX", "60000"]);
+    let operator = Operator::of(&redis);
+    let list = names.join("\n");
+    let purging = tokio::spawn(async move {
+        operator
+            .run_with(&["purge", "-", "--yes", "--json"], &list)
+            .await
+    });
+    crate::support::until("most are purged", Duration::from_secs(20), async || {
+        redis.get("production:c_customer-248").is_none()
+    })
+    .await;
+    redis.kill();
+    let done = purging.await.unwrap();
+    assert_eq!(done.code, 69, "{done:?}");
+    assert_eq!(outcomes(&done.json()).len(), 200);
+    assert!(
+        done.stderr.contains("stopped after 200 of 250 customers"),
+        "{done:?}"
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use entitlement_sync::message::{self, Attributes, Change, Invalid, Kind, Millis};
+use entitlement_sync::message::{self, Attributes, Change, Invalid, Millis};
 use entitlement_sync::queue::HeldLetter;
 use entitlement_sync::store::KeptLetter;
 use serde_json::{Value, json};
@@ -31,7 +31,9 @@ pub struct Letter {
 
 impl From<KeptLetter> for Letter {
     fn from(kept: KeptLetter) -> Self {
-        let mut letter = Self {
+        // The worker reads both names alike, and keeps the value.
+        let kind = kept.type_attribute.map(|kind| ("type".to_owned(), kind));
+        Self {
             id: kept.id,
             message_id: kept.message_id,
             kind: kept.kind,
@@ -39,12 +41,10 @@ impl From<KeptLetter> for Letter {
             receive_count: kept.receive_count,
             sent_at: kept.sent_at,
             body: kept.body,
-            attributes: Vec::new(),
+            attributes: kind.into_iter().collect(),
             group: None,
             receipt: None,
-        };
-        letter.name_kind();
-        letter
+        }
     }
 }
 
@@ -72,26 +72,6 @@ impl From<HeldLetter> for Letter {
 }
 
 impl Letter {
-    /// The stream keeps the kind, not the attribute that told it: what the body does not say gets
-    /// an attribute again.
-    fn name_kind(&mut self) {
-        let by_body = message::read(&self.body, &Attributes::default())
-            .map_or_else(|unreadable| unreadable.kind, |reading| reading.kind);
-        let kept = Kind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == self.kind);
-        let name = match kept {
-            Some(kind) if by_body == kind => return,
-            Some(Kind::EntitlementsUpdated) => "ENTITLEMENTS_UPDATED",
-            Some(Kind::UsageUpdated) => "MEASUREMENT_REPORTED",
-            Some(Kind::CreditBalanceUpdated) => "CREDIT_BALANCE_UPDATED",
-            Some(Kind::Purge) => "SUBSCRIPTIONS_MIGRATED",
-            Some(Kind::PackagePublished) => "PACKAGE_PUBLISHED",
-            Some(Kind::Other) | None => return,
-        };
-        self.attributes = vec![("type".into(), name.into())];
-    }
-
     pub fn is_called(&self, id: &str) -> bool {
         self.id == id || self.message_id == id
     }
@@ -130,21 +110,16 @@ impl Letter {
 
     /// The body to be sent again. An event without a time of its own would take that of its new
     /// sending, and pass for newer than it is: it is given the time at which it was sent first.
-    pub fn body_to_send(&self) -> Cow<'_, str> {
-        let as_it_is = Cow::Borrowed(self.body.as_str());
+    /// `None` where that is not possible.
+    pub fn body_to_send(&self) -> Option<Cow<'_, str>> {
         let time = |body: &str| self.read_as(body, None, time_of).ok();
-        let (Some(sent), Some(Some(0))) = (self.sent_at, time(&self.body)) else {
-            return as_it_is;
+        let Some(Some(0)) = time(&self.body) else {
+            return Some(Cow::Borrowed(self.body.as_str()));
         };
-        let Some(rest) = self.body.trim_start().strip_prefix('{') else {
-            return as_it_is;
-        };
+        let sent = self.sent_at?;
+        let rest = self.body.trim_start().strip_prefix('{')?;
         let stamped = format!("{{\"timestamp\":{sent},{rest}");
-        if time(&stamped) == Some(Some(sent)) {
-            stamped.into()
-        } else {
-            as_it_is
-        }
+        (time(&stamped) == Some(Some(sent))).then_some(stamped.into())
     }
 
     pub fn row(&self) -> [String; 6] {
@@ -161,8 +136,12 @@ impl Letter {
     /// All but the body, on one line.
     pub fn facts(&self) -> String {
         let sent = self.sent_at.and_then(|at| i64::try_from(at).ok());
+        let attributes = self.attributes.iter();
+        let attributes: String = attributes
+            .map(|(name, value)| format!(", attribute {name}={value}"))
+            .collect();
         format!(
-            "message {}, {}, sent {}, delivered {} times: {}",
+            "message {}, {}{attributes}, sent {}, delivered {} times: {}",
             self.message_id,
             self.kind,
             sent.map_or_else(|| "at an unknown time".into(), when::point),
@@ -200,20 +179,22 @@ fn time_of(changes: &[Change<'_>]) -> Option<Millis> {
 mod tests {
     use super::*;
 
-    fn kept(kind: &str, body: &str) -> Letter {
+    fn kept(body: &str, sent_at: Option<Millis>) -> Letter {
         Letter::from(KeptLetter {
             id: "1-0".into(),
             message_id: "m".into(),
             reason: "r".into(),
-            kind: kind.into(),
+            kind: "purge".into(),
             receive_count: 5,
-            sent_at: Some(1_763_000_000_000),
+            sent_at,
             body: body.into(),
+            type_attribute: None,
         })
     }
 
     #[test]
     fn an_event_without_a_time_keeps_the_one_of_its_first_sending() {
+        const SENT: Option<Millis> = Some(1_763_000_000_000);
         for (body, sent) in [
             (
                 r#" {"type":"CUSTOMER_DELETED","customerId":"a"}"#,
@@ -224,29 +205,32 @@ mod tests {
                 r#"{"timestamp":1763000000000,"type":"CUSTOMER_DELETED","data":{"customerId":"a"}}"#,
             ),
         ] {
-            assert_eq!(kept("purge", body).body_to_send(), sent);
+            let letter = kept(body, SENT);
+            assert_eq!(letter.body_to_send().as_deref(), Some(sent));
+            // Nothing says how old it is.
+            assert_eq!(kept(body, None).body_to_send(), None);
         }
         for body in [
             r#"{"type":"CUSTOMER_DELETED","customerId":"a","timestamp":5}"#,
-            r#"{"type":"CUSTOMER_DELETED","customerId":"a","timestamp":0}"#,
             r#"{"type":"CUSTOMER_DELETED"}"#,
             r#"{"type":"PACKAGE_PUBLISHED"}"#,
             "nonsense",
         ] {
-            assert_eq!(kept("purge", body).body_to_send(), body);
+            assert_eq!(kept(body, SENT).body_to_send().as_deref(), Some(body));
         }
+        // A time that is unknown stands where the other would go.
+        let unknown = r#"{"type":"CUSTOMER_DELETED","customerId":"a","timestamp":0}"#;
+        assert_eq!(kept(unknown, SENT).body_to_send(), None);
     }
 
     #[test]
-    fn a_kind_that_only_an_attribute_told_is_told_again() {
-        let without = kept("measurement_reported", r#"{"customerId":"a"}"#);
+    fn the_attribute_that_named_the_kind_is_kept() {
+        let kept = Letter::from(KeptLetter {
+            type_attribute: Some("MEASUREMENT_REPORTED".into()),
+            ..KeptLetter::default()
+        });
         let expected = [("type".to_owned(), "MEASUREMENT_REPORTED".to_owned())];
-        assert_eq!(without.attributes, expected);
-        assert!(
-            kept("purge", r#"{"type":"CUSTOMER_DELETED"}"#)
-                .attributes
-                .is_empty()
-        );
-        assert!(kept("other", "nonsense").attributes.is_empty());
+        assert_eq!(kept.attributes, expected);
+        assert!(kept.facts().contains("attribute type=MEASUREMENT_REPORTED"));
     }
 }

@@ -28,10 +28,22 @@ pub struct Held {
     held: HashMap<String, String>,
     /// Messages that were looked at, or are not to be.
     seen: HashSet<String>,
+    /// Deliveries since the last message that had not been seen.
+    repeats: usize,
+    /// Why the queue may hold more than was looked at.
+    cut_short: Option<&'static str>,
 }
 
 /// For so long nobody else gets what is looked at.
 const HOLD: Duration = Duration::from_secs(60);
+/// Messages of one page at most.
+const PAGE: usize = 10;
+/// How often all that was seen may come back before the search ends.
+const ROUNDS: usize = 5;
+
+const FIFO_BLOCKED: &str = "the queue hands out no more of a message group while some of it are held: there may be more. \
+     Run the command again once these are replayed or deleted";
+const ONLY_REPEATS: &str = "the queue hands out the same messages again and again: there may be more. Run the command again";
 
 impl Place {
     pub async fn stream(redis: Direct, key: String) -> anyhow::Result<Self> {
@@ -49,6 +61,8 @@ impl Place {
             queue,
             held: HashMap::new(),
             seen: HashSet::new(),
+            repeats: 0,
+            cut_short: None,
         }))
     }
 
@@ -98,6 +112,14 @@ impl Place {
         }
     }
 
+    /// Why there may be more letters than were looked at, after [`next`](Self::next) found none.
+    pub fn cut_short(&self) -> Option<&'static str> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Queue(held) => held.cut_short,
+        }
+    }
+
     /// Gives back what is held.
     pub async fn close(self) {
         match self {
@@ -125,19 +147,38 @@ impl Stream {
 }
 
 impl Held {
+    /// A few that were not seen before. Letters that were left come back after [`HOLD`], so a page of
+    /// them alone does not mean that there are no others: only an empty page ends it.
     async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
-        let page = self.queue.hold(HOLD).await;
-        let page = page.map_err(|error| session::queue_failure(&error))?;
-        let mut letters = Vec::with_capacity(page.len());
-        for letter in page.into_iter().map(Letter::from) {
-            // The newest receipt is the one that counts.
-            let receipt = letter.receipt.clone().unwrap_or_default();
-            self.held.insert(letter.message_id.clone(), receipt);
-            if self.seen.insert(letter.message_id.clone()) {
-                letters.push(letter);
+        loop {
+            let page = self.queue.hold(HOLD, PAGE).await;
+            let page = page.map_err(|error| session::queue_failure(&error))?;
+            if page.is_empty() {
+                // Of a FIFO queue the rest of a group is not handed out while some of it are held.
+                let is_blocked = self.queue.is_fifo() && !self.held.is_empty();
+                self.cut_short = is_blocked.then_some(FIFO_BLOCKED);
+                return Ok(Vec::new());
+            }
+            let mut letters = Vec::with_capacity(page.len());
+            for letter in page.into_iter().map(Letter::from) {
+                // The newest receipt is the one that counts.
+                let receipt = letter.receipt.clone().unwrap_or_default();
+                self.held.insert(letter.message_id.clone(), receipt);
+                if self.seen.insert(letter.message_id.clone()) {
+                    letters.push(letter);
+                    self.repeats = 0;
+                } else {
+                    self.repeats += 1;
+                }
+            }
+            if !letters.is_empty() {
+                return Ok(letters);
+            }
+            if self.repeats > ROUNDS * self.seen.len() + PAGE {
+                self.cut_short = Some(ONLY_REPEATS);
+                return Ok(letters);
             }
         }
-        Ok(letters)
     }
 
     async fn delete(&mut self, letter: &Letter) -> anyhow::Result<()> {

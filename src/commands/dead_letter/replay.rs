@@ -1,5 +1,6 @@
 //! `dead-letter replay`: sends messages again, or applies them here and now.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::commands::messages::now;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::letter::Letter;
 use super::place::Place;
-use super::{Source, Which};
+use super::{Source, Which, tell_if_cut_short};
 use crate::commands::output::{self, Format, bad, dim, good};
 use crate::commands::purge::LOCKED_RETRIES;
 use crate::commands::{Ended, Failure, USAGE, session, when};
@@ -38,7 +39,7 @@ pub struct Replay {
     /// Take this file for the body: for one letter whose body is mended
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     body: Option<PathBuf>,
-    /// Send what this version cannot read, too: for a newer worker
+    /// Send what this version cannot read, too: for a newer worker; and what would count as new
     #[arg(long, conflicts_with = "apply")]
     anyway: bool,
     /// Say what would be done, and do nothing
@@ -131,6 +132,7 @@ impl Replay {
             }
             let page = place.next().await?;
             if page.is_empty() {
+                tell_if_cut_short(place);
                 return Ok(());
             }
             for mut letter in page {
@@ -162,6 +164,11 @@ impl Replay {
             && !self.anyway
         {
             return Ok(replayed("unreadable", Some(reason.to_string()), false));
+        }
+        if !self.apply && !self.anyway && letter.body_to_send().is_none() {
+            let why = "it has no time of its own and none can be put into its body, so it would count as new: \
+                       use --apply, or --anyway";
+            return Ok(replayed("undated", Some(why.into()), false));
         }
         let outcome = match target {
             Target::Nowhere if self.apply => replayed("would_be_applied", None, true),
@@ -220,8 +227,10 @@ impl Replay {
 
 async fn send(queue: &SqsQueue, letter: &Letter) -> anyhow::Result<String> {
     let deduplication = format!("replay-{}-{}", when::now(), fastrand::u64(..));
+    let body = letter.body_to_send();
+    let body = body.unwrap_or(Cow::Borrowed(&letter.body));
     let message = Resent {
-        body: &letter.body_to_send(),
+        body: &body,
         attributes: &letter.attributes,
         // The stream does not keep the group: one of its own holds up nobody.
         group: letter.group.as_deref().unwrap_or(&letter.message_id),

@@ -22,6 +22,9 @@ pub struct Explanation {
 pub struct Explained {
     message: usize,
     line: usize,
+    /// How it is called, if not by its number and line.
+    #[serde(skip)]
+    called: Option<String>,
     pub valid: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -91,6 +94,16 @@ impl Explained {
             line: given.line,
             ..Self::default()
         }
+    }
+
+    /// Calls it otherwise than by its number and line.
+    pub fn call(&mut self, name: String) {
+        self.called = Some(name);
+    }
+
+    /// Its kind is not known, and no change was found in it.
+    pub fn is_unrecognised(&self) -> bool {
+        self.outcome == Some("unrecognised")
     }
 
     pub fn refuse(&mut self, kind: Option<Kind>, reason: &Invalid) {
@@ -207,7 +220,8 @@ impl Explained {
         let field = |name: &str, text: &str| {
             output::line(format!("  {} {text}", dim().apply_to(format!("{name:<9}"))))
         };
-        let place = format!("message {} (line {})", self.message, self.line);
+        let by_line = || format!("message {} (line {})", self.message, self.line);
+        let place = self.called.clone().unwrap_or_else(by_line);
         if let Some(reason) = &self.reason {
             let kind = self
                 .kind

@@ -28,6 +28,15 @@ pub struct Browse {
 }
 
 impl Browse {
+    pub(in crate::store) fn new(client: Client, pattern: String) -> Self {
+        Self {
+            client,
+            pattern: pattern.into(),
+            cursor: Some("0".into()),
+            since: Instant::now(),
+        }
+    }
+
     /// The keys of the next page, often none; `None` after the last page. Between two pages there
     /// is a pause as long as what was done since the last one, so that Redis works for us half of
     /// the time at most.
@@ -55,12 +64,7 @@ impl Browse {
 impl Direct {
     /// Every key that matches. All keys of an environment are on one primary, in a cluster too.
     pub fn browse(&self, pattern: String) -> Browse {
-        Browse {
-            client: self.client.clone(),
-            pattern: pattern.into(),
-            cursor: Some("0".into()),
-            since: Instant::now(),
-        }
+        Browse::new(self.client.clone(), pattern)
     }
 
     /// Hands over every key that matches, in no order; one may come twice.

@@ -6,9 +6,10 @@ use super::Direct;
 use crate::check::{Check, LIMIT, dns};
 use crate::config::{RedisConfig, Topology, WriteConfig};
 use crate::keys::Keys;
-use crate::store::StoreError;
+use crate::store::layout::{self, Layouts};
 use crate::store::monitor::harmless;
 use crate::store::script::Script;
+use crate::store::{NEWER_LAYOUT_ADVICE, StoreError};
 
 /// Looks at the way to Redis, and at whether it does what the work needs. Takes no longer than
 /// twice [`LIMIT`].
@@ -19,7 +20,7 @@ pub async fn check(redis: &RedisConfig, writes: &WriteConfig, keys: &Keys) -> Ve
     );
     match link {
         Ok(Ok(direct)) => {
-            let all = direct.check(redis, keys);
+            let all = direct.check(redis, writes, keys);
             match tokio::time::timeout(LIMIT, all).await {
                 Ok(found) => checks.extend(found),
                 Err(_) => checks.push(Check::fail("redis-link", SLOW, NETWORK)),
@@ -59,7 +60,7 @@ const ROUND: u32 = 1000;
 const OLDEST: u32 = 6;
 
 impl Direct {
-    async fn check(&self, redis: &RedisConfig, keys: &Keys) -> Vec<Check> {
+    async fn check(&self, redis: &RedisConfig, writes: &WriteConfig, keys: &Keys) -> Vec<Check> {
         let pong = self.client.ping::<String>(None).await;
         let mut checks = vec![match pong {
             Ok(_) => {
@@ -92,6 +93,7 @@ impl Direct {
             }
         }
         checks.push(self.data(keys).await);
+        checks.push(self.layout(writes, keys).await);
         checks
     }
 
@@ -107,6 +109,28 @@ impl Direct {
         }
         // The worker's own script, on a key like those of customers.
         self.writer.probe(&self.client, &harmless(keys)).await
+    }
+
+    /// Whether some customers are in a layout that is newer than ours, and whether that matters.
+    async fn layout(&self, writes: &WriteConfig, keys: &Keys) -> Check {
+        const NAME: &str = "redis-layout";
+        let layouts = match layout::look(&self.client, keys).await {
+            Ok(layouts) => layouts,
+            Err(error) => return Check::pass(NAME, format!("not looked at: {error}")),
+        };
+        let Layouts { looked_at, newer } = layouts;
+        let found =
+            format!("{newer} of {looked_at} customers are in the layout of SDK 4.12 and later");
+        match newer {
+            0 => Check::pass(
+                NAME,
+                format!("{looked_at} customers looked at, none in a newer layout"),
+            ),
+            _ if writes.rules.invalidate => {
+                Check::pass(NAME, format!("{found}, which INVALIDATE leaves to SDKs"))
+            }
+            _ => Check::warn(NAME, found, NEWER_LAYOUT_ADVICE),
+        }
     }
 
     /// Whether customers are there by this prefix. Looks at no more than some of the keys.

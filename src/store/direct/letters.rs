@@ -8,7 +8,7 @@ use super::Direct;
 use crate::store::StoreError;
 
 /// A message given up, as it stands in the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeptLetter {
     /// Of the entry in the stream.
     pub id: String,
@@ -19,6 +19,8 @@ pub struct KeptLetter {
     /// When it was sent, in epoch milliseconds.
     pub sent_at: Option<u64>,
     pub body: String,
+    /// The message attribute that named its kind, where it had one.
+    pub type_attribute: Option<String>,
 }
 
 /// Entries of one answer: bodies may be large.
@@ -83,6 +85,7 @@ fn parts(id: &str) -> Option<(u64, u64)> {
 }
 
 fn letter((id, mut fields): (String, HashMap<String, String>)) -> KeptLetter {
+    let type_attribute = fields.remove("type");
     let mut field = |name| fields.remove(name).unwrap_or_default();
     KeptLetter {
         id,
@@ -92,5 +95,6 @@ fn letter((id, mut fields): (String, HashMap<String, String>)) -> KeptLetter {
         receive_count: field("receive_count").parse().unwrap_or(0),
         sent_at: field("sent_at").parse().ok(),
         body: field("body"),
+        type_attribute,
     }
 }

@@ -24,6 +24,24 @@ pub async fn ask(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value])
     }
 }
 
+/// The same of SDK 4.55.0, whose missing modules `standin.cjs` stands in for: each answer is what the SDK found in Redis,
+/// as `found`, `usage` and `accessDeniedReason`.
+pub async fn ask_4(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value]) -> Vec<Value> {
+    let question = json!({"redis": place(redis, prefix), "edgeUrl": edge_url, "queries": queries});
+    let running = Running::start_with("reader.mjs", &question, Sdk::Four).await;
+    let mut answer = running.finish().await;
+    match answer["answers"].take() {
+        Value::Array(answers) => answers,
+        other => panic!("the reader gave no list of answers but {other}"),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Sdk {
+    Three,
+    Four,
+}
+
 /// The `redis` part of a program's input.
 pub fn place(redis: &Redis, prefix: &str) -> Value {
     json!({"host": "127.0.0.1", "port": redis.port(), "db": 0, "environmentPrefix": prefix})
@@ -43,11 +61,23 @@ pub struct Running {
 
 impl Running {
     pub async fn start(program: &str, input: &Value) -> Running {
+        Running::start_with(program, input, Sdk::Three).await
+    }
+
+    async fn start_with(program: &str, input: &Value, version: Sdk) -> Running {
         let sdk = tool("sdk");
+        let mut node = Command::new("node");
+        match version {
+            Sdk::Three => node.env("ENTITLEMENT_SYNC_SDK_DIR", &sdk),
+            // What it depends on is taken from where the other one has it.
+            Sdk::Four => node
+                .arg("--require")
+                .arg(repo("tests/sdk/standin.cjs"))
+                .env("ENTITLEMENT_SYNC_SDK_DIR", tool("sdk4")),
+        };
         // Its stderr is the test's own, which is shown when the test fails.
-        let mut child = Command::new("node")
+        let mut child = node
             .arg(repo("tests/sdk").join(program))
-            .env("ENTITLEMENT_SYNC_SDK_DIR", &sdk)
             .env("NODE_PATH", sdk.join("node_modules"))
             .current_dir(&sdk)
             .stdin(Stdio::piped())

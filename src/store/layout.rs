@@ -1,0 +1,77 @@
+//! A bounded look at customers in Redis: whether SDKs or the vendor's service write them in a layout
+//! that is newer than ours.
+
+use fred::prelude::*;
+use fred::types::{Key, Value};
+
+use super::direct::Browse;
+use super::{Store, StoreError};
+use crate::keys::Keys;
+
+/// What customers of an environment look like, as far as some of them were looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layouts {
+    /// Customers and resources that were looked at.
+    pub looked_at: usize,
+    /// Those of them in the layout of SDK 4.12 and later.
+    pub newer: usize,
+}
+
+/// What to do where the newer layout is found.
+pub const NEWER_LAYOUT_ADVICE: &str = "set CACHE_UPDATE_POLICY=INVALIDATE: what the worker writes over such a customer denies its credits \
+     until an SDK loads it again; docs/compatibility.md says which fleet wants which policy";
+
+/// Pages of keys that are looked through at most, of about a thousand keys each.
+const MAX_PAGES: usize = 100;
+const MAX_CUSTOMERS: usize = 100;
+/// Values of one call: some are large.
+const CHUNK: usize = 10;
+/// What each entry of the newer layout holds, and no entry of ours. Inside a JSON string the quotes
+/// would be escaped.
+const NEWER_FIELD: &str = "\"usageData\":";
+
+/// Warns once if SDKs write a layout that the worker would write over. Without the right to SCAN it
+/// is not known.
+pub async fn warn_of_newer_layout(store: Store) {
+    store.gate().opened().await;
+    match store.layouts().await {
+        Ok(Layouts {
+            looked_at,
+            newer: newer @ 1..,
+        }) => tracing::warn!(
+            looked_at,
+            newer,
+            advice = NEWER_LAYOUT_ADVICE,
+            "customers in Redis are in the layout of SDK 4.12 and later"
+        ),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::debug!(%error, "the layout of customers in Redis was not looked at");
+        }
+    }
+}
+
+/// Looks at some customers. Reads, and nothing else.
+pub(super) async fn look(client: &Client, keys: &Keys) -> Result<Layouts, StoreError> {
+    let mut pages = Browse::new(client.clone(), keys.pattern_of_customers());
+    let mut layouts = Layouts::default();
+    for _ in 0..MAX_PAGES {
+        let Some(mut page) = pages.next().await? else {
+            break;
+        };
+        page.retain(|key| keys.owner_of(key).is_some());
+        page.truncate(MAX_CUSTOMERS - layouts.looked_at);
+        for chunk in page.chunks(CHUNK) {
+            let chunk: Vec<Key> = chunk.iter().map(|key| key.as_str().into()).collect();
+            let values: Vec<Value> = client.mget(chunk).await?;
+            let texts: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+            let newer = texts.iter().filter(|text| text.contains(NEWER_FIELD));
+            layouts.newer += newer.count();
+            layouts.looked_at += texts.len();
+        }
+        if layouts.looked_at >= MAX_CUSTOMERS {
+            break;
+        }
+    }
+    Ok(layouts)
+}
