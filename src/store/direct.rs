@@ -8,6 +8,7 @@ pub use browse::{Browse, LOOKED_AT};
 pub use check::check;
 pub use letters::KeptLetter;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use fred::prelude::*;
@@ -106,16 +107,14 @@ impl Direct {
     ) -> Result<Vec<Applied>, StoreError> {
         let mut applied = self.apply(steps).await?;
         for _ in 0..retries {
-            let locked: Vec<usize> = (0..applied.len())
-                .filter(|&place| applied[place] == Applied::Locked)
-                .collect();
-            if locked.is_empty() {
+            let left = not_done(steps, &applied);
+            if left.is_empty() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(LOCKED_PAUSE))).await;
-            let again: Vec<&Step> = locked.iter().map(|&place| steps[place]).collect();
+            let again: Vec<&Step> = left.iter().map(|&place| steps[place]).collect();
             let answers = self.apply(&again).await?;
-            for (place, answer) in locked.into_iter().zip(answers) {
+            for (place, answer) in left.into_iter().zip(answers) {
                 applied[place] = answer;
             }
         }
@@ -129,8 +128,54 @@ impl Direct {
     }
 }
 
+/// The steps that are locked, and those of the same owners after them: these came too early.
+fn not_done(steps: &[&Step], applied: &[Applied]) -> Vec<usize> {
+    let mut owners = HashSet::new();
+    let places = 0..applied.len();
+    places
+        .filter(|&place| match applied[place] {
+            Applied::Locked => {
+                owners.insert(steps[place].lock.as_str());
+                true
+            }
+            _ => owners.contains(steps[place].lock.as_str()),
+        })
+        .collect()
+}
+
 /// What is no UTF-8 is read as readers read it, with replacement characters.
 fn text(value: &Value) -> Option<String> {
     let bytes = value.as_bytes()?;
     Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Action;
+
+    #[test]
+    fn steps_after_a_locked_one_of_the_same_owner_are_repeated_with_it() {
+        let step = |owner: &str| Step {
+            action: Action::SetCustomer,
+            at: 1,
+            lock: owner.into(),
+            tombstone: String::new(),
+            items: Vec::new(),
+        };
+        let steps = ["a", "b", "a", "b"].map(step);
+        let steps: Vec<&Step> = steps.iter().collect();
+        let written = Applied::Written {
+            written: 1,
+            stale: 0,
+        };
+        let applied = [
+            written.clone(),
+            Applied::Locked,
+            written.clone(),
+            Applied::NotCached,
+        ];
+        assert_eq!(not_done(&steps, &applied), [1, 3]);
+        assert!(not_done(&steps[..1], &applied[..1]).is_empty());
+    }
 }

@@ -33,13 +33,20 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_with("UPSERT").await
+}
+
+async fn stage_with(policy: &str) -> Stage {
     let (redis, sqs, edge) = (
         Redis::start().await,
         Sqs::start().await,
         EdgeMock::start().await,
     );
     let queue = sqs.queue("q").await;
-    let worker = Worker::builder(&redis, &queue).start().await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("CACHE_UPDATE_POLICY", policy)
+        .start()
+        .await;
     Stage {
         redis,
         queue,
@@ -439,4 +446,53 @@ async fn the_sdk_loads_a_purged_customer_once_and_answers_from_redis_again() {
     assert_eq!(stage.edge.requests_to(&path).len(), 1);
     assert_eq!(stage.edge.count(), 1);
     stage.assert_answers(&cases(GRAPHQL, None, 20, 5)).await;
+}
+
+/// What removes a customer: any list of entitlements under INVALIDATE, and one with credits under UPSERT.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_loads_a_customer_afresh_where_the_layout_cannot_hold_a_list() {
+    let credit = json!({"__typename": "CreditEntitlement", "currency": {"currencyId": "tokens"}, "usageLimit": 100,
+        "currentUsage": 60, "usageUpdatedAt": USED, "entitlementUpdatedAt": RESOURCE_UPDATED});
+    for (policy, more) in [("INVALIDATE", None), ("UPSERT", Some(credit))] {
+        let stage = stage_with(policy).await;
+        let path = format!("/v1/c/{GRAPHQL}/entitlements.json");
+        let load = |seats, used| {
+            let loaded = graphql_entitlements(seats, used, UPDATED);
+            let answer = json!({"data": {"entitlements": loaded}});
+            stage.edge.answer(&path, Answer::json(200, &answer));
+        };
+        let metered = query("getMeteredEntitlement", GRAPHQL, None, "seats", json!({}));
+        load(10, 4);
+        let answers = stage.ask(&[metered.clone(), metered.clone()]).await;
+        assert_eq!(answers, [seats(10, 4, 0), seats(10, 4, 0)]);
+        assert_eq!(stage.edge.requests_to(&path).len(), 1);
+
+        let mut entitlements = graphql_entitlements(20, 5, RESOURCE_UPDATED);
+        entitlements.as_array_mut().unwrap().extend(more.clone());
+        load(20, 5);
+        stage
+            .apply([json!({"data": {"entitlementsUpdatedV2": {
+                "customerId": GRAPHQL, "resourceId": null, "entitlements": entitlements}}})])
+            .await;
+        let key = format!("production:c_{GRAPHQL}");
+        assert_eq!(stage.redis.get(&key), None, "{policy}");
+        let credit_key = format!("{key}:credit_tokens");
+        let expected = more.map(|_| r#"{"currentUsage":60}"#.to_owned());
+        assert_eq!(stage.redis.get(&credit_key), expected, "{policy}");
+        let answers = stage.ask(&[metered.clone(), metered.clone()]).await;
+        assert_eq!(answers, [seats(20, 5, 0), seats(20, 5, 0)], "{policy}");
+        assert_eq!(stage.edge.requests_to(&path).len(), 2, "{policy}");
+
+        // Usage is applied as ever.
+        stage
+            .apply([
+                json!({"type": "MEASUREMENT_REPORTED", "customerId": GRAPHQL, "featureId": "seats",
+                "currentUsage": 7, "usageUpdatedAt": "2025-11-14T21:00:00.000Z",
+                "usagePeriodStart": PERIOD_START, "usagePeriodEnd": PERIOD_END}),
+            ])
+            .await;
+        let answers = stage.ask(&[metered]).await;
+        assert_eq!(answers, [seats(20, 7, 0)], "{policy}");
+        assert_eq!(stage.edge.requests_to(&path).len(), 2, "{policy}");
+    }
 }
