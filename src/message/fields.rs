@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::time::Time;
-use super::wire::{Event, Object, Text};
+use super::wire::{Event, Nested, Object, Text};
 use super::{Invalid, Millis};
 
 /// Parses once more, to tell where it went wrong. Never quotes a value.
@@ -22,7 +22,7 @@ pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
         return Invalid::new("not an event: not a JSON object");
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let Err(error) = serde_path_to_error::deserialize::<_, Event<'_>>(&mut json) else {
+    let Err(error) = serde_path_to_error::deserialize::<_, Event<'_, Nested<'_>>>(&mut json) else {
         return Invalid::new(format!(
             "not an event: a payload that cannot be read, {place}"
         ));
@@ -31,13 +31,12 @@ pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
     let mut reason = error.into_inner().to_string();
     if reason.starts_with("invalid ") {
         // serde quotes the offending value: `invalid type: string "x", expected a number`.
-        let what = reason
-            .split(['"', '`'])
-            .next()
-            .unwrap_or_default()
-            .trim_end();
-        let rest = reason.rfind(", expected").map_or("", |at| &reason[at..]);
-        reason = format!("{}{rest}", what.trim_end_matches(','));
+        let (what, rest) = match reason.rfind(", expected") {
+            Some(at) => reason.split_at(at),
+            None => (reason.as_str(), ""),
+        };
+        let what = what.split(['"', '`']).next().unwrap_or_default();
+        reason = format!("{}{rest}", what.trim_end_matches([',', ' ']));
     }
     Invalid::new(format!("{path}: {reason}"))
 }

@@ -106,6 +106,9 @@ fn reasons_quote_nothing() {
         r#"{"type":"entitlements.updated","customerId":"acme","entitlements":[{"feature":{"id":"f","featureType":["CANARY"]}}]}"#,
         r#"{"CANARY":"entitlements.updated","customerId":"CANARY","currentUsage":"CANARY","featureId":"CANARY"}"#,
         r#"{"type":"entitlements.updated","customerId":["CANARY"],"entitlements":[]}"#,
+        r#"{"type":"entitlements.updated","customerId":"acme","entitlements":{"CANARY":1}}"#,
+        r#"{"type":"customer.deleted","customers":[5.5,"CANARY"]}"#,
+        r#"{"type":"usage.updated","payload":{"customerId":["CANARY"],"featureId":"f","currentUsage":1}}"#,
         r#"{"type":"usage.updated","customerId":"acme","featureId":"f","currentUsage":1,"usageUpdatedAt":"CANARY"}"#,
         r#"{"type":"usage.updated","customerId":"acme:f_CANARY","featureId":"f","currentUsage":1}"#,
         r#"CANARY"#,
@@ -118,7 +121,13 @@ fn reasons_quote_nothing() {
             Err(unreadable) => unreadable.reason,
         };
         assert!(!reason.to_string().contains("CANARY"), "{reason}");
-        assert!(reason.to_string().len() > 8, "{reason}");
+        let reason = reason.to_string();
+        assert!(reason.len() > 8, "{reason}");
+        assert!(reason.matches(", expected").count() <= 1, "{reason}");
+        assert!(
+            !reason.contains("struct ") && !reason.contains("enum "),
+            "{reason}"
+        );
     }
 }
 
