@@ -72,12 +72,16 @@ pub fn queue_failure(error: &QueueError) -> anyhow::Error {
     Failure::with(code, format!("the queue: {error}"))
 }
 
-/// A file, or standard input for `-`.
+/// A file, or standard input for `-`; without a byte order mark.
 pub fn input(path: &str) -> anyhow::Result<String> {
     let text = if path == "-" {
         std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")
     } else {
         std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))
     };
-    text.map_err(|error| Failure::with(NO_INPUT, format!("{error:#}")))
+    let text = text.map_err(|error| Failure::with(NO_INPUT, format!("{error:#}")))?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }

@@ -444,6 +444,43 @@ async fn explain_says_how_it_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn explain_shows_what_was_found_by_structure_and_which_rule_gave_each_time() {
+    let cli = Cli::bare();
+    let used = json!({"customerId": "acme", "featureId": "calls", "currentUsage": 7});
+    let cases = [
+        (
+            json!({"topic": "x", "body": {"items": [json!({"timestamp": 1763150400, "x": used}).to_string()]}}),
+            ["by structure, at $.*.*[0].*", "timestamp"],
+        ),
+        (
+            json!({"detail-type": "measurement.reported", "time": "2025-11-14T20:00:00Z", "detail": used}),
+            ["EventBridge event", "the time of the envelope"],
+        ),
+        (
+            json!({"type": "measurement.reported", "timestamp": "2999-01-01", "payload": used}),
+            ["payload", "more than 5 minutes later"],
+        ),
+        (
+            json!({"type": "customer.merged"}),
+            ["other", "first 10 of a kind are kept"],
+        ),
+        (
+            json!({"Service": "Amazon S3", "Event": "s3:TestEvent"}),
+            [
+                "other",
+                "an S3 bucket sends its notifications to this queue",
+            ],
+        ),
+    ];
+    for (body, parts) in cases {
+        // A byte order mark, as some editors leave it, is none of the message.
+        let file = cli.file("event.json", &format!("\u{feff}{body}"));
+        let explained = cli.run(&["explain", "--no-redis", &file], "").await;
+        explained.says(0, &parts);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_input_and_absent_servers_have_their_codes() {
     let redis = Redis::start().await;
     let cli = Cli::new(&redis);

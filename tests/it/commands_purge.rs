@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::commands_messages::Cli;
 use crate::messages::{at, seats};
 use crate::support::{Operator, Redis, Sqs, Worker};
 
@@ -250,4 +251,17 @@ async fn what_was_purged_before_redis_failed_is_shown() {
         done.stderr.contains("stopped after 200 of 250 customers"),
         "{done:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_customers_may_begin_with_a_byte_order_mark() {
+    let redis = Redis::start().await;
+    store(&redis, "acme", at(1));
+    store(&redis, "globex", at(1));
+    let done = Cli::new(&redis)
+        .run(&["purge", "-", "--yes"], "\u{feff}acme\r\nglobex\r\n")
+        .await;
+    assert_eq!(done.code, 0, "{} {}", done.out, done.err);
+    assert_eq!(redis.get("production:c_acme"), None);
+    assert_eq!(redis.get("production:c_globex"), None);
 }
