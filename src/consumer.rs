@@ -3,6 +3,7 @@
 //! A message is acknowledged when Redis holds its state, or a newer one, or when it asks for
 //! nothing. It is never acknowledged before. Whatever else happens, it goes back to the queue.
 
+mod acknowledger;
 mod ahead;
 mod backoff;
 mod batch;
@@ -22,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use crate::health::{ConsumerView, Health, Polling, State};
 use crate::metrics::{Metrics, Operation};
 use crate::plan::Planner;
-use crate::queue::{Acknowledger, Queue, QueueError, Settings};
+use crate::queue::{Queue, QueueError, Settings};
 use crate::store::{Gate, Store};
 use crate::telemetry::Traces;
+pub use acknowledger::Acknowledger;
 use ahead::Ahead;
 use backoff::Backoff;
 use batch::Batch;

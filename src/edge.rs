@@ -11,20 +11,16 @@ use anyhow::{Context, bail};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use ureq::config::ConfigBuilder;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::typestate::AgentScope;
 use url::Url;
 
 use crate::check::{Check, LIMIT};
-use crate::config::{EdgeConfig, NetConfig};
+use crate::config::EdgeConfig;
+use crate::http_agent;
 
 /// Talks to the Edge API, retrying what may heal. Clones share connections.
 #[derive(Debug, Clone)]
@@ -34,15 +30,13 @@ pub struct Edge {
 }
 
 const TRIES: u32 = 3;
-/// The timeout of a call over HTTP by default.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Edge {
     pub fn new(config: &EdgeConfig) -> Self {
         Self {
             config: config.clone(),
-            agent: agent_for(&config.net, &config.url),
+            agent: http_agent::for_host_of(&config.net, &config.url),
         }
     }
 
@@ -147,44 +141,6 @@ impl Edge {
         let answer = tokio::task::spawn_blocking(move || request(&agent, &url, &path, &key));
         Ok(answer.await?)
     }
-}
-
-/// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables as ureq
-/// finds them.
-pub fn agent(timeout: Duration) -> ureq::Agent {
-    let settings = settings(RootCerts::PlatformVerifier);
-    settings.timeout_global(Some(timeout)).build().into()
-}
-
-/// An agent for the host of one URL: its proxy and its certificates are those of the configuration.
-pub fn agent_for(net: &NetConfig, url: &Url) -> ureq::Agent {
-    let roots = match &net.ca_bundle {
-        None => RootCerts::PlatformVerifier,
-        Some(pem) => {
-            let added = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
-            let all = rustls_native_certs::load_native_certs().certs;
-            let all = all.into_iter().chain(added);
-            let all: Vec<_> = all
-                .map(|it| Certificate::from_der(&it).to_owned())
-                .collect();
-            RootCerts::from(all)
-        }
-    };
-    let proxy = net.proxy_for(url);
-    let proxy = proxy.and_then(|proxy| ureq::Proxy::new(proxy.expose_secret()).ok());
-    settings(roots).proxy(proxy).build().into()
-}
-
-fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {
-    ureq::Agent::config_builder()
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        // Requests carry keys, and a redirect would take them to another host.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        // Customers are loaded many at a time.
-        .max_idle_connections_per_host(16)
 }
 
 enum Failure {

@@ -96,12 +96,12 @@ fn replace<Q: Queue>(
 mod tests {
     use super::*;
     use crate::consumer::budget::Budget;
-    use crate::consumer::{Limit, Parking, Policy, Unknown};
+    use crate::consumer::{Acknowledger, Limit, Parking, Policy, Unknown};
     use crate::health::Health;
     use crate::keys::Keys;
     use crate::metrics::Metrics;
     use crate::plan::Planner;
-    use crate::queue::{Acknowledger, Delivery, QueueError, Refused, Settings};
+    use crate::queue::{Delivery, QueueError, Refused, Settings};
     use crate::store::Store;
     use crate::telemetry::Traces;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,5 @@
 //! The delivery contract, in our own words and types.
 
-mod acknowledger;
 mod agent;
 mod answer;
 mod check;
@@ -12,7 +11,6 @@ mod letters;
 mod send;
 mod sqs;
 
-pub use acknowledger::{Acknowledgement, Acknowledger};
 pub use check::check;
 pub use credentials::{Identity, credentials, known_credentials};
 pub use letters::{HeldLetter, Resent};

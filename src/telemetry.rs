@@ -11,7 +11,7 @@ pub use lines::{Lines, print};
 pub use recent::{Recent, Said};
 pub use redact::Redactor;
 pub use reports::Reports;
-pub use traces::{BUILT_IN as TRACES_BUILT_IN, BatchSpan, Traces};
+pub use traces::{BatchSpan, Traces};
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -142,9 +142,4 @@ pub async fn flush(reports: Reports, traces: Traces, timeout: Duration) {
     let traces = tokio::task::spawn_blocking(move || traces.flush());
     let both = async { tokio::join!(reports, traces) };
     let _ = tokio::time::timeout(timeout, both).await;
-}
-
-/// Whether `text` is a Sentry DSN.
-pub fn is_dsn(text: &str) -> bool {
-    text.parse::<sentry::types::Dsn>().is_ok()
 }

@@ -256,10 +256,7 @@ impl Reader {
             return Err(());
         }
         let dsn = self.secret(Some(dsn));
-        if dsn
-            .as_ref()
-            .is_some_and(|dsn| !crate::telemetry::is_dsn(dsn.expose_secret()))
-        {
+        if dsn.as_ref().is_some_and(|dsn| !is_dsn(dsn.expose_secret())) {
             self.problem(
                 name,
                 "is not a Sentry DSN: write https://<key>@<host>/<project>, or DISABLE_SENTRY=1",
@@ -300,4 +297,16 @@ pub fn text(value: Option<String>) -> Option<String> {
     let value = value?;
     let trimmed = value.trim();
     (!trimmed.is_empty()).then(|| trimmed.to_owned())
+}
+
+/// Whether a text has the parts of a Sentry DSN: a key, a host and a project.
+fn is_dsn(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else {
+        return false;
+    };
+    let project = url.path_segments().and_then(|mut parts| parts.next_back());
+    matches!(url.scheme(), "http" | "https")
+        && !url.username().is_empty()
+        && url.has_host()
+        && project.is_some_and(|project| !project.is_empty())
 }

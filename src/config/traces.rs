@@ -93,7 +93,7 @@ pub fn read(
     if !exporter.split(',').any(is_otlp) {
         return None;
     }
-    if !crate::telemetry::TRACES_BUILT_IN {
+    if !cfg!(feature = "otlp") {
         warnings.push("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this binary was built without the feature otlp".into());
     }
     doubts(rest, &endpoint, warnings);

@@ -10,8 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::Shared;
+use super::acknowledger::Acknowledgement;
 use crate::metrics::Operation;
-use crate::queue::{Acknowledgement, Delivery, Queue};
+use crate::queue::{Delivery, Queue};
 
 /// How often the visibility timeouts are checked.
 pub const LOOK: Duration = Duration::from_secs(1);

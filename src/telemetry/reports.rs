@@ -91,7 +91,7 @@ struct Http;
 impl TransportFactory for Http {
     fn create_transport_with_options(&self, options: TransportOptions) -> Arc<dyn Transport> {
         let transport = UreqHttpTransportOptions::from(options)
-            .with_agent(crate::edge::agent(crate::edge::TIMEOUT));
+            .with_agent(crate::http_agent::with_timeout(crate::http_agent::TIMEOUT));
         Arc::new(transport.build())
     }
 }

@@ -3,9 +3,6 @@
 //! Names follow the OpenTelemetry conventions for messaging. Nothing is made unless an endpoint is
 //! set, and nothing can be without the feature `otlp`.
 
-/// Whether the binary can send traces.
-pub const BUILT_IN: bool = cfg!(feature = "otlp");
-
 #[cfg(feature = "otlp")]
 pub use sending::{BatchSpan, Traces};
 #[cfg(not(feature = "otlp"))]
@@ -86,7 +83,7 @@ mod sending {
             let exporter = SpanExporter::builder()
                 .with_http()
                 .with_protocol(Protocol::HttpBinary)
-                .with_http_client(Http(crate::edge::agent(config.timeout)))
+                .with_http_client(Http(crate::http_agent::with_timeout(config.timeout)))
                 .with_endpoint(config.endpoint.as_str())
                 .with_timeout(config.timeout)
                 .build()

@@ -1,5 +1,6 @@
 //! The invariants of the design, read from the sources as text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -335,4 +336,46 @@ fn no_log_line_names_a_body() {
             assert!(!call.contains(".body"), "src/{}: {call}", source.path);
         }
     }
+}
+
+/// Top-level modules, and those that each of them uses. Tests within a file may look anywhere.
+#[test]
+fn no_module_is_used_by_what_it_uses() {
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let top = |path: &str| {
+        let first = path.split('/').next().unwrap();
+        first.trim_end_matches(".rs").to_owned()
+    };
+    for source in sources() {
+        // The program is put together in these.
+        let module = top(&source.path);
+        if ["lib", "main", "help", "commands"].contains(&module.as_str()) {
+            continue;
+        }
+        let code = source.code.split("#[cfg(test)]").next().unwrap();
+        for part in code.split("crate::").skip(1) {
+            let end = part.find(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+            let used = part[..end.unwrap_or(part.len())].to_owned();
+            if used != module && !used.is_empty() && used.starts_with(char::is_lowercase) {
+                uses.entry(module.clone()).or_default().insert(used);
+            }
+        }
+    }
+    assert!(uses.len() > 10, "the sources are not read: {uses:?}");
+    // What uses nothing that is left, or is used by nothing that is left, is in no circle.
+    loop {
+        let left: BTreeSet<String> = uses.keys().cloned().collect();
+        let before = left.len();
+        uses.retain(|_, used| {
+            used.retain(|it| left.contains(it));
+            !used.is_empty()
+        });
+        if uses.len() == before {
+            break;
+        }
+    }
+    assert!(
+        uses.is_empty(),
+        "modules that use each other in a circle, or are used by one: {uses:?}"
+    );
 }

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::check::{Check, LIMIT, dns};
 use crate::config::QueueConfig;
-use crate::edge::agent_for;
+use crate::http_agent;
 
 pub fn region(config: &QueueConfig) -> Check {
     // That they disagree is an error of the configuration.
@@ -78,7 +78,7 @@ struct Answer {
 
 /// Any answer will do, a refusal too.
 async fn ask(config: &QueueConfig) -> Result<Answer, String> {
-    let agent = agent_for(&config.net, &config.endpoint);
+    let agent = http_agent::for_host_of(&config.net, &config.endpoint);
     let url = config.endpoint.to_string();
     let asked = tokio::task::spawn_blocking(move || {
         let before = SystemTime::now();

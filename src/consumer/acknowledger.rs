@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Queue, QueueError};
 use crate::metrics::{Metrics, Operation};
+use crate::queue::{Queue, QueueError};
 
 /// A message that is done with.
 #[derive(Debug)]
