@@ -42,3 +42,4 @@ mod surroundings;
 mod traces;
 mod ttl;
 mod visibility;
+mod wrappings;

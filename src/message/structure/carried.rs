@@ -1,10 +1,9 @@
 //! Which change an object carries, and the event in the published spelling that says so.
 
-use serde_json::value::RawValue;
-
 use super::Search;
 use super::scope::{Name, Scope};
-use super::text::{Members, push_string, rewrite};
+use super::text::{MAX_UNPACKED_BYTES, push_string, rewrite};
+use super::values::{Entries, MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
 use crate::message::Invalid;
 use crate::message::change::{self, Times};
@@ -83,6 +82,14 @@ impl Search<'_> {
     /// Reads the change as the first pass reads one, with what the objects around it tell.
     fn push(&mut self, kind: Kind, name: Option<Name>, members: &Members<'_>) -> bool {
         let text = self.event(kind, members);
+        let Some(room) = self.room_for_events.checked_sub(text.len()) else {
+            let reason = format!(
+                "the changes of the message take more than {MAX_UNPACKED_BYTES} bytes; split the message"
+            );
+            self.refuse(kind, Invalid::new(reason));
+            return true;
+        };
+        self.room_for_events = room;
         let times = Times {
             timestamp: self
                 .scopes
@@ -100,6 +107,11 @@ impl Search<'_> {
         };
         match change {
             Ok(mut change) => {
+                self.size.add(&change.state);
+                if let Err(reason) = self.size.check() {
+                    self.refuse(kind, reason);
+                    return true;
+                }
                 change.path = Some(format!("${}", self.path));
                 self.found.push((kind, name, change.into_owned()));
             }
@@ -213,10 +225,10 @@ fn customer_of_entries(members: &Members<'_>) -> Option<String> {
         .0
         .iter()
         .find(|(name, _)| spelled(name) == Some("entitlements"))?;
-    let entries = serde_json::from_str::<Vec<&RawValue>>(list.get()).ok()?;
+    let Entries(entries) = Entries::of(list.get(), MAX_OPEN_VALUES)?;
     let mut customers = entries
         .iter()
-        .map(|entry| Scope::of(&Members::of(entry.get())?, None).customer);
+        .map(|entry| Scope::of(&Members::of(entry.get(), MAX_OPEN_VALUES)?, None).customer);
     let first = customers.next()??;
     customers
         .all(|customer| customer.as_deref() == Some(first.as_str()))

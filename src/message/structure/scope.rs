@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::text::Members;
+use super::values::{MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
 use crate::message::Millis;
 use crate::message::fields::{name_of_attributes, read_time, string};
@@ -58,6 +58,11 @@ const HEADERS: [&str; 8] = [
     "properties",
 ];
 
+/// No time is written longer than this.
+const MAX_TIME_BYTES: usize = 64;
+/// No kind has a longer name.
+const MAX_NAME_BYTES: usize = 256;
+
 impl Scope {
     /// Of an object that stands under `key`.
     pub fn of(members: &Members<'_>, key: Option<&str>) -> Self {
@@ -67,7 +72,7 @@ impl Scope {
         for (name, raw) in &members.0 {
             if is_header(name)
                 && raw.get().starts_with('{')
-                && let Some(header) = Members::of(raw.get())
+                && let Some(header) = Members::of(raw.get(), MAX_OPEN_VALUES)
             {
                 scope.learn(&header, &mut names);
                 if let Some(text) = name_of_attributes(raw) {
@@ -106,7 +111,7 @@ impl Scope {
                     set(&mut self.access_denied_reason, string(raw).map(Into::into));
                 }
                 "traceId" => set(&mut self.trace_id, string(raw).map(Into::into)),
-                "entitlementsUpdatedAt" | "usageUpdatedAt" => {
+                "entitlementsUpdatedAt" | "usageUpdatedAt" if raw.get().len() <= MAX_TIME_BYTES => {
                     self.times.push((known, raw.get().to_owned()));
                 }
                 "timestamp" if name == "Timestamp" => {
@@ -154,6 +159,10 @@ pub struct Names(Vec<Name>);
 impl Names {
     /// A `weak` one counts only if it tells a kind beyond doubt.
     pub fn add(&mut self, field: &'static str, text: String, is_weak: bool) {
+        // Texts that stand where names do, such as an event as JSON under `event`.
+        if text.len() > MAX_NAME_BYTES || text.contains(['{', '[', '"']) {
+            return;
+        }
         let meaning = meaning(&text);
         let counts = match meaning {
             Meaning::Effect(_) => true,
@@ -196,7 +205,7 @@ fn named(raw: &RawValue, own: &str) -> Option<String> {
     if !raw.get().starts_with('{') {
         return id(raw);
     }
-    let members = Members::of(raw.get())?;
+    let members = Members::of(raw.get(), MAX_OPEN_VALUES)?;
     ["refId", "id", own].into_iter().find_map(|wanted| {
         let found = members
             .0
