@@ -16,7 +16,8 @@ use super::read::{Attributes, NamedBy, Notice, Reading, Unreadable};
 use super::size::Size;
 use super::{Change, Invalid};
 use aws::{BODY_IN_S3, is_pointer_to_s3, notice_in};
-use scope::{Name, Scope};
+use carried::with_usage;
+use scope::{Name, Scope, is_header};
 use text::{MAX_UNPACKED_BYTES, rewrite};
 pub(super) use values::{Entries, MAX_OPEN_VALUES, Members};
 use vocabulary::spelled;
@@ -234,6 +235,8 @@ impl<'s> Search<'s> {
                 if let Some(json) = text.and_then(|text| text::unpack(&text, self.room)) {
                     self.room = self.room.saturating_sub(json.len());
                     self.strings += 1;
+                    // The object beside it has learned nothing of a header in a string.
+                    let key = key.filter(|key| !is_header(key));
                     self.visit(json.trim(), key, levels);
                     self.strings -= 1;
                 }
@@ -272,7 +275,10 @@ impl<'s> Search<'s> {
             self.notice = Some(notice);
             return;
         }
-        let scope = Scope::of(members, key);
+        let merged = with_usage(members);
+        let event = merged.as_ref().unwrap_or(members);
+        let scope = Scope::of(event, key);
+        let is_header = key.is_some_and(is_header);
         let own = scope.name.clone();
         if let Some(name) = &own {
             match name.meaning {
@@ -281,15 +287,15 @@ impl<'s> Search<'s> {
                     self.without_effect.get_or_insert(name.clone());
                     return;
                 }
-                Meaning::Unknown => {
+                Meaning::Unknown if !is_header => {
                     self.unknown.get_or_insert(name.clone());
                 }
-                Meaning::Effect(_) => {}
+                Meaning::Unknown | Meaning::Effect(_) => {}
             }
         }
         let before = self.found.len();
         self.scopes.push(scope);
-        if !self.take(members) {
+        if !self.take(event) {
             for (name, raw) in &members.0 {
                 // Lists that belong to an event are no events.
                 let step = match spelled(name) {
@@ -304,6 +310,7 @@ impl<'s> Search<'s> {
         self.scopes.pop();
         if let Some(Meaning::Effect(kind)) = own.map(|name| name.meaning)
             && self.found.len() == before
+            && !is_header
         {
             self.lacking.get_or_insert(kind);
         }

@@ -1,5 +1,9 @@
 //! Which change an object carries, and the event in the published spelling that says so.
 
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
 use super::Search;
 use super::scope::{Name, Scope};
 use super::text::{MAX_UNPACKED_BYTES, push_string, rewrite};
@@ -217,6 +221,33 @@ impl Search<'_> {
         text.push('}');
         text
     }
+}
+
+/// An event whose usage is in an object of its own, as in GraphQL, with all of it in one.
+pub(super) fn with_usage<'a>(members: &Members<'a>) -> Option<Members<'a>> {
+    let is_usage = |(name, _): &&(Cow<'a, str>, &RawValue)| spelled(name) == Some("usage");
+    let (_, usage) = members.0.iter().find(is_usage)?;
+    let Members(usage) = Members::of(usage.get(), MAX_OPEN_VALUES)?;
+    let mut names = usage.iter().map(|(name, _)| spelled(name));
+    if !names.any(|name| name == Some("currentUsage")) {
+        return None;
+    }
+    // What stands beside it goes before what is in it.
+    let own = |(name, raw): &&(Cow<'a, str>, &RawValue)| {
+        raw.get() != "null" && spelled(name) != Some("usage")
+    };
+    let mut merged: Vec<_> = members.0.iter().filter(own).cloned().collect();
+    let is_new = |name: &str| {
+        let known = spelled(name);
+        let same = |(other, _): &(Cow<'a, str>, _)| match known {
+            Some(_) => spelled(other) == known,
+            None => other == name,
+        };
+        !merged.iter().any(same)
+    };
+    let new: Vec<_> = usage.into_iter().filter(|(name, _)| is_new(name)).collect();
+    merged.extend(new);
+    Some(Members(merged))
 }
 
 /// The customer that the entries of a list of entitlements name, if it is one.

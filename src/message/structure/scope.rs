@@ -69,6 +69,10 @@ impl Scope {
         let mut scope = Self::default();
         let mut names = Names::default();
         scope.learn(members, &mut names);
+        if key.is_some_and(is_header) {
+            // What a header names is the event beside it.
+            names = Names::default();
+        }
         for (name, raw) in &members.0 {
             if is_header(name)
                 && raw.get().starts_with('{')
@@ -80,14 +84,10 @@ impl Scope {
                 }
             }
         }
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|key| !is_header(key)) {
             names.add("field", key.to_owned(), true);
         }
-        // The name in a header is that of the event beside it.
-        scope.name = match key.is_some_and(is_header) {
-            true => None,
-            false => names.best(),
-        };
+        scope.name = names.best();
         scope
     }
 
@@ -147,7 +147,7 @@ impl Scope {
 }
 
 /// Whether an object under this name tells about the event beside it.
-fn is_header(name: &str) -> bool {
+pub fn is_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['_', '-'], "");
     HEADERS.contains(&name.as_str())
 }
