@@ -12,6 +12,7 @@ mod kind;
 mod known;
 mod owned;
 mod read;
+mod size;
 mod skeleton;
 mod structure;
 mod terms;

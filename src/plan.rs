@@ -110,6 +110,7 @@ impl Planner {
             && sent.saturating_add(lives) < now
         {
             restrict_to_stored(&mut steps);
+            steps.retain(|step| !step.items.is_empty());
         }
         steps
     }

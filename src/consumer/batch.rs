@@ -8,7 +8,7 @@ mod retry;
 mod understand;
 mod work;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,9 @@ use work::Work;
 const SLICE: usize = 1 << 20;
 /// A body of so many bytes may weigh many times as much once it is planned.
 const LARGE: usize = 256 << 10;
+/// A plan of so many bytes is large too, however small its body is: what was packed may be unpacked
+/// to many times as much.
+pub(super) const HEAVY: usize = 2 << 20;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,8 @@ pub struct Batch<'a, Q> {
     waiting: VecDeque<Held>,
     /// Not begun either: each is planned with no other, after all that are waiting.
     apart: VecDeque<Held>,
+    /// Those of them whose plans are large, though their bodies are small.
+    heavy: HashSet<String>,
     /// Parsed and planned, not yet in Redis.
     pending: Vec<Work>,
     release_by: Option<Instant>,
@@ -67,6 +72,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             leases,
             waiting: VecDeque::with_capacity(received.len()),
             apart: VecDeque::new(),
+            heavy: HashSet::new(),
             pending: Vec::new(),
             release_by: None,
             _reserved: Vec::new(),
@@ -98,7 +104,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     fn is_large(&self, held: &Held) -> bool {
-        held.body.len() >= LARGE
+        held.body.len() >= LARGE || self.heavy.contains(&held.message_id)
     }
 
     /// Received more often than a message is tried: whatever ended the deliveries before, it was
@@ -182,8 +188,13 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 self.refuse_hopeless(held).await;
                 continue;
             }
-            let understood = match self.parse(&held) {
-                Ok(understood) => understood,
+            let understood = match self.parse(&held, large.is_some()) {
+                Ok(Some(understood)) => understood,
+                Ok(None) => {
+                    self.heavy.insert(held.message_id.clone());
+                    self.apart.push_back(held);
+                    continue;
+                }
                 Err(Unreadable { kind, reason }) => {
                     self.refuse(held, kind, Outcome::Invalid, &reason.to_string())
                         .await;

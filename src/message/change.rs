@@ -5,13 +5,12 @@ use std::collections::HashSet;
 use super::entitlement::{Entry, newest, resource_of_entitlements, usage};
 use super::ids::{entity, filled, first_filled, last_id, object_id, optional_last_id};
 use super::kind::Kind;
+use super::size::Size;
 use super::terms::Number;
 use super::time::Time;
 use super::wire::{Event, Named, Party, Text};
 use super::{Change, Entity, Invalid, Metered, Millis, StateChange, TimeSource, Usage};
 
-/// Bytes that the keys of one message may take.
-const MAX_KEY_BYTES: usize = 4 << 20;
 /// A clock that is ahead by more than this is not believed.
 const MAX_AHEAD_MILLIS: Millis = 5 * 60 * 1000;
 
@@ -73,6 +72,9 @@ pub(super) fn of<'a, P>(
         Kind::Purge => purge(event, times),
         Kind::PackagePublished | Kind::Other => Err(Invalid::new("the kind has no effect")),
     }?;
+    let mut size = Size::default();
+    size.add(&state);
+    size.check()?;
     let sent = times.sent.unwrap_or(0);
     let mut ahead = 0;
     let mut limit = |time: &mut Millis| {
@@ -140,23 +142,12 @@ fn set_customer<'a, P>(
     };
     let mut entitlements = Vec::with_capacity(listed.len());
     let mut credits = Vec::new();
-    let mut key_bytes = 0;
     for (index, listed) in listed.into_iter().enumerate() {
         match listed.entry {
-            Ok(Entry::Feature(entitlement)) => {
-                if let Some(feature) = entitlement.feature.as_ref().filter(|it| it.is_metered()) {
-                    key_bytes += owner.length() + feature.id.len();
-                }
-                entitlements.push(entitlement);
-            }
+            Ok(Entry::Feature(entitlement)) => entitlements.push(entitlement),
             Ok(Entry::Credit(credit)) => credits.push(credit),
             Err(reason) => return Err(Invalid::new(format!("entitlements[{index}]: {reason}"))),
         }
-    }
-    if key_bytes > MAX_KEY_BYTES {
-        return Err(Invalid::new(format!(
-            "ids are too long for that many metered features: their keys take more than {MAX_KEY_BYTES} bytes"
-        )));
     }
     let change = StateChange::SetCustomer {
         owner,

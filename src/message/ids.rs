@@ -59,7 +59,8 @@ pub(super) fn optional_last_id<'a>(
 fn check_length(id: &str, what: &str) -> Result<(), Invalid> {
     match id.len() > MAX_ID_BYTES {
         true => Err(Invalid::new(format!(
-            "{what} is longer than {MAX_ID_BYTES} bytes"
+            "{what} is {} bytes long, and the limit is {MAX_ID_BYTES}",
+            id.len()
         ))),
         false => Ok(()),
     }

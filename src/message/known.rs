@@ -1,16 +1,17 @@
 //! The first pass: the public shapes, in the wrappings that are known.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::change::{self, Times};
 use super::fields::{explain, name_of_attributes, read_time, string};
 use super::kind::{Kind, Meaning, meaning};
 use super::read::{Attributes, NamedBy, Notice, Reading, Wrapping};
-use super::wire::{Event, Nested, Object};
+use super::wire::{Event, Nested, Object, Text};
 use super::{Change, Invalid};
 
 /// Why the first pass did not understand a body.
@@ -114,6 +115,7 @@ fn unwrap<'a, P: Payload<'a>>(
                 .and_then(string)
                 .ok_or_else(|| Invalid::new("SNS notification without a string Message"))?;
             context.sns_name = event.sns_attributes.and_then(name_of_attributes);
+            drop(event);
             // What is read borrows from the message, which ends here.
             return read_text(&message, context).map(Reading::into_owned);
         }
@@ -127,13 +129,16 @@ fn unwrap<'a, P: Payload<'a>>(
     }
     if let Some(detail) = event.detail_type.and(event.detail).filter(is_object) {
         context.wrappings.push(Wrapping::Detail);
+        drop(event);
         return read_text(detail.get(), context);
     }
     if let Some(payload) = event.payload.take().and_then(P::event) {
         context.wrappings.push(Wrapping::Payload);
+        drop(event);
         return unwrap(payload, context);
     }
     if let Some(data) = event.data.filter(is_object) {
+        drop(event);
         let is_named = context.names.iter().any(Option::is_some)
             || context.sns_name.is_some()
             || context.attributes.kind.is_some();
@@ -331,10 +336,26 @@ fn is_object(raw: &&RawValue) -> bool {
 
 /// The one field of an object, if it is one and itself an object.
 fn only_field(raw: &RawValue) -> Option<(Cow<'_, str>, &RawValue)> {
-    #[derive(Deserialize)]
-    struct Fields<'a>(#[serde(borrow)] HashMap<Cow<'a, str>, &'a RawValue>);
-    let Fields(fields) = serde_json::from_str(raw.get()).ok()?;
-    let mut fields = fields.into_iter();
-    let only = fields.next().filter(|(_, value)| is_object(value))?;
-    fields.next().is_none().then_some(only)
+    struct OnlyField;
+
+    impl<'de> Visitor<'de> for OnlyField {
+        type Value = Option<(Cow<'de, str>, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let only = map.next_entry::<Text<'de>, &'de RawValue>()?;
+            let mut is_only = true;
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                is_only = false;
+            }
+            let only = only.map(|(Text(name), value)| (name, value));
+            Ok(only.filter(|(_, value)| is_only && is_object(value)))
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    json.deserialize_map(OnlyField).ok()?
 }

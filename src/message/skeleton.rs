@@ -1,8 +1,9 @@
 //! The shape of a body without anything of what it says.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::kind::words;
+use super::structure::{Entries, MAX_OPEN_VALUES, Members};
 
 /// Characters of a skeleton at most.
 const MAX_LENGTH: usize = 2_000;
@@ -31,8 +32,8 @@ const WORDS: &str = " access account action active addon amount anchor applied a
 /// a customer would recognise.
 pub fn skeleton(body: &str) -> String {
     let mut out = String::new();
-    match serde_json::from_str::<Value>(body.trim_start_matches('\u{feff}')) {
-        Ok(value) => write(&value, MAX_LEVELS, &mut out),
+    match serde_json::from_str::<&RawValue>(body.trim_start_matches('\u{feff}')) {
+        Ok(value) => write(value, MAX_LEVELS, &mut out),
         Err(_) => out.push_str("not JSON"),
     }
     if out.len() > MAX_LENGTH {
@@ -43,53 +44,67 @@ pub fn skeleton(body: &str) -> String {
     out
 }
 
-fn write(value: &Value, levels: usize, out: &mut String) {
+fn write(value: &RawValue, levels: usize, out: &mut String) {
     if out.len() > MAX_LENGTH {
         return;
     }
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(_) => out.push_str("boolean"),
-        Value::Number(_) => out.push_str("number"),
-        Value::String(text) => match serde_json::from_str::<Value>(text) {
-            Ok(inner @ (Value::Object(_) | Value::Array(_))) if levels > 0 => {
-                out.push_str("string of ");
-                write(&inner, levels - 1, out);
-            }
-            _ => out.push_str("string"),
-        },
-        Value::Array(_) | Value::Object(_) if levels == 0 => out.push('…'),
-        Value::Array(entries) => {
-            // Entries are mostly alike: each shape is shown once.
-            let mut shapes: Vec<String> = Vec::new();
-            for entry in entries.iter().take(MAX_MEMBERS) {
-                let mut shape = String::new();
-                write(entry, levels - 1, &mut shape);
-                if !shapes.contains(&shape) {
-                    shapes.push(shape);
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'n') => out.push_str("null"),
+        Some(b't' | b'f') => out.push_str("boolean"),
+        Some(b'"') => {
+            let inner = serde_json::from_str::<String>(text).unwrap_or_default();
+            match serde_json::from_str::<&RawValue>(&inner) {
+                Ok(inner) if levels > 0 && inner.get().starts_with(['{', '[']) => {
+                    out.push_str("string of ");
+                    write(inner, levels - 1, out);
                 }
+                _ => out.push_str("string"),
             }
-            out.push('[');
-            out.push_str(&shapes.join(","));
-            out.push(']');
         }
-        Value::Object(members) => {
-            let mut shown: Vec<String> = Vec::new();
-            for (name, value) in members.iter().take(MAX_MEMBERS) {
-                let mut member = format!("{}:", field_name(name));
-                write(value, levels - 1, &mut member);
-                if !shown.contains(&member) {
-                    shown.push(member);
-                }
-            }
-            if members.len() > MAX_MEMBERS {
-                shown.push("…".into());
-            }
-            out.push('{');
-            out.push_str(&shown.join(","));
-            out.push('}');
+        Some(b'[' | b'{') if levels == 0 => out.push('…'),
+        Some(b'[') => list(text, levels, out),
+        Some(b'{') => object(text, levels, out),
+        _ => out.push_str("number"),
+    }
+}
+
+fn list(text: &str, levels: usize, out: &mut String) {
+    let Some(Entries(entries)) = Entries::of(text, MAX_OPEN_VALUES) else {
+        return out.push_str("[…]");
+    };
+    // Entries are mostly alike: each shape is shown once.
+    let mut shapes: Vec<String> = Vec::new();
+    for entry in entries.into_iter().take(MAX_MEMBERS) {
+        let mut shape = String::new();
+        write(entry, levels - 1, &mut shape);
+        if !shapes.contains(&shape) {
+            shapes.push(shape);
         }
     }
+    out.push('[');
+    out.push_str(&shapes.join(","));
+    out.push(']');
+}
+
+fn object(text: &str, levels: usize, out: &mut String) {
+    let Some(Members(members)) = Members::of(text, MAX_OPEN_VALUES) else {
+        return out.push_str("{…}");
+    };
+    let mut shown: Vec<String> = Vec::new();
+    for (name, value) in members.iter().take(MAX_MEMBERS) {
+        let mut member = format!("{}:", field_name(name));
+        write(value, levels - 1, &mut member);
+        if !shown.contains(&member) {
+            shown.push(member);
+        }
+    }
+    if members.len() > MAX_MEMBERS {
+        shown.push("…".into());
+    }
+    out.push('{');
+    out.push_str(&shown.join(","));
+    out.push('}');
 }
 
 /// The name, if all of it is made of words that names of fields are made of.

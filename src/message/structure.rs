@@ -5,6 +5,7 @@ mod aws;
 mod carried;
 mod scope;
 mod text;
+mod values;
 mod vocabulary;
 
 use serde_json::value::RawValue;
@@ -12,10 +13,13 @@ use serde_json::value::RawValue;
 use super::kind::{Kind, Meaning};
 use super::known::{self, Missed};
 use super::read::{Attributes, NamedBy, Notice, Reading, Unreadable};
+use super::size::Size;
 use super::{Change, Invalid};
 use aws::{BODY_IN_S3, is_pointer_to_s3, notice_in};
-use scope::{Name, Scope};
-use text::{MAX_UNPACKED_BYTES, Members, rewrite};
+use carried::with_usage;
+use scope::{Name, Scope, is_header};
+use text::{MAX_UNPACKED_BYTES, rewrite};
+pub(super) use values::{Entries, MAX_OPEN_VALUES, Members};
 use vocabulary::spelled;
 
 /// Objects and lists within each other that are searched.
@@ -68,8 +72,14 @@ struct Search<'s> {
     scopes: Vec<Scope>,
     path: String,
     values: usize,
+    /// Members and entries of the objects and lists that are being visited.
+    open: usize,
     strings: usize,
+    /// Bytes that may still be unpacked.
     room: usize,
+    /// Bytes that the events of changes may still take.
+    room_for_events: usize,
+    size: Size,
     found: Vec<(Kind, Option<Name>, Change<'static>)>,
     refused: Option<(Kind, Invalid)>,
     /// A kind with an effect was named, and nothing was found for it.
@@ -88,8 +98,11 @@ impl<'s> Search<'s> {
             scopes: Vec::new(),
             path: String::new(),
             values: 0,
+            open: 0,
             strings: 0,
             room: MAX_UNPACKED_BYTES,
+            room_for_events: MAX_UNPACKED_BYTES,
+            size: Size::default(),
             found: Vec::new(),
             refused: None,
             lacking: None,
@@ -129,7 +142,9 @@ impl<'s> Search<'s> {
             return unreadable(kind, first.reason);
         }
         if self.values > MAX_VALUES {
-            let reason = format!("more than {MAX_VALUES} values were searched for a change");
+            let reason = format!(
+                "no known shape, and more than {MAX_VALUES} values would have to be searched for a change; split the message"
+            );
             return unreadable(first.kind.unwrap_or(Kind::Other), Invalid::new(reason));
         }
         let root = self.scopes.first().and_then(|scope| scope.name.clone());
@@ -199,36 +214,48 @@ impl<'s> Search<'s> {
             return;
         }
         match raw.trim_start().as_bytes().first() {
-            Some(b'{') => {
-                if let Some(members) = Members::of(raw) {
+            Some(b'{') => match Members::of(raw, MAX_OPEN_VALUES - self.open) {
+                Some(members) => {
+                    self.open += members.0.len();
                     self.object(&members, key, levels);
+                    self.open -= members.0.len();
                 }
-            }
-            Some(b'[') => {
-                if let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(raw) {
-                    for (index, entry) in entries.iter().enumerate() {
-                        let found = self.found.len();
-                        let unknown = self.unknown.take();
-                        self.within(&format!("[{index}]"), |search| {
-                            search.visit(entry.get(), None, levels - 1);
-                        });
-                        if self.found.len() == found && self.unknown.is_some() {
-                            self.unknown_entry = true;
-                        }
-                        self.unknown = unknown.or(self.unknown.take());
-                    }
+                None => self.values = MAX_VALUES + 1,
+            },
+            Some(b'[') => match Entries::of(raw, MAX_OPEN_VALUES - self.open) {
+                Some(Entries(entries)) => {
+                    self.open += entries.len();
+                    self.list(&entries, levels);
+                    self.open -= entries.len();
                 }
-            }
+                None => self.values = MAX_VALUES + 1,
+            },
             Some(b'"') if self.strings < MAX_STRINGS => {
                 let text = serde_json::from_str::<String>(raw).ok();
                 if let Some(json) = text.and_then(|text| text::unpack(&text, self.room)) {
                     self.room = self.room.saturating_sub(json.len());
                     self.strings += 1;
+                    // The object beside it has learned nothing of a header in a string.
+                    let key = key.filter(|key| !is_header(key));
                     self.visit(json.trim(), key, levels);
                     self.strings -= 1;
                 }
             }
             _ => {}
+        }
+    }
+
+    fn list(&mut self, entries: &[&RawValue], levels: usize) {
+        for (index, entry) in entries.iter().enumerate() {
+            let found = self.found.len();
+            let unknown = self.unknown.take();
+            self.within(&format!("[{index}]"), |search| {
+                search.visit(entry.get(), None, levels - 1);
+            });
+            if self.found.len() == found && self.unknown.is_some() {
+                self.unknown_entry = true;
+            }
+            self.unknown = unknown.or(self.unknown.take());
         }
     }
 
@@ -248,7 +275,10 @@ impl<'s> Search<'s> {
             self.notice = Some(notice);
             return;
         }
-        let scope = Scope::of(members, key);
+        let merged = with_usage(members);
+        let event = merged.as_ref().unwrap_or(members);
+        let scope = Scope::of(event, key);
+        let is_header = key.is_some_and(is_header);
         let own = scope.name.clone();
         if let Some(name) = &own {
             match name.meaning {
@@ -257,15 +287,15 @@ impl<'s> Search<'s> {
                     self.without_effect.get_or_insert(name.clone());
                     return;
                 }
-                Meaning::Unknown => {
+                Meaning::Unknown if !is_header => {
                     self.unknown.get_or_insert(name.clone());
                 }
-                Meaning::Effect(_) => {}
+                Meaning::Unknown | Meaning::Effect(_) => {}
             }
         }
         let before = self.found.len();
         self.scopes.push(scope);
-        if !self.take(members) {
+        if !self.take(event) {
             for (name, raw) in &members.0 {
                 // Lists that belong to an event are no events.
                 let step = match spelled(name) {
@@ -273,13 +303,14 @@ impl<'s> Search<'s> {
                     None => ".*".to_owned(),
                 };
                 self.within(&step, |search| {
-                    search.visit(raw.get(), Some(name.as_str()), levels - 1);
+                    search.visit(raw.get(), Some(name), levels - 1);
                 });
             }
         }
         self.scopes.pop();
         if let Some(Meaning::Effect(kind)) = own.map(|name| name.meaning)
             && self.found.len() == before
+            && !is_header
         {
             self.lacking.get_or_insert(kind);
         }

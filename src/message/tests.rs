@@ -201,30 +201,30 @@ fn ids_lists_and_keys_are_bounded() {
             format!(
                 r#"{{"type":"usageUpdated","customerId":"{long}","featureId":"f","currentUsage":1}}"#
             ),
-            "customer id is longer",
+            "customer id is 1025 bytes long, and the limit is 1024",
         ),
         (
             format!(
                 r#"{{"type":"usageUpdated","customerId":"a","resourceId":"{long}","featureId":"f","currentUsage":1}}"#
             ),
-            "resource id is longer",
+            "resource id is 1025 bytes long",
         ),
         (
             format!(
                 r#"{{"type":"usageUpdated","customerId":"a","featureId":"{long}","currentUsage":1}}"#
             ),
-            "feature id is longer",
+            "feature id is 1025 bytes long",
         ),
         (
             format!(r#"{{"type":"customerDeleted","customerIds":["{long}"]}}"#),
-            "customerIds[0]: customer id is longer",
+            "customerIds[0]: customer id is 1025 bytes long",
         ),
         (
             format!(
                 r#"{{"type":"entitlementsUpdated","customerId":"a","entitlements":{}}}"#,
                 many("{}", 40_000)
             ),
-            "more than 32768 entries",
+            "entitlements: the list has more than 32768 entries; split it",
         ),
         (
             format!(
@@ -232,7 +232,7 @@ fn ids_lists_and_keys_are_bounded() {
                 &long[1..],
                 many(metered, 9_000)
             ),
-            "ids are too long",
+            "bytes of ids in keys, and the limit is 4194304; split it",
         ),
     ] {
         let reason = read(&body, &Attributes::default())

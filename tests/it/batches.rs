@@ -311,3 +311,48 @@ async fn what_was_received_ahead_is_extended_while_a_large_body_waits_for_room()
     assert_eq!(worker.metric(LATE).await, 0.0);
     assert_eq!(worker.metric(REDELIVERED).await, 0.0);
 }
+
+/// Its keys would take more than a gigabyte in a call, and Redis would answer BUSY to everyone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_65000_letters_is_refused_and_its_neighbours_are_applied() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let features: Vec<_> = (0..9_000)
+        .map(|number| {
+            json!({"feature": {"id": number.to_string(), "featureType": "NUMBER", "meterType": "Incremental"}})
+        })
+        .collect();
+    let body = entitlements((&"x".repeat(65_000), None), at(1), &features);
+    assert!((650_000..1 << 20).contains(&body.len()), "{}", body.len());
+    for neighbour in 0..40 {
+        if neighbour == 20 {
+            queue.send(&body).await;
+        }
+        let customer = format!("customer-{neighbour}");
+        queue.send(&seats((&customer, None), 10, at(1))).await;
+    }
+    let worker = Worker::builder(&redis, &queue)
+        .env("CONSUMERS", 10)
+        .env("MAX_RECEIVE_COUNT", 2)
+        .start()
+        .await;
+    let mut unready = 0;
+    until("all is done with", Duration::from_secs(30), async || {
+        unready += u32::from(worker.http("/readyz").await.status != 200);
+        assert!(redis.try_cmd(&["PING"]).is_ok(), "Redis serves nobody");
+        queue.depth().await == 0
+    })
+    .await;
+    assert_eq!(unready, 0, "readiness went down");
+    for neighbour in 0..40 {
+        let key = format!("production:c_customer-{neighbour}");
+        assert!(redis.get(&key).is_some(), "{key} is not there");
+    }
+    let errors = format!("{:?}", redis.cmd(&["INFO", "errorstats"]));
+    assert!(!errors.contains("BUSY"), "{errors}");
+    let logs = worker.logs();
+    let reason = "customer id is 65000 bytes long, and the limit is 1024";
+    assert!(logs.contains(reason), "{logs}");
+    let applied = r#"entitlement_sync_messages_processed_total{outcome="applied"}"#;
+    assert_eq!(worker.metric(applied).await, 40.0);
+}

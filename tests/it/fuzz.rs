@@ -1,6 +1,6 @@
-//! Anything at all may stand in a queue. Bodies made from the corpus (the fixtures) by cutting,
-//! splicing and flipping are parsed and planned: no input panics, and whatever is accepted writes
-//! only keys of the layout and values that a reader can parse.
+//! Anything at all may stand in a queue. Bodies made from the corpus (the fixtures) by wrapping,
+//! cutting, splicing, flipping and swelling are parsed and planned: no input panics or takes much
+//! memory, and whatever is accepted writes only keys of the layout and values that a reader can parse.
 //!
 //! `FUZZ_SEED` repeats a run, `FUZZ_ROUNDS` makes it longer.
 
@@ -9,8 +9,10 @@ use entitlement_sync::message::{self, Attributes};
 use entitlement_sync::plan;
 
 use crate::fixtures;
+use crate::memory::peak_rss_mib;
+use crate::wrappings::wrap;
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .ok()
         .and_then(|text| text.parse().ok())
@@ -45,9 +47,38 @@ const SPLICES: [&str; 24] = [
     "\"customerId\":\"\",",
 ];
 
+/// The largest body of SQS.
+const LARGEST: usize = 1 << 20;
+/// One body in so many is brought to that size.
+const SWOLLEN: u32 = 1_500;
+/// What the process may take for one body after the other.
+const LIMIT_MIB: u64 = 192;
+
+/// Repeats a part of a body until it is as large as can be.
+fn swell(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
+    let from = random.usize(..bytes.len().max(1)).min(bytes.len());
+    let to = (from + random.usize(1..60)).min(bytes.len());
+    let part = bytes[from..to].to_vec();
+    let times = (LARGEST.saturating_sub(bytes.len()) / part.len().max(1)).saturating_sub(1);
+    bytes.splice(to..to, part.repeat(times)).for_each(drop);
+}
+
 fn mutate(random: &mut fastrand::Rng, corpus: &[String]) -> Vec<u8> {
-    let mut bytes = corpus[random.usize(..corpus.len())].clone().into_bytes();
-    for _ in 0..random.usize(1..6) {
+    let mut body = corpus[random.usize(..corpus.len())].clone();
+    let is_wrapped = random.u8(..4) == 0;
+    if is_wrapped && serde_json::from_str::<serde_json::Value>(&body).is_ok() {
+        for _ in 0..random.usize(1..8) {
+            body = wrap(random, body, true).0;
+        }
+    }
+    let mut bytes = body.into_bytes();
+    let is_swollen = random.u32(..SWOLLEN) == 0;
+    if is_swollen {
+        swell(random, &mut bytes);
+    }
+    // Most of what is wrapped and damaged cannot be read; some of it stays whole.
+    let least = usize::from(!is_wrapped && !is_swollen);
+    for _ in 0..random.usize(least..6) {
         let at = random.usize(..=bytes.len());
         match random.u8(..6) {
             0 => bytes.truncate(at),
@@ -87,7 +118,7 @@ fn no_body_panics_and_no_accepted_one_writes_outside_the_layout() {
         .map(fixtures::Fixture::body)
         .collect();
     let keys = Keys::new("P");
-    let mut accepted = 0;
+    let (mut accepted, mut found_by_structure) = (0, 0);
     for round in 0..rounds {
         let bytes = mutate(&mut random, &corpus);
         let Ok(body) = std::str::from_utf8(&bytes) else {
@@ -119,9 +150,15 @@ fn no_body_panics_and_no_accepted_one_writes_outside_the_layout() {
             }
         }
         accepted += u64::from(!steps.is_empty());
+        let is_searched = reading.changes.iter().any(|change| change.path.is_some());
+        found_by_structure += u64::from(is_searched);
     }
     assert!(
         accepted > rounds / 50,
         "only {accepted} of {rounds} got through: the corpus is no use"
     );
+    assert!(found_by_structure > rounds / 100, "{found_by_structure}");
+    let peak = peak_rss_mib(std::process::id());
+    println!("{accepted} accepted, {found_by_structure} by structure, {peak} MiB");
+    assert!(peak < LIMIT_MIB, "peak resident memory was {peak} MiB");
 }

@@ -44,3 +44,4 @@ mod surroundings;
 mod traces;
 mod ttl;
 mod visibility;
+mod wrappings;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::messages::{ACME, at, credit, seats, usage};
+use crate::messages::{ACME, at, credit, limit_in, purge, seats, usage, usage_in};
 use crate::support::redis::Redis;
 use crate::support::sqs::{Sqs, TestQueue};
+use crate::support::until;
 use crate::support::worker::{Builder, Worker};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -133,4 +134,76 @@ async fn a_ttl_of_zero_is_refused_at_the_start() {
         .find(|line| line.contains("KEYS_TTL_IN_SECS"))
         .unwrap_or_else(|| panic!("the variable is not named in {logs}"));
     assert!(line.contains("is 0") && line.contains("-1"), "{line}");
+}
+
+/// Readers load what has expired whole, so what is older than the keys live finds nothing that it could
+/// be ordered by.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_longer_ago_than_keys_live_writes_only_where_a_stamp_is_stored() {
+    const TTL_SECS: u64 = 4;
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let cached = |customer: &str, second: u64| {
+        for key in ["", ":metadata", ":f_seats"] {
+            let key = format!("production:c_{customer}{key}");
+            redis.set(&key, r#"{"currentUsage":0}"#);
+            redis.set(&format!("{key}#timestamp"), &at(second).to_string());
+        }
+    };
+    cached("older", 1);
+    cached("newer", 9);
+    cached("purged", 1);
+    for customer in ["older", "newer", "absent"] {
+        queue.send(&seats((customer, None), 10, at(5))).await;
+        queue
+            .send(&usage((customer, None), "calls", 3, at(5)))
+            .await;
+        queue
+            .send(&credit((customer, None), "tokens", 3, at(5)))
+            .await;
+    }
+    queue.send(&purge([("purged", None)], at(5))).await;
+    let sent = std::time::Instant::now();
+    until("the messages are too old", SOON, async || {
+        sent.elapsed() > Duration::from_secs(TTL_SECS)
+    })
+    .await;
+
+    let worker = Worker::builder(&redis, &queue)
+        .env("KEYS_TTL_IN_SECS", TTL_SECS)
+        .start()
+        .await;
+    let get = |customer: &str, key: &str| redis.get(&format!("production:c_{customer}{key}"));
+    // What is written lives for the TTL only.
+    until("the older state is replaced", SOON, async || {
+        limit_in(get("older", "").as_ref()) == Some(10)
+            && usage_in(get("older", ":f_seats").as_ref()) == Some(1)
+            && get("older", "#timestamp") == Some(at(5).to_string())
+    })
+    .await;
+    queue.wait_empty(SOON).await;
+    assert_eq!(get("newer", "#timestamp"), Some(at(9).to_string()));
+    assert_eq!(usage_in(get("newer", ":f_seats").as_ref()), Some(0));
+    assert_eq!(get("purged", ""), None);
+    assert_eq!(get("purged", "#purged"), Some(at(5).to_string()));
+    assert!(redis.dump("production:c_absent").is_empty());
+    for customer in ["older", "newer"] {
+        assert_eq!(get(customer, ":f_calls"), None, "{customer}");
+        assert_eq!(get(customer, ":credit_tokens"), None, "{customer}");
+    }
+    let mut outcomes = Vec::new();
+    for outcome in ["applied", "stale", "skipped", "expired", "ignored"] {
+        let selector =
+            format!("entitlement_sync_messages_processed_total{{outcome=\"{outcome}\"}}");
+        outcomes.push((outcome, worker.metric(&selector).await));
+    }
+    // Applied: the state of "older" and the purge. Usage of a customer that is not cached is skipped.
+    let expected = [
+        ("applied", 2.0),
+        ("stale", 1.0),
+        ("skipped", 2.0),
+        ("expired", 5.0),
+        ("ignored", 0.0),
+    ];
+    assert_eq!(outcomes, expected);
 }

@@ -1,6 +1,7 @@
 //! From a body to the steps it asks for, and what becomes of messages that nobody knows.
 
-use super::{Batch, judge};
+use super::work::bytes_of;
+use super::{Batch, HEAVY, judge};
 use crate::message::{self, Kind, Unreadable};
 use crate::metrics::Outcome;
 use crate::plan::Step;
@@ -19,7 +20,12 @@ pub(super) struct Understood {
 }
 
 impl<Q: Queue> Batch<'_, Q> {
-    pub(super) fn parse(&self, delivery: &Delivery) -> Result<Understood, Unreadable> {
+    /// `None` where the plan is so large that it needs `is_roomy`, and is not.
+    pub(super) fn parse(
+        &self,
+        delivery: &Delivery,
+        is_roomy: bool,
+    ) -> Result<Option<Understood>, Unreadable> {
         let shared = self.shared;
         let reading = message::read(&delivery.body, &delivery.attributes)?;
         if let Some(notice) = reading.notice {
@@ -29,6 +35,9 @@ impl<Q: Queue> Batch<'_, Q> {
         }
         let (sent, now) = (delivery.attributes.sent, judge::now_ms());
         let steps = shared.planner.all_steps(&reading.changes, sent, now);
+        if !is_roomy && bytes_of(&steps) > HEAVY {
+            return Ok(None);
+        }
         let ahead: u32 = reading.changes.iter().map(|change| change.ahead).sum();
         if ahead > 0 {
             shared.metrics.times_ahead.inc_by(u64::from(ahead));
@@ -45,16 +54,18 @@ impl<Q: Queue> Batch<'_, Q> {
         if reading.changes.iter().any(|change| change.path.is_some()) {
             shared.metrics.found_by_structure.inc();
         }
-        Ok(Understood {
+        Ok(Some(Understood {
             kind: reading.kind,
             steps,
             outcome: match reading.is_unrecognised {
                 true => Outcome::Unrecognised,
+                // All that it would write was older than the keys live.
+                false if !reading.changes.is_empty() => Outcome::Expired,
                 false => Outcome::Ignored,
             },
             unrecognised: reading.is_unrecognised.then_some(reading.name),
             trace_id: reading.trace_id.or_else(|| delivery.trace_header.clone()),
-        })
+        }))
     }
 
     /// Keeps the first messages of each kind that is not known, so that someone can look at them.

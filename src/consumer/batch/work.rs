@@ -44,9 +44,14 @@ impl Work {
     }
 
     pub fn bytes(&self) -> usize {
-        let items = self.steps.iter().flat_map(|step| &step.items);
-        items.map(|item| item.key.len() + item.value.len()).sum()
+        bytes_of(&self.steps)
     }
+}
+
+/// Bytes of keys and values.
+pub(super) fn bytes_of(steps: &[Step]) -> usize {
+    let items = steps.iter().flat_map(|step| &step.items);
+    items.map(|item| item.key.len() + item.value.len()).sum()
 }
 
 /// What became of the steps that are done.

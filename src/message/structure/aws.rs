@@ -1,6 +1,6 @@
 //! Messages that AWS and its libraries put into a queue.
 
-use super::text::Members;
+use super::values::Members;
 use crate::message::fields::string;
 use crate::message::read::Notice;
 

@@ -1,10 +1,13 @@
 //! Which change an object carries, and the event in the published spelling that says so.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::Search;
 use super::scope::{Name, Scope};
-use super::text::{Members, push_string, rewrite};
+use super::text::{MAX_UNPACKED_BYTES, push_string, rewrite};
+use super::values::{Entries, MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
 use crate::message::Invalid;
 use crate::message::change::{self, Times};
@@ -83,6 +86,14 @@ impl Search<'_> {
     /// Reads the change as the first pass reads one, with what the objects around it tell.
     fn push(&mut self, kind: Kind, name: Option<Name>, members: &Members<'_>) -> bool {
         let text = self.event(kind, members);
+        let Some(room) = self.room_for_events.checked_sub(text.len()) else {
+            let reason = format!(
+                "the changes of the message take more than {MAX_UNPACKED_BYTES} bytes; split the message"
+            );
+            self.refuse(kind, Invalid::new(reason));
+            return true;
+        };
+        self.room_for_events = room;
         let times = Times {
             timestamp: self
                 .scopes
@@ -100,6 +111,11 @@ impl Search<'_> {
         };
         match change {
             Ok(mut change) => {
+                self.size.add(&change.state);
+                if let Err(reason) = self.size.check() {
+                    self.refuse(kind, reason);
+                    return true;
+                }
                 change.path = Some(format!("${}", self.path));
                 self.found.push((kind, name, change.into_owned()));
             }
@@ -207,16 +223,43 @@ impl Search<'_> {
     }
 }
 
+/// An event whose usage is in an object of its own, as in GraphQL, with all of it in one.
+pub(super) fn with_usage<'a>(members: &Members<'a>) -> Option<Members<'a>> {
+    let is_usage = |(name, _): &&(Cow<'a, str>, &RawValue)| spelled(name) == Some("usage");
+    let (_, usage) = members.0.iter().find(is_usage)?;
+    let Members(usage) = Members::of(usage.get(), MAX_OPEN_VALUES)?;
+    let mut names = usage.iter().map(|(name, _)| spelled(name));
+    if !names.any(|name| name == Some("currentUsage")) {
+        return None;
+    }
+    // What stands beside it goes before what is in it.
+    let own = |(name, raw): &&(Cow<'a, str>, &RawValue)| {
+        raw.get() != "null" && spelled(name) != Some("usage")
+    };
+    let mut merged: Vec<_> = members.0.iter().filter(own).cloned().collect();
+    let is_new = |name: &str| {
+        let known = spelled(name);
+        let same = |(other, _): &(Cow<'a, str>, _)| match known {
+            Some(_) => spelled(other) == known,
+            None => other == name,
+        };
+        !merged.iter().any(same)
+    };
+    let new: Vec<_> = usage.into_iter().filter(|(name, _)| is_new(name)).collect();
+    merged.extend(new);
+    Some(Members(merged))
+}
+
 /// The customer that the entries of a list of entitlements name, if it is one.
 fn customer_of_entries(members: &Members<'_>) -> Option<String> {
     let (_, list) = members
         .0
         .iter()
         .find(|(name, _)| spelled(name) == Some("entitlements"))?;
-    let entries = serde_json::from_str::<Vec<&RawValue>>(list.get()).ok()?;
+    let Entries(entries) = Entries::of(list.get(), MAX_OPEN_VALUES)?;
     let mut customers = entries
         .iter()
-        .map(|entry| Scope::of(&Members::of(entry.get())?, None).customer);
+        .map(|entry| Scope::of(&Members::of(entry.get(), MAX_OPEN_VALUES)?, None).customer);
     let first = customers.next()??;
     customers
         .all(|customer| customer.as_deref() == Some(first.as_str()))

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::text::Members;
+use super::values::{MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
 use crate::message::Millis;
 use crate::message::fields::{name_of_attributes, read_time, string};
@@ -58,16 +58,25 @@ const HEADERS: [&str; 8] = [
     "properties",
 ];
 
+/// No time is written longer than this.
+const MAX_TIME_BYTES: usize = 64;
+/// No kind has a longer name.
+const MAX_NAME_BYTES: usize = 256;
+
 impl Scope {
     /// Of an object that stands under `key`.
     pub fn of(members: &Members<'_>, key: Option<&str>) -> Self {
         let mut scope = Self::default();
         let mut names = Names::default();
         scope.learn(members, &mut names);
+        if key.is_some_and(is_header) {
+            // What a header names is the event beside it.
+            names = Names::default();
+        }
         for (name, raw) in &members.0 {
             if is_header(name)
                 && raw.get().starts_with('{')
-                && let Some(header) = Members::of(raw.get())
+                && let Some(header) = Members::of(raw.get(), MAX_OPEN_VALUES)
             {
                 scope.learn(&header, &mut names);
                 if let Some(text) = name_of_attributes(raw) {
@@ -75,14 +84,10 @@ impl Scope {
                 }
             }
         }
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|key| !is_header(key)) {
             names.add("field", key.to_owned(), true);
         }
-        // The name in a header is that of the event beside it.
-        scope.name = match key.is_some_and(is_header) {
-            true => None,
-            false => names.best(),
-        };
+        scope.name = names.best();
         scope
     }
 
@@ -106,7 +111,7 @@ impl Scope {
                     set(&mut self.access_denied_reason, string(raw).map(Into::into));
                 }
                 "traceId" => set(&mut self.trace_id, string(raw).map(Into::into)),
-                "entitlementsUpdatedAt" | "usageUpdatedAt" => {
+                "entitlementsUpdatedAt" | "usageUpdatedAt" if raw.get().len() <= MAX_TIME_BYTES => {
                     self.times.push((known, raw.get().to_owned()));
                 }
                 "timestamp" if name == "Timestamp" => {
@@ -142,7 +147,7 @@ impl Scope {
 }
 
 /// Whether an object under this name tells about the event beside it.
-fn is_header(name: &str) -> bool {
+pub fn is_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['_', '-'], "");
     HEADERS.contains(&name.as_str())
 }
@@ -154,6 +159,10 @@ pub struct Names(Vec<Name>);
 impl Names {
     /// A `weak` one counts only if it tells a kind beyond doubt.
     pub fn add(&mut self, field: &'static str, text: String, is_weak: bool) {
+        // Texts that stand where names do, such as an event as JSON under `event`.
+        if text.len() > MAX_NAME_BYTES || text.contains(['{', '[', '"']) {
+            return;
+        }
         let meaning = meaning(&text);
         let counts = match meaning {
             Meaning::Effect(_) => true,
@@ -196,7 +205,7 @@ fn named(raw: &RawValue, own: &str) -> Option<String> {
     if !raw.get().starts_with('{') {
         return id(raw);
     }
-    let members = Members::of(raw.get())?;
+    let members = Members::of(raw.get(), MAX_OPEN_VALUES)?;
     ["refId", "id", own].into_iter().find_map(|wanted| {
         let found = members
             .0

@@ -6,9 +6,8 @@ use std::io::Read;
 use base64::Engine;
 use base64::engine::general_purpose::GeneralPurposeConfig;
 use base64::engine::{DecodePaddingMode, GeneralPurpose};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use super::values::{Entries, MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
 
 /// Bytes that may be unpacked from one message.
@@ -102,70 +101,22 @@ fn inflate(reader: impl Read, room: usize) -> Option<Vec<u8>> {
     (unpacked.len() <= room).then_some(unpacked)
 }
 
-/// The members of an object, each name once: the last of a name counts, in the place of the first.
-pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    pub fn of(object: &'a str) -> Option<Self> {
-        serde_json::from_str(object).ok()
-    }
-
-    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        let found = self.0.iter().find(|(it, _)| it == name)?;
-        Some(found.1).filter(|raw| raw.get() != "null")
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor(std::marker::PhantomData))
-    }
-}
-
-struct MembersVisitor<'a>(std::marker::PhantomData<&'a ()>);
-
-impl<'de: 'a, 'a> serde::de::Visitor<'de> for MembersVisitor<'a> {
-    type Value = Members<'a>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Vec<(String, &'a RawValue)> = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-            match places.get(&name) {
-                Some(&place) => {
-                    let member: &mut (String, &RawValue) = &mut members[place];
-                    member.1 = value;
-                }
-                None => {
-                    places.insert(name.clone(), members.len());
-                    members.push((name, value));
-                }
-            }
-        }
-        Ok(Members(members))
-    }
-}
-
 /// Writes a value with each name once and, where asked, with the names as the published shapes spell
-/// them. What is nested deeper than any event is left as it is.
+/// them. What is nested deeper than any event, or has more values, is left as it is.
 pub fn rewrite(raw: &str, respell: bool, out: &mut String) {
-    write(raw.trim(), respell, 16, out);
+    write(raw.trim(), respell, 16, MAX_OPEN_VALUES, out);
 }
 
-fn write(raw: &str, respell: bool, levels: usize, out: &mut String) {
+fn write(raw: &str, respell: bool, levels: usize, most: usize, out: &mut String) {
     match raw.as_bytes().first() {
         Some(b'{') if levels > 0 => {
-            let Some(Members(mut members)) = Members::of(raw) else {
+            let Some(Members(mut members)) = Members::of(raw, most) else {
                 return out.push_str(raw);
             };
             if respell {
                 for (name, _) in &mut members {
                     if let Some(known) = spelled(name) {
-                        known.clone_into(name);
+                        *name = Cow::Borrowed(known);
                     }
                 }
                 // Two spellings of one name: the last counts, as it does for one spelling.
@@ -181,12 +132,12 @@ fn write(raw: &str, respell: bool, levels: usize, out: &mut String) {
                 }
                 push_string(name, out);
                 out.push(':');
-                write(value.get(), respell, levels - 1, out);
+                write(value.get(), respell, levels - 1, most - members.len(), out);
             }
             out.push('}');
         }
         Some(b'[') if levels > 0 => {
-            let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(raw) else {
+            let Some(Entries(entries)) = Entries::of(raw, most) else {
                 return out.push_str(raw);
             };
             out.push('[');
@@ -194,7 +145,7 @@ fn write(raw: &str, respell: bool, levels: usize, out: &mut String) {
                 if index > 0 {
                     out.push(',');
                 }
-                write(value.get(), respell, levels - 1, out);
+                write(value.get(), respell, levels - 1, most - entries.len(), out);
             }
             out.push(']');
         }

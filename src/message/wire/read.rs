@@ -84,7 +84,7 @@ where
             while let Some(next) = seq.next_element::<Option<T>>()? {
                 if list.len() == MAX_LIST_ENTRIES {
                     return Err(A::Error::custom(format_args!(
-                        "a list has more than {MAX_LIST_ENTRIES} entries"
+                        "the list has more than {MAX_LIST_ENTRIES} entries; split it over several messages"
                     )));
                 }
                 list.extend(next);
