@@ -14,6 +14,7 @@ use super::known::{self, Missed};
 use super::read::{Attributes, NamedBy, Notice, Reading, Unreadable};
 use super::{Change, Invalid};
 use aws::{BODY_IN_S3, is_pointer_to_s3, notice_in};
+use carried::with_usage_beside;
 use scope::{Name, Scope};
 use text::{MAX_UNPACKED_BYTES, Members, rewrite};
 use vocabulary::spelled;
@@ -248,6 +249,8 @@ impl<'s> Search<'s> {
             self.notice = Some(notice);
             return;
         }
+        let joined = with_usage_beside(members);
+        let members = joined.as_ref().unwrap_or(members);
         let scope = Scope::of(members, key);
         let own = scope.name.clone();
         if let Some(name) = &own {

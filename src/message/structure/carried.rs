@@ -207,6 +207,25 @@ impl Search<'_> {
     }
 }
 
+/// The event whose usage is an object of its own, beside its reference or its time, in one piece.
+pub(super) fn with_usage_beside<'a>(members: &Members<'a>) -> Option<Members<'a>> {
+    let find = |members: &Members<'a>, wanted: &str| {
+        let is_wanted = |(name, raw): &(String, &RawValue)| {
+            spelled(name) == Some(wanted) && raw.get() != "null"
+        };
+        members.0.iter().rposition(is_wanted)
+    };
+    let place = find(members, "usage")?;
+    find(members, "entitlementReference").or_else(|| find(members, "entitlement"))?;
+    let usage = Members::of(members.0[place].1.get())?;
+    find(&usage, "currentUsage")?;
+    let mut joined = members.0.clone();
+    joined.remove(place);
+    let told = usage.0.into_iter().filter(|(_, raw)| raw.get() != "null");
+    joined.extend(told);
+    Some(Members(joined))
+}
+
 /// The customer that the entries of a list of entitlements name, if it is one.
 fn customer_of_entries(members: &Members<'_>) -> Option<String> {
     let (_, list) = members
