@@ -35,6 +35,9 @@
 //! are items that cannot have been written: older than the tombstone of the base (as a step), or a usage update of an owner whom nobody
 //! can have cached in this round. Nothing is right if no item must have been written.
 //!
+//! An item that the message does not tell (`currentUsage` is null and has no time) is right only if the base holds no
+//! usage. If its set must have been written, some usage must be stored, of whatever time.
+//!
 //! **Tombstone**: the newest sure purge, or a possible one that is newer.
 //!
 //! **Doubtful writes** `d`: right is also `d` itself and whatever was told with a time >= that of `d`, and for
@@ -43,6 +46,10 @@
 //! Each value must have its timestamp and each timestamp its value (torn otherwise), and there must be no other key. After the
 //! last round everyone is told entitlements and usages newer than all before, in two steps with an empty queue between;
 //! then no ambiguity is left, and `settled` compares every key with one value and time.
+//!
+//! A time that is **ahead** of the message counts as the time of sending, which is later than every other time of these
+//! histories. It is told as the moment before its batch is sent; what is found to lie in that span is taken for it. Such
+//! batches never share a millisecond.
 //!
 //! Not told in these histories: times of 0 ("unknown", always written), as they have no order.
 
@@ -60,6 +67,8 @@ pub struct Item {
     pub of: Metered,
     pub at: u64,
     pub value: Arc<str>,
+    /// Not told, but made up where nothing is stored.
+    pub only_if_absent: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +122,8 @@ pub struct Model {
     owners: Vec<Owner>,
     states: Vec<State>,
     loss: Option<(Moment, Moment)>,
+    /// Spans of the publications of messages whose times are ahead.
+    ahead: Vec<(u64, u64)>,
     /// Usage keys of owners that were ever told.
     told: std::collections::BTreeSet<(usize, String)>,
 }
@@ -192,6 +203,7 @@ impl Model {
             states: owners.iter().map(|_| State::default()).collect(),
             owners,
             loss: None,
+            ahead: Vec::new(),
             told: std::collections::BTreeSet::new(),
         }
     }
@@ -215,6 +227,30 @@ impl Model {
             to,
             seq,
         });
+    }
+
+    /// Messages whose times are ahead were sent from `from` to `to`, no others meanwhile. They are told with a time of
+    /// `from`, and are stored with the time of sending.
+    pub fn sent_ahead(&mut self, from: u64, to: u64) {
+        self.ahead.push((from, to));
+    }
+
+    /// Puts the times of telling in the place of times of sending.
+    pub fn by_time_told(&self, dump: &mut Dump) {
+        for (key, time) in dump.iter_mut() {
+            if !key.ends_with("#timestamp") && !key.ends_with("#purged") {
+                continue;
+            }
+            let Ok(at) = time.parse::<u64>() else {
+                continue;
+            };
+            let after = self.ahead.partition_point(|(from, _)| *from <= at);
+            if let Some((from, to)) = after.checked_sub(1).map(|place| self.ahead[place])
+                && at <= to
+            {
+                *time = from.to_string();
+            }
+        }
     }
 
     /// Redis was killed at `from` and came back without its data at `to`.
@@ -423,9 +459,13 @@ impl Model {
             match &event.fact {
                 Fact::Set { at, usages, .. } => {
                     for item in usages.iter().filter(|item| item.of == of && !out(*at)) {
-                        right.push((item.at, item.value.clone()));
+                        // Nothing deletes usage: what the base holds is never made up.
+                        if !item.only_if_absent || !base.usages.contains_key(suffix) {
+                            right.push((item.at, item.value.clone()));
+                        }
                         if self.sure(event) && !newer_purge(*at) {
-                            must = must.max(Some(item.at));
+                            let least = if item.only_if_absent { 0 } else { item.at };
+                            must = must.max(Some(least));
                         }
                     }
                 }
@@ -623,7 +663,10 @@ impl Model {
             let times = |usages: &[Item]| {
                 usages
                     .iter()
-                    .map(|item| format!("{} {}", item.of.suffix(), item.at))
+                    .map(|item| {
+                        let missing = if item.only_if_absent { " missing" } else { "" };
+                        format!("{} {}{missing}", item.of.suffix(), item.at)
+                    })
                     .collect::<Vec<_>>()
                     .join(", ")
             };

@@ -36,6 +36,8 @@ pub struct Report {
     pub invalid_dead_lettered: u64,
     /// Gone with Redis' data, when the stream was not read in time.
     pub invalid_lost_with_data: u64,
+    /// Messages of unknown kinds that were found with the dead letters; all are acknowledged.
+    pub unrecognised_kept: u64,
     /// Valid messages that exhausted the queue's own receive limit under faults; sent again.
     pub valid_redriven: u64,
     pub workers_started: u64,
@@ -163,12 +165,13 @@ impl Report {
         line(
             "invalid",
             format!(
-                "{} published, {} in the {}, {} lost with Redis' data; {} valid ones there too",
+                "{} published, {} in the {}, {} lost with Redis' data; {} valid ones there too, {} of unknown kinds",
                 self.invalid_published,
                 self.invalid_dead_lettered,
                 self.dead_letters,
                 self.invalid_lost_with_data,
-                self.valid_redriven
+                self.valid_redriven,
+                self.unrecognised_kept
             ),
         );
         let noticed = format!(
