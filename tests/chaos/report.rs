@@ -43,6 +43,7 @@ pub struct Report {
     pub workers_started: u64,
     pub worker_exits: BTreeMap<String, u64>,
     pub max_rss_mib: u64,
+    pub calm: Calm,
     pub keys_compared: u64,
     pub lost: u64,
     pub wrong: u64,
@@ -60,6 +61,17 @@ pub struct Recovery {
     pub max: u64,
     #[serde(skip)]
     pub all: Vec<u64>,
+}
+
+/// What was tried between the rounds.
+#[derive(Debug, Default, Serialize)]
+pub struct Calm {
+    /// Of ten messages each.
+    pub bursts: u64,
+    /// Owners whose keys were not compared, since a message of theirs was delivered twice.
+    pub loose: u64,
+    /// Of many owners, one of whom was locked.
+    pub purges: u64,
 }
 
 impl Recovery {
@@ -188,6 +200,13 @@ impl Report {
                 ),
             );
         }
+        line(
+            "calm",
+            format!(
+                "{} bursts of ten, {} purges of many under a lock; {} owners not compared",
+                self.calm.bursts, self.calm.purges, self.calm.loose
+            ),
+        );
         line("keys compared", self.keys_compared.to_string());
         line("lost", self.lost.to_string());
         line("wrong", self.wrong.to_string());

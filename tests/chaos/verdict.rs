@@ -63,13 +63,18 @@ pub async fn quiet(world: &Arc<World>, publisher: &mut Publisher, report: &mut R
 
 /// The whole of Redis, by raw commands.
 fn dump(redis: &Redis) -> Dump {
+    dump_of(redis, "*")
+}
+
+/// The keys of a glob pattern.
+pub fn dump_of(redis: &Redis, pattern: &str) -> Dump {
     let mut conn = redis.conn();
     let mut found = Dump::new();
     let mut cursor = 0_u64;
     loop {
         let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
             .arg(cursor)
-            .arg(&["COUNT", "2000", "TYPE", "string"])
+            .arg(&["MATCH", pattern, "COUNT", "2000", "TYPE", "string"])
             .query(&mut conn)
             .unwrap();
         if !keys.is_empty() {
