@@ -1,10 +1,12 @@
 //! The histories: who gets which message in which order, all from the seed.
 //!
 //! A message is a [`Spec`]: what it says at its source, and how its body spells that. From the same spec come the body
-//! that is sent and the [`Fact`]s that the model is told, with the exact bytes that readers must find. The bytes are
+//! that is sent and the [`Fact`](crate::model::Fact)s that the model is told, with the exact bytes that readers must find. The bytes are
 //! spelt here by hand and share no code with the worker.
 
 mod body;
+mod clock;
+mod owner;
 mod spec;
 mod value;
 
@@ -14,51 +16,20 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+pub use clock::{ahead, real_time};
+pub use owner::Owner;
 pub use spec::{Metered, Set, Spec, Used, What};
 
 pub const PREFIX: &str = "production";
 /// The first source time; each message of the story is `STEP` later than the one before.
 const BASE: u64 = 1_700_000_000_000;
 pub const STEP: u64 = 10;
-const CUSTOMERS: usize = 2_000;
 /// Customers of whom nothing is told but by a steady stream of entitlements: they show that messages are applied.
 pub const CANARIES: usize = 10;
-/// Customers of whom every so many has the trait that its name says.
-const ONE_IN: usize = 50;
-const COLON: usize = 7;
-const ODD_LETTERS: usize = 8;
-const LONG_ID: usize = 9;
-const CLOCK_AHEAD: usize = 11;
-/// Nearly the longest id that is accepted, 1,024 bytes.
-const LONG: usize = 1_000;
-/// How the ids of customers begin whose source's clock is ahead at times.
-const FAST: &str = "fast-";
 /// Metered features; others are neither counted nor kept in keys of their own.
 const METERED: u8 = 6;
 const CREDITS: u8 = 2;
 const PERIOD: (u64, u64) = (1_825_027_200_000, 1_827_619_200_000);
-
-#[derive(Debug, Clone)]
-pub struct Owner {
-    pub customer: String,
-    pub resource: Option<String>,
-}
-
-impl Owner {
-    pub fn key(&self) -> String {
-        match &self.resource {
-            Some(resource) => format!("{PREFIX}:c_{}:r_{resource}", self.customer),
-            None => format!("{PREFIX}:c_{}", self.customer),
-        }
-    }
-
-    pub fn lock(&self) -> String {
-        match &self.resource {
-            Some(resource) => format!("{PREFIX}-{}:{resource}", self.customer),
-            None => format!("{PREFIX}-{}", self.customer),
-        }
-    }
-}
 
 /// A message on its way into the queue.
 #[derive(Debug, Clone)]
@@ -86,39 +57,7 @@ pub struct Story {
 
 impl Story {
     pub fn new(seed: u64) -> Story {
-        let mut owners = Vec::new();
-        for number in 0..CUSTOMERS {
-            // Ids are used as they come.
-            let customer = match number % ONE_IN {
-                COLON => format!("cust:{number}"),
-                ODD_LETTERS => format!("c\u{fc}st {{{number}}}#x"),
-                LONG_ID => format!("long-{number}-{}", "x".repeat(LONG - 10)),
-                CLOCK_AHEAD => format!("{FAST}{number}"),
-                _ => format!("customer-{number}"),
-            };
-            let resources = match number % 9 {
-                0 => 2,
-                3 | 6 => 1,
-                _ => 0,
-            };
-            owners.push(Owner {
-                customer: customer.clone(),
-                resource: None,
-            });
-            for resource in 1..=resources {
-                owners.push(Owner {
-                    customer: customer.clone(),
-                    resource: Some(format!("site-{resource}")),
-                });
-            }
-        }
-        let common = owners.len();
-        for canary in 0..CANARIES {
-            owners.push(Owner {
-                customer: format!("canary-{canary}"),
-                resource: None,
-            });
-        }
+        let (owners, common) = owner::all();
         Story {
             rng: Rng::with_seed(seed),
             last: vec![BASE; owners.len()],
@@ -256,7 +195,7 @@ impl Story {
             _ if invalid => What::Invalid(self.rng.u8(0..4)),
             _ => What::Unknown { owner },
         };
-        let is_fast = |owner: &usize| self.owners[*owner].customer.starts_with(FAST);
+        let is_fast = |owner: &usize| self.owners[*owner].has_fast_clock();
         let ahead = match &what {
             // Such a time counts as newer than all others of these histories, so the rest is kept from it.
             What::Purge { owners, .. } if !owners.iter().all(is_fast) => None,
@@ -406,20 +345,4 @@ impl Story {
             bulk: 0,
         }
     }
-}
-
-/// From ten minutes to centuries.
-pub fn ahead(rng: &mut Rng) -> u64 {
-    const MINUTE: u64 = 60_000;
-    const YEAR: u64 = 365 * 24 * 60 * MINUTE;
-    match rng.bool() {
-        true => rng.u64(10 * MINUTE..10 * 60 * MINUTE),
-        false => rng.u64(YEAR..900 * YEAR),
-    }
-}
-
-/// Milliseconds since the epoch.
-pub fn real_time() -> u64 {
-    let since = std::time::UNIX_EPOCH.elapsed();
-    since.map_or(0, |since| since.as_millis() as u64)
 }

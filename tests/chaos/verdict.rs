@@ -181,6 +181,9 @@ pub fn finish(world: &World, publisher: &Publisher, report: &mut Report) {
     ]);
     report.invalid_lost_with_data = count(&world.lost_letters);
     report.unrecognised_kept = count(&world.unrecognised_kept);
+    if report.messages.contains_key("unknown kind") && report.unrecognised_kept == 0 {
+        report.fail("no message of an unknown kind was kept");
+    }
     report.invalid_dead_lettered = world.dead_lettered.lock().unwrap().len() as u64;
     report.invalid_published = report.invalid_dead_lettered
         + report.invalid_lost_with_data
