@@ -181,9 +181,10 @@ impl Deck {
         }
     }
 
+    /// In each round Redis refuses briefly at least once: five times in a row.
     pub fn round(&mut self, count: usize) -> Vec<Episode> {
         let mut wiped = false;
-        (0..count)
+        let mut episodes: Vec<Episode> = (1..count)
             .map(|_| {
                 let mut faults = Vec::new();
                 match self.rng.u32(0..10) {
@@ -199,7 +200,22 @@ impl Deck {
                     pause: Duration::from_millis(self.rng.u64(200..900)),
                 }
             })
-            .collect()
+            .collect();
+        let brief = Planned {
+            kind: RedisRefusesBriefly,
+            hold: RedisRefusesBriefly.hold(&mut self.rng),
+            alone: None,
+            strike: None,
+        };
+        let place = self.rng.usize(0..count);
+        episodes.insert(
+            place,
+            Episode {
+                faults: vec![brief],
+                pause: Duration::from_millis(300),
+            },
+        );
+        episodes
     }
 }
 
