@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use crate::support::Fault;
+use crate::support::{Fault, Redis};
 use crate::world::World;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,7 @@ pub enum Kind {
     RedisLoading,
     RedisReadOnly,
     RedisFull,
+    RedisRefusesBriefly,
     RedisScriptsFlushed,
     RedisPasswordChanged,
     LinkCut,
@@ -48,13 +49,14 @@ pub enum WorkerFault {
 
 use Kind::*;
 
-const REDIS: [Kind; 13] = [
+const REDIS: [Kind; 14] = [
     RedisRestarted,
     RedisLostItsData,
     RedisFrozen,
     RedisLoading,
     RedisReadOnly,
     RedisFull,
+    RedisRefusesBriefly,
     RedisScriptsFlushed,
     RedisPasswordChanged,
     LinkCut,
@@ -116,6 +118,8 @@ impl Kind {
             LinkHalfOpen => 3_500..6_500,
             RedisScriptsFlushed | LinkReset => 0..1,
             RedisLoading => 200..400,
+            // Several times within it.
+            RedisRefusesBriefly => 4_000..6_000,
             QueueHangs | QueueCredentialsExpired => 1_500..2_500,
             _ => 1_000..2_800,
         };
@@ -177,9 +181,10 @@ impl Deck {
         }
     }
 
+    /// In each round Redis refuses briefly at least once: five times in a row.
     pub fn round(&mut self, count: usize) -> Vec<Episode> {
         let mut wiped = false;
-        (0..count)
+        let mut episodes: Vec<Episode> = (1..count)
             .map(|_| {
                 let mut faults = Vec::new();
                 match self.rng.u32(0..10) {
@@ -195,7 +200,22 @@ impl Deck {
                     pause: Duration::from_millis(self.rng.u64(200..900)),
                 }
             })
-            .collect()
+            .collect();
+        let brief = Planned {
+            kind: RedisRefusesBriefly,
+            hold: RedisRefusesBriefly.hold(&mut self.rng),
+            alone: None,
+            strike: None,
+        };
+        let place = self.rng.usize(0..count);
+        episodes.insert(
+            place,
+            Episode {
+                faults: vec![brief],
+                pause: Duration::from_millis(300),
+            },
+        );
+        episodes
     }
 }
 
@@ -265,6 +285,7 @@ async fn carry_out(world: &World, planned: Planned) {
             sleep(hold).await;
             redis.cmd(&["REPLICAOF", "NO", "ONE"]);
         }
+        RedisRefusesBriefly => refuse_briefly(redis, hold).await,
         RedisFull => {
             redis.cmd(&["CONFIG", "SET", "maxmemory", "1"]);
             sleep(hold).await;
@@ -367,6 +388,28 @@ fn of_queue(kind: Kind) -> Vec<(&'static str, Fault)> {
 async fn restore(links: Vec<&crate::support::TcpProxy>) {
     for link in links {
         link.restore().await;
+    }
+}
+
+/// Refuses writes at once, for less than a second, again and again: full or read-only by turns. Receives that are under
+/// way bring messages meanwhile.
+async fn refuse_briefly(redis: &Redis, hold: Duration) {
+    const TIMES: u32 = 5;
+    for time in 0..TIMES {
+        let (refuse, allow): (&[&str], &[&str]) = match time % 2 {
+            0 => (
+                &["CONFIG", "SET", "maxmemory", "1"],
+                &["CONFIG", "SET", "maxmemory", "0"],
+            ),
+            _ => (
+                &["REPLICAOF", "127.0.0.1", "1"],
+                &["REPLICAOF", "NO", "ONE"],
+            ),
+        };
+        redis.cmd(refuse);
+        sleep(hold / TIMES * 2 / 3).await;
+        redis.cmd(allow);
+        sleep(hold / TIMES / 3).await;
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calm;
 mod faults;
 mod fleet;
 mod model;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::time::sleep;
 
+use calm::Calm;
 use faults::{Deck, Kind, WorkerFaults};
 use it::support::{self, repo};
 use publisher::{Publisher, RATE};
@@ -54,8 +56,8 @@ struct Arguments {
 }
 
 /// What a round takes beside its faults.
-const EPISODES: usize = 9;
-const ROUND: f64 = 42.0;
+const EPISODES: usize = 8;
+const ROUND: f64 = 45.0;
 const SETTLING: f64 = 35.0;
 /// After a fault of Redis the next message is to be applied sooner than this.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -112,6 +114,7 @@ async fn run(arguments: &Arguments) -> Report {
         None => "dead-letter stream",
     };
     let mut publisher = Publisher::new(world.clone());
+    let mut calm = Calm::new(&world, seed).await;
     let writers = Writers::start(&world, 8, seed);
     let sampler = tokio::spawn({
         let world = world.clone();
@@ -182,6 +185,14 @@ async fn run(arguments: &Arguments) -> Report {
         if report.failures.iter().any(|it| it.contains("not quiet")) {
             break;
         }
+        println!("chaos: {:>4} s: calm", began.elapsed().as_secs());
+        calm.phase(
+            &world,
+            &mut story,
+            &mut report,
+            &format!("after round {round}"),
+        )
+        .await;
     }
     writers.stop();
 

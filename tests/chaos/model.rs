@@ -35,6 +35,9 @@
 //! are items that cannot have been written: older than the tombstone of the base (as a step), or a usage update of an owner whom nobody
 //! can have cached in this round. Nothing is right if no item must have been written.
 //!
+//! An item that the message does not tell (`currentUsage` is null and has no time) is right only if the base holds no
+//! usage. If its set must have been written, some usage must be stored, of whatever time.
+//!
 //! **Tombstone**: the newest sure purge, or a possible one that is newer.
 //!
 //! **Doubtful writes** `d`: right is also `d` itself and whatever was told with a time >= that of `d`, and for
@@ -44,7 +47,16 @@
 //! last round everyone is told entitlements and usages newer than all before, in two steps with an empty queue between;
 //! then no ambiguity is left, and `settled` compares every key with one value and time.
 //!
+//! A time that is **ahead** of the message counts as the time of sending, which is later than every other time of these
+//! histories. It is told as the moment before its batch is sent; what is found to lie in that span is taken for it. Such
+//! batches never share a millisecond.
+//!
 //! Not told in these histories: times of 0 ("unknown", always written), as they have no order.
+
+mod history;
+mod settled;
+mod sorted;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -60,6 +72,8 @@ pub struct Item {
     pub of: Metered,
     pub at: u64,
     pub value: Arc<str>,
+    /// Not told, but made up where nothing is stored.
+    pub only_if_absent: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +127,8 @@ pub struct Model {
     owners: Vec<Owner>,
     states: Vec<State>,
     loss: Option<(Moment, Moment)>,
+    /// Spans of the publications of messages whose times are ahead.
+    ahead: Vec<(u64, u64)>,
     /// Usage keys of owners that were ever told.
     told: std::collections::BTreeSet<(usize, String)>,
 }
@@ -155,33 +171,6 @@ impl Found<'_> {
     }
 }
 
-/// A purge of the round.
-#[derive(Clone, Copy)]
-struct Purge {
-    at: u64,
-    from: Moment,
-    sure: bool,
-}
-
-#[derive(Clone)]
-struct Write {
-    at: u64,
-    value: Arc<str>,
-    from: Moment,
-    to: Moment,
-}
-
-/// The events of one owner and round, sorted by what they are.
-#[derive(Default)]
-struct Sorted {
-    /// Time, entitlements, metadata, whether sure.
-    sets: Vec<(u64, Arc<str>, Arc<str>, bool)>,
-    purges: Vec<Purge>,
-    tombstone: Option<u64>,
-    sdk: Vec<Write>,
-    doubtful: Vec<Write>,
-}
-
 fn max<T: Ord>(items: impl Iterator<Item = T>) -> Option<T> {
     items.max()
 }
@@ -192,6 +181,7 @@ impl Model {
             states: owners.iter().map(|_| State::default()).collect(),
             owners,
             loss: None,
+            ahead: Vec::new(),
             told: std::collections::BTreeSet::new(),
         }
     }
@@ -215,6 +205,30 @@ impl Model {
             to,
             seq,
         });
+    }
+
+    /// Messages whose times are ahead were sent from `from` to `to`, no others meanwhile. They are told with a time of
+    /// `from`, and are stored with the time of sending.
+    pub fn sent_ahead(&mut self, from: u64, to: u64) {
+        self.ahead.push((from, to));
+    }
+
+    /// Puts the times of telling in the place of times of sending.
+    pub fn by_time_told(&self, dump: &mut Dump) {
+        for (key, time) in dump.iter_mut() {
+            if !key.ends_with("#timestamp") && !key.ends_with("#purged") {
+                continue;
+            }
+            let Ok(at) = time.parse::<u64>() else {
+                continue;
+            };
+            let after = self.ahead.partition_point(|(from, _)| *from <= at);
+            if let Some((from, to)) = after.checked_sub(1).map(|place| self.ahead[place])
+                && at <= to
+            {
+                *time = from.to_string();
+            }
+        }
     }
 
     /// Redis was killed at `from` and came back without its data at `to`.
@@ -337,145 +351,6 @@ impl Model {
         }
     }
 
-    fn sort(&self, index: usize) -> Sorted {
-        let base = self.base(index);
-        let mut sorted = Sorted {
-            tombstone: base.tombstone,
-            ..Sorted::default()
-        };
-        if let Some((at, value)) = base.entitlements {
-            sorted.sdk.push(Write {
-                at,
-                value,
-                from: 0,
-                to: 0,
-            });
-        }
-        for event in &self.states[index].events {
-            match &event.fact {
-                Fact::Set {
-                    at,
-                    entitlements,
-                    metadata,
-                    ..
-                } => sorted.sets.push((
-                    *at,
-                    entitlements.clone(),
-                    metadata.clone(),
-                    self.sure(event),
-                )),
-                Fact::Purge { at } => sorted.purges.push(Purge {
-                    at: *at,
-                    from: event.from,
-                    sure: self.sure(event),
-                }),
-                Fact::Sdk {
-                    at,
-                    entitlements,
-                    fenced,
-                    ..
-                } => {
-                    let write = Write {
-                        at: *at,
-                        value: entitlements.clone(),
-                        from: event.from,
-                        to: event.to,
-                    };
-                    match self.fate(event, *fenced) {
-                        Some(true) => sorted.sdk.push(write),
-                        Some(false) => sorted.doubtful.push(write),
-                        None => {}
-                    }
-                }
-                Fact::Usage(_) | Fact::SdkUsage { .. } => {}
-            }
-        }
-        sorted
-    }
-
-    fn usage(
-        &self,
-        index: usize,
-        sorted: &Sorted,
-        of: Metered,
-        suffix: &str,
-        found: Found<'_>,
-    ) -> Verdict {
-        let base = self.base(index);
-        let mut right: Vec<(u64, Arc<str>)> =
-            base.usages.get(suffix).cloned().into_iter().collect();
-        let mut must: Option<u64> = right.first().map(|(at, _)| *at);
-        let mut sdk_items = (Vec::new(), None::<u64>, None::<u64>);
-        let mut sdk = |item: &Item, fate: Option<bool>| {
-            let (told, sure, doubtful) = &mut sdk_items;
-            match fate {
-                Some(true) => *sure = (*sure).max(Some(item.at)),
-                Some(false) => *doubtful = Some(doubtful.unwrap_or(u64::MAX).min(item.at)),
-                None => return,
-            }
-            told.push((item.at, item.value.clone()));
-        };
-        let newer_purge = |at: u64| sorted.any_purge().any(|purge| purge > at);
-        let out = |at: u64| sorted.tombstone.is_some_and(|tombstone| tombstone > at);
-        let cacheable =
-            !sorted.sdk.is_empty() || !sorted.doubtful.is_empty() || !sorted.sets.is_empty();
-        for event in &self.states[index].events {
-            match &event.fact {
-                Fact::Set { at, usages, .. } => {
-                    for item in usages.iter().filter(|item| item.of == of && !out(*at)) {
-                        right.push((item.at, item.value.clone()));
-                        if self.sure(event) && !newer_purge(*at) {
-                            must = must.max(Some(item.at));
-                        }
-                    }
-                }
-                Fact::Usage(item) if item.of == of && !out(item.at) && cacheable => {
-                    right.push((item.at, item.value.clone()));
-                    let cached = sorted.doubtful.is_empty()
-                        && sorted.sdk.iter().any(|write| {
-                            write.to <= event.from
-                                && sorted.purges.iter().all(|purge| purge.at < write.at)
-                        });
-                    if self.sure(event) && cached && !newer_purge(item.at) {
-                        must = must.max(Some(item.at));
-                    }
-                }
-                Fact::Sdk { usages, fenced, .. } => {
-                    for item in usages.iter().filter(|item| item.of == of) {
-                        sdk(item, self.fate(event, *fenced));
-                    }
-                }
-                Fact::SdkUsage { item, fenced } if item.of == of => {
-                    sdk(item, self.fate(event, *fenced));
-                }
-                Fact::Usage(_) | Fact::SdkUsage { .. } | Fact::Purge { .. } => {}
-            }
-        }
-        let (of_sdk, sure, doubtful) = sdk_items;
-        right.extend(of_sdk);
-        must = must.max(sure);
-        if let Some(doubtful) = doubtful {
-            must = must.map(|must| must.min(doubtful));
-        }
-        let expected = || match must {
-            Some(must) => (
-                found.at().is_none_or(|at| at < must),
-                format!("a usage told with a time of {must} or newer"),
-            ),
-            None => (false, "a usage told, or nothing".to_owned()),
-        };
-        match (found.at(), must) {
-            (None, None) => Ok(()),
-            (Some(at), must)
-                if must.is_none_or(|must| at >= must)
-                    && right.iter().any(|(told, value)| found.is(*told, value)) =>
-            {
-                Ok(())
-            }
-            _ => Err(expected()),
-        }
-    }
-
     fn unexpected(&self, dump: &Dump, wrong: &mut Vec<Wrong>) {
         let mut known = std::collections::HashSet::new();
         for owner in &self.owners {
@@ -526,242 +401,6 @@ impl Model {
             events: Vec::new(),
         };
     }
-
-    /// After the last word: every key is exactly what was said last. Judge first.
-    pub fn settled(&self, last: &[(usize, Fact)], dump: &Dump) -> Vec<Wrong> {
-        let mut expected: BTreeMap<String, (u64, Arc<str>, usize)> = BTreeMap::new();
-        for (owner, fact) in last {
-            let prefix = self.owners[*owner].key();
-            let mut put = |suffix: &str, at: u64, value: &Arc<str>| {
-                let newest = (at, value.clone(), *owner);
-                let slot = expected
-                    .entry(format!("{prefix}{suffix}"))
-                    .or_insert_with(|| newest.clone());
-                if slot.0 <= at {
-                    *slot = newest;
-                }
-            };
-            match fact {
-                Fact::Set {
-                    at,
-                    entitlements,
-                    metadata,
-                    usages,
-                } => {
-                    put("", *at, entitlements);
-                    put(":metadata", *at, metadata);
-                    for item in usages {
-                        put(&item.of.suffix(), item.at, &item.value);
-                    }
-                }
-                Fact::Usage(item) => put(&item.of.suffix(), item.at, &item.value),
-                Fact::Purge { .. } | Fact::Sdk { .. } | Fact::SdkUsage { .. } => {}
-            }
-        }
-        let mut wrong = Vec::new();
-        for (key, (at, value, owner)) in &expected {
-            let stamp = dump.get(&format!("{key}#timestamp"));
-            let found = Found {
-                value: dump.get(key).map(String::as_str),
-                stamp: stamp.map(String::as_str),
-            };
-            if !found.is(*at, value) {
-                wrong.push(Wrong {
-                    key: key.clone(),
-                    what: if found.is_torn() {
-                        "torn"
-                    } else if found.at().is_none_or(|found| found < *at) {
-                        "lost"
-                    } else {
-                        "wrong"
-                    },
-                    expected: format!("{at}: {}", shorten(value)),
-                    found: describe(found),
-                    history: self.history(*owner),
-                });
-            }
-        }
-        for key in dump.keys() {
-            let value_key = key.strip_suffix("#timestamp").unwrap_or(key);
-            if !own_key(key) && !key.ends_with("#purged") && !expected.contains_key(value_key) {
-                wrong.push(Wrong {
-                    key: key.clone(),
-                    what: "unexpected",
-                    expected: "no such key".into(),
-                    found: shorten(&dump[key]),
-                    history: Vec::new(),
-                });
-            }
-        }
-        wrong
-    }
-
-    fn history(&self, index: usize) -> Vec<String> {
-        let state = &self.states[index];
-        let time = |pair: &Option<(u64, Arc<str>)>| pair.as_ref().map(|(at, _)| *at);
-        let usages: Vec<String> = state
-            .base
-            .usages
-            .iter()
-            .map(|(suffix, (at, _))| format!("{suffix} {at}"))
-            .collect();
-        let mut lines = vec![format!(
-            "base: entitlements {:?}, metadata {:?}, tombstone {:?}, {}{}",
-            time(&state.base.entitlements),
-            time(&state.base.metadata),
-            state.base.tombstone,
-            usages.join(", "),
-            self.loss.map_or(String::new(), |(from, to)| format!(
-                "; all data lost at {} to {} ms",
-                from / 1000,
-                to / 1000
-            )),
-        )];
-        let mut events: Vec<&Event> = state.events.iter().collect();
-        events.sort_by_key(|event| event.from);
-        for event in events {
-            let times = |usages: &[Item]| {
-                usages
-                    .iter()
-                    .map(|item| format!("{} {}", item.of.suffix(), item.at))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
-            let what = match &event.fact {
-                Fact::Set { at, usages, .. } => format!("set {at} ({})", times(usages)),
-                Fact::Usage(item) => format!("usage {}", times(std::slice::from_ref(item))),
-                Fact::Purge { at } => format!("purge {at}"),
-                Fact::SdkUsage { item, fenced } => format!(
-                    "SDK {} usage {}, done at {} ms",
-                    if *fenced { "" } else { "doubtful" },
-                    times(std::slice::from_ref(item)),
-                    event.to / 1000
-                ),
-                Fact::Sdk {
-                    at, usages, fenced, ..
-                } => format!(
-                    "SDK {} set {at} ({}), done at {} ms",
-                    if *fenced { "" } else { "doubtful" },
-                    times(usages),
-                    event.to / 1000
-                ),
-            };
-            lines.push(format!(
-                "at {} ms: chaos-{} {what}",
-                event.from / 1000,
-                event.seq
-            ));
-        }
-        lines
-    }
-}
-
-impl Sorted {
-    fn sure_purges(&self) -> impl Iterator<Item = u64> {
-        let sure = self.purges.iter().filter(|purge| purge.sure);
-        sure.map(|purge| purge.at).chain(self.tombstone)
-    }
-
-    fn any_purge(&self) -> impl Iterator<Item = u64> {
-        self.purges
-            .iter()
-            .map(|purge| purge.at)
-            .chain(self.tombstone)
-    }
-
-    fn entitlements(&self, found: Found<'_>) -> Verdict {
-        let newest_set = max(self.sets.iter().filter(|set| set.3).map(|set| set.0));
-        let newest_sdk = max(self.sdk.iter().map(|write| write.at));
-        let newest_purge = max(self.sure_purges());
-        let least = newest_set.max(newest_sdk).max(newest_purge);
-        let doubtful = self.doubtful.iter().map(|write| write.at).min();
-        let late = |at: u64| doubtful.is_some_and(|doubtful| at >= doubtful);
-        // A purge at least as new, which may have been applied before `moment`.
-        let purged_before = |at: u64, moment: Moment| {
-            self.tombstone.is_some_and(|tombstone| tombstone >= at)
-                || self
-                    .purges
-                    .iter()
-                    .any(|purge| purge.at >= at && purge.from < moment)
-        };
-        let stands = |write: &Write| {
-            let no_set_over_it =
-                newest_set.is_none_or(|set| set <= write.at || purged_before(set, write.to));
-            let no_purge_after = !self
-                .purges
-                .iter()
-                .any(|purge| purge.sure && purge.at >= write.at && purge.from >= write.to);
-            let no_sdk_over_it = self.sdk.iter().all(|other| {
-                let later = other.from > write.to && other.at >= write.at;
-                let earlier = other.to < write.from && other.at > write.at;
-                !later && (!earlier || purged_in_round(&self.purges, other.at, write.to))
-            });
-            no_set_over_it && no_purge_after && no_sdk_over_it
-        };
-        let right = if found.is_absent() {
-            let sets_gone = newest_set.is_none_or(|set| self.any_purge().any(|purge| purge >= set));
-            let sdk_gone =
-                newest_sdk.is_none_or(|sdk| self.purges.iter().any(|purge| purge.at >= sdk));
-            (sets_gone && sdk_gone)
-                || doubtful.is_some_and(|at| self.purges.iter().any(|purge| purge.at >= at))
-        } else {
-            let of_set = self
-                .sets
-                .iter()
-                .any(|(at, value, _, _)| found.is(*at, value) && (Some(*at) >= least || late(*at)));
-            let of_sdk = self
-                .sdk
-                .iter()
-                .any(|write| found.is(write.at, &write.value) && (stands(write) || late(write.at)));
-            let of_doubtful = self
-                .doubtful
-                .iter()
-                .any(|write| found.is(write.at, &write.value));
-            of_set || of_sdk || of_doubtful
-        };
-        if right {
-            return Ok(());
-        }
-        let newest = newest_set.max(newest_sdk);
-        let lost = found.at().is_none_or(|at| Some(at) < newest);
-        Err((
-            lost,
-            format!(
-                "newest set {newest_set:?}, of an SDK (or before) {newest_sdk:?}, newest purge {newest_purge:?}"
-            ),
-        ))
-    }
-
-    fn metadata(&self, found: Found<'_>, base: Option<&(u64, Arc<str>)>) -> Verdict {
-        let sets = self.sets.iter().filter(|set| set.3).map(|set| set.0);
-        let newest_set = max(sets.chain(base.map(|(at, _)| *at)));
-        let newest_purge = max(self.sure_purges());
-        let right = match found.at() {
-            None => newest_set.is_none_or(|set| self.any_purge().any(|purge| purge >= set)),
-            Some(at) => {
-                Some(at) >= newest_set.max(newest_purge)
-                    && (base.is_some_and(|(at, value)| found.is(*at, value))
-                        || self
-                            .sets
-                            .iter()
-                            .any(|(at, _, metadata, _)| found.is(*at, metadata)))
-            }
-        };
-        if right {
-            return Ok(());
-        }
-        let lost = found.at().is_none_or(|at| Some(at) < newest_set);
-        Err((
-            lost,
-            format!("newest set {newest_set:?}, newest purge {newest_purge:?}"),
-        ))
-    }
-}
-
-fn purged_in_round(purges: &[Purge], at: u64, moment: Moment) -> bool {
-    purges
-        .iter()
-        .any(|purge| purge.at >= at && purge.from < moment)
 }
 
 /// What the worker keeps for itself.

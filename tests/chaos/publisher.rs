@@ -10,7 +10,7 @@ use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use tokio::time::sleep;
 
 use crate::model::Moment;
-use crate::story::{Emission, Story};
+use crate::story::{Emission, Story, real_time};
 use crate::world::{World, depth};
 
 /// Messages a second while faults go on.
@@ -86,13 +86,14 @@ impl Publisher {
                 self.pending.push_front(emission);
             }
         }
+        let sent = real_time();
         let mut batch: Vec<(Emission, String)> = Vec::new();
         let mut bytes = 0;
         while batch.len() < most.min(10) {
             let Some(emission) = self.pending.front() else {
                 break;
             };
-            let body = emission.spec.body(&self.world.owners);
+            let body = emission.spec.body(&self.world.owners, sent);
             assert!(body.len() <= 1 << 20, "{} bytes", body.len());
             if bytes > 0 && bytes + body.len() > 1 << 20 {
                 break;
@@ -104,7 +105,7 @@ impl Publisher {
             return 0;
         }
         let from = self.world.now();
-        self.tell(&batch, from);
+        self.tell(&batch, from, sent);
         for (emission, _) in &batch {
             let kind = emission.spec.kind();
             let marker = emission.spec.marker();
@@ -115,6 +116,9 @@ impl Publisher {
             let mut published = self.world.published.lock().unwrap();
             published.insert(marker, emission.clone());
             *self.counts.entry(kind.to_owned()).or_default() += 1;
+            if emission.spec.ahead.is_some() {
+                *self.counts.entry("of a clock ahead".into()).or_default() += 1;
+            }
             self.published += 1;
             self.duplicates += u64::from(emission.duplicate);
         }
@@ -144,6 +148,14 @@ impl Publisher {
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
+        if batch
+            .iter()
+            .any(|(emission, _)| emission.spec.ahead.is_some())
+        {
+            self.world.model().sent_ahead(sent, real_time());
+            // The next batch is sent in another millisecond.
+            sleep(Duration::from_millis(2)).await;
+        }
         let count = batch.len();
         self.sent
             .extend(batch.into_iter().map(|(emission, _)| emission));
@@ -151,14 +163,14 @@ impl Publisher {
         count
     }
 
-    fn tell(&self, batch: &[(Emission, String)], from: Moment) {
+    fn tell(&self, batch: &[(Emission, String)], from: Moment, sent: u64) {
         let world = &self.world;
         let soon = self.pending.iter().skip(10).take(40);
         let soon = soon.filter_map(|emission| Some((emission.spec.owner()?, emission.spec.at()?)));
         *world.upcoming.lock().unwrap() = soon.filter(|(owner, _)| *owner < world.common).collect();
         let mut model = world.model();
         for (emission, _) in batch {
-            for (owner, fact) in emission.spec.facts() {
+            for (owner, fact) in emission.spec.facts(sent) {
                 if owner < world.common {
                     world
                         .clock

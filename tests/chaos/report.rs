@@ -36,11 +36,14 @@ pub struct Report {
     pub invalid_dead_lettered: u64,
     /// Gone with Redis' data, when the stream was not read in time.
     pub invalid_lost_with_data: u64,
+    /// Messages of unknown kinds that were found with the dead letters; all are acknowledged.
+    pub unrecognised_kept: u64,
     /// Valid messages that exhausted the queue's own receive limit under faults; sent again.
     pub valid_redriven: u64,
     pub workers_started: u64,
     pub worker_exits: BTreeMap<String, u64>,
     pub max_rss_mib: u64,
+    pub calm: Calm,
     pub keys_compared: u64,
     pub lost: u64,
     pub wrong: u64,
@@ -58,6 +61,17 @@ pub struct Recovery {
     pub max: u64,
     #[serde(skip)]
     pub all: Vec<u64>,
+}
+
+/// What was tried between the rounds.
+#[derive(Debug, Default, Serialize)]
+pub struct Calm {
+    /// Of ten messages each.
+    pub bursts: u64,
+    /// Owners whose keys were not compared, since a message of theirs was delivered twice.
+    pub loose: u64,
+    /// Of many owners, one of whom was locked.
+    pub purges: u64,
 }
 
 impl Recovery {
@@ -163,12 +177,13 @@ impl Report {
         line(
             "invalid",
             format!(
-                "{} published, {} in the {}, {} lost with Redis' data; {} valid ones there too",
+                "{} published, {} in the {}, {} lost with Redis' data; {} valid ones there too, {} of unknown kinds",
                 self.invalid_published,
                 self.invalid_dead_lettered,
                 self.dead_letters,
                 self.invalid_lost_with_data,
-                self.valid_redriven
+                self.valid_redriven,
+                self.unrecognised_kept
             ),
         );
         let noticed = format!(
@@ -185,6 +200,13 @@ impl Report {
                 ),
             );
         }
+        line(
+            "calm",
+            format!(
+                "{} bursts of ten, {} purges of many under a lock; {} owners not compared",
+                self.calm.bursts, self.calm.purges, self.calm.loose
+            ),
+        );
         line("keys compared", self.keys_compared.to_string());
         line("lost", self.lost.to_string());
         line("wrong", self.wrong.to_string());

@@ -63,13 +63,18 @@ pub async fn quiet(world: &Arc<World>, publisher: &mut Publisher, report: &mut R
 
 /// The whole of Redis, by raw commands.
 fn dump(redis: &Redis) -> Dump {
+    dump_of(redis, "*")
+}
+
+/// The keys of a glob pattern.
+pub fn dump_of(redis: &Redis, pattern: &str) -> Dump {
     let mut conn = redis.conn();
     let mut found = Dump::new();
     let mut cursor = 0_u64;
     loop {
         let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
             .arg(cursor)
-            .arg(&["COUNT", "2000", "TYPE", "string"])
+            .arg(&["MATCH", pattern, "COUNT", "2000", "TYPE", "string"])
             .query(&mut conn)
             .unwrap();
         if !keys.is_empty() {
@@ -91,7 +96,10 @@ pub fn judge(world: &World, report: &mut Report, when: &str) {
     // A lock of an SDK whose connection broke expires by itself.
     dump.retain(|key, _| !key.starts_with(&format!("{PREFIX}-")));
     report.keys_compared += dump.len() as u64;
-    let wrong = world.model().judge(&dump);
+    let mut model = world.model();
+    model.by_time_told(&mut dump);
+    let wrong = model.judge(&dump);
+    drop(model);
     report.judge(when, wrong);
 }
 
@@ -105,14 +113,14 @@ pub async fn settle(
     let credits = world.model().credits();
     let mut last: Vec<(usize, Fact)> = Vec::new();
     let sets = story.settle();
-    last.extend(sets.iter().flat_map(|it| it.spec.facts()));
+    last.extend(sets.iter().flat_map(|it| it.spec.facts(0)));
     println!("chaos: settling");
     world.published.lock().unwrap().clear();
     publisher.send_all(sets).await;
     quiet(world, publisher, report, "the last entitlements").await;
     judge(world, report, "after the last entitlements");
     let usages = story.settle_usages(&credits);
-    last.extend(usages.iter().flat_map(|it| it.spec.facts()));
+    last.extend(usages.iter().flat_map(|it| it.spec.facts(0)));
     publisher.send_all(usages).await;
     quiet(world, publisher, report, "the last usages").await;
     judge(world, report, "after the last usages");
@@ -129,7 +137,8 @@ pub async fn settle(
             "at the end {left} invalid messages are not among the dead letters, and the queue holds {depth:?}"
         ));
     }
-    let dump = dump(&world.redis);
+    let mut dump = dump(&world.redis);
+    world.model().by_time_told(&mut dump);
     report.keys_compared += dump.len() as u64;
     let wrong = world.model().settled(&last, &dump);
     report.judge("at the end", wrong);
@@ -171,6 +180,10 @@ pub fn finish(world: &World, publisher: &Publisher, report: &mut Report) {
         ("lock taken", count(&world.sdk.lock_taken)),
     ]);
     report.invalid_lost_with_data = count(&world.lost_letters);
+    report.unrecognised_kept = count(&world.unrecognised_kept);
+    if report.messages.contains_key("unknown kind") && report.unrecognised_kept == 0 {
+        report.fail("no message of an unknown kind was kept");
+    }
     report.invalid_dead_lettered = world.dead_lettered.lock().unwrap().len() as u64;
     report.invalid_published = report.invalid_dead_lettered
         + report.invalid_lost_with_data

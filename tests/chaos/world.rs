@@ -43,6 +43,8 @@ pub struct World {
     pub invalid: Mutex<BTreeMap<String, Emission>>,
     pub dead_lettered: Mutex<HashSet<String>>,
     pub lost_letters: AtomicU64,
+    /// Messages of unknown kinds that were kept.
+    pub unrecognised_kept: AtomicU64,
     pub losses: Mutex<Vec<Moment>>,
     /// Valid messages with the dead letters, to be sent again.
     pub redriven: Mutex<Vec<Emission>>,
@@ -118,6 +120,7 @@ impl World {
             invalid: Mutex::default(),
             dead_lettered: Mutex::default(),
             lost_letters: AtomicU64::new(0),
+            unrecognised_kept: AtomicU64::new(0),
             losses: Mutex::default(),
             redriven: Mutex::default(),
             published: Mutex::default(),
@@ -211,13 +214,17 @@ impl World {
             } else if let Some(emission) = self.published.lock().unwrap().get(&marker)
                 && emission.spec.kind() != "invalid"
             {
+                if emission.spec.is_unrecognised() {
+                    self.unrecognised_kept.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 self.redriven.lock().unwrap().push(emission.clone());
             }
         }
     }
 }
 
-/// `chaos-` and a number.
+/// `chaos-` and a number; a body that is packed has it beside what is packed.
 fn marker_in(body: &str) -> String {
     body.rfind("chaos-").map_or(String::new(), |at| {
         let digits = body[at + 6..].chars().take_while(char::is_ascii_digit);

@@ -13,7 +13,8 @@ use fastrand::Rng;
 use redis::{Connection, RedisError, RedisResult, Value};
 
 use crate::model::{Fact, Item};
-use crate::story::Story;
+use crate::story::{Owner, Story};
+use crate::support::Redis;
 use crate::world::World;
 
 /// Also the SDK's own.
@@ -279,4 +280,38 @@ fn is_refusal(error: &RedisError) -> bool {
     ["EXECABORT", "READONLY", "OOM", "NOAUTH", "LOADING"]
         .iter()
         .any(|code| text.contains(code))
+}
+
+/// Loads one owner as an SDK process does after a miss, while nobody else writes.
+pub fn load(redis: &Redis, owner: &Owner, fact: &Fact) -> RedisResult<()> {
+    let Fact::Sdk {
+        at,
+        entitlements,
+        usages,
+        ..
+    } = fact
+    else {
+        return Ok(());
+    };
+    let mut conn = redis.try_conn()?;
+    let (lock, prefix) = (owner.lock(), owner.key());
+    while !acquire(&mut conn, &lock, "a-load", &mut Rng::new())? {}
+    let mut items = vec![(prefix.clone(), *at, entitlements.clone())];
+    for item in usages {
+        let key = format!("{prefix}{}", item.of.suffix());
+        items.push((key, item.at, item.value.clone()));
+    }
+    let mut multi = redis::pipe();
+    multi.atomic();
+    for (key, at, value) in items {
+        let stamp = format!("{key}#timestamp");
+        let stored: Option<u64> = redis::cmd("GET").arg(&stamp).query(&mut conn)?;
+        if stored.is_none_or(|stored| stored <= at) {
+            let options = ("EX", TTL_SECS);
+            multi.cmd("SET").arg(key).arg(&*value).arg(options);
+            multi.cmd("SET").arg(stamp).arg(at).arg(options);
+        }
+    }
+    multi.query::<()>(&mut conn)?;
+    release(&mut conn, &lock, "a-load")
 }
