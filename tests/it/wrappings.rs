@@ -194,6 +194,7 @@ fn a_known_event_is_found_in_any_wrapping() {
                 format!("{}, seed {seed}, round {round}: {shown}", fixture.name)
             };
             let what = match message::read(&wrapped, &attributes) {
+                Ok(found) if found.is_unrecognised => "unrecognised".to_owned(),
                 Ok(found) if changes(&found) == changes(&expected) => continue,
                 Ok(found) => format!("found {:?}", changes(&found)),
                 Err(unreadable) => format!("refused: {}", unreadable.reason),

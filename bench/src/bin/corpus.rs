@@ -45,9 +45,9 @@ fn main() -> ExitCode {
                     }
                 }
             }
-            let mut steps: Vec<&mut Step> = steps.iter_mut().collect();
-            plan::coalesce(&mut steps, false);
-            items += steps.iter().map(|step| step.items.len()).sum::<usize>();
+            let steps: Vec<&Step> = steps.iter().collect();
+            let superseded = plan::coalesce(&steps, false);
+            items += steps.iter().map(|step| step.items.len()).sum::<usize>() - superseded.len();
         }
     }
     println!("{} {items}", times * corpus.len());

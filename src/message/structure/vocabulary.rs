@@ -1,8 +1,7 @@
 //! The names of the fields that matter, in whatever way they are spelled.
 
 /// The names of the published shapes.
-const NAMES: [&str; 61] = [
-    "__typename",
+const NAMES: [&str; 59] = [
     "accessDeniedReason",
     "accordingTo",
     "amount",
@@ -16,7 +15,6 @@ const NAMES: [&str; 61] = [
     "customers",
     "data",
     "detail",
-    "detail-type",
     "entitlement",
     "entitlementReference",
     "entitlementUpdatedAt",
@@ -66,7 +64,9 @@ const NAMES: [&str; 61] = [
 ];
 
 /// More names, and other names for the same.
-const OTHERS: [(&str, &str); 13] = [
+const OTHERS: [(&str, &str); 15] = [
+    ("typename", "__typename"),
+    ("detailtype", "detail-type"),
     ("validuntil", "validUntil"),
     ("weeklyaccordingto", "weeklyAccordingTo"),
     ("yearlyaccordingto", "yearlyAccordingTo"),
@@ -82,25 +82,25 @@ const OTHERS: [(&str, &str); 13] = [
     ("entitlementsstate", "entitlementsState"),
 ];
 
-/// How the published shapes spell a name; `None` for a name that they do not have.
+/// Longer than any name.
+const MAX_NAME_BYTES: usize = 40;
+
+/// How the published shapes spell a name, whatever its case and separators; `None` for a name that they
+/// do not have.
 pub fn spelled(name: &str) -> Option<&'static str> {
-    if name.len() > 40 {
+    let mut letters = [0; MAX_NAME_BYTES];
+    if name.len() > MAX_NAME_BYTES {
         return None;
     }
-    let other = OTHERS.iter().find(|(it, _)| is_same(it, name));
+    let mut length = 0;
+    for letter in name.bytes().filter(|it| !b"_-. ".contains(it)) {
+        letters[length] = letter;
+        length += 1;
+    }
+    let letters = &letters[..length];
+    let is_same = |known: &str| known.as_bytes().eq_ignore_ascii_case(letters);
+    let other = OTHERS.iter().find(|(it, _)| is_same(it));
     other
         .map(|(_, name)| *name)
-        .or_else(|| NAMES.into_iter().find(|it| is_same(it, name)))
-}
-
-/// Compares without case and separators.
-fn is_same(one: &str, other: &str) -> bool {
-    letters(one).eq(letters(other))
-}
-
-fn letters(name: &str) -> impl Iterator<Item = char> {
-    let letters = name
-        .chars()
-        .filter(|it| !matches!(it, '_' | '-' | '.' | ' '));
-    letters.map(|it| it.to_ascii_lowercase())
+        .or_else(|| NAMES.into_iter().find(|it| is_same(it)))
 }
