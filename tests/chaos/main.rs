@@ -1,5 +1,6 @@
 //! The campaign: several workers between one queue and one Redis, all of which fail at random for minutes, and one
-//! model that knows what Redis must hold. `script/chaos [--seed N] [--minutes M]`.
+//! model that knows what Redis must hold. Between the rounds all is calm, and answers are exact.
+//! `script/chaos [--seed N] [--minutes M]`.
 //!
 //! The seed gives the messages, their order, and the faults with their spans and order. When exactly a fault meets a
 //! message depends on the machine, so a failure that a seed has shown once it shows again often, not always.
