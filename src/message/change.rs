@@ -116,7 +116,9 @@ fn set_customer<'a, P>(
     times: &Times,
 ) -> Result<(StateChange<'a>, Timed), Invalid> {
     let listed = event
-        .entitlements
+        .entitlements_v2
+        .filter(|list| !list.is_empty() || event.entitlements.is_none())
+        .or(event.entitlements)
         .ok_or_else(|| Invalid::new("entitlements are missing"))?;
     let named = [event.resource_id.clone(), object_id(event.resource)];
     let is_named = named.iter().any(|it| matches!(it, Some(None)));
@@ -183,7 +185,7 @@ fn update_usage<'a, P>(
     ];
     let of = match event.entitlement_reference {
         Some(reference) => {
-            let id = last_id([reference.id], "entitlementReference.id")?;
+            let id = last_id([reference.ref_id, reference.id], "entitlementReference.id")?;
             match reference.kind {
                 Some(Text(kind)) if kind.eq_ignore_ascii_case("CREDIT") => Metered::Credit(id),
                 Some(Text(kind)) if !kind.eq_ignore_ascii_case("FEATURE") => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::ids::{filled, filled_id, last_id, optional_last_id};
 use super::terms::Number;
 use super::time::Time;
-use super::wire::{Named, Object, Text, WireEntitlement, WireFeature, WireResetConfiguration};
+use super::wire::{Id, Named, Object, Text, WireEntitlement, WireFeature, WireResetConfiguration};
 use super::{Credit, CreditRate, Entitlement, Feature, Invalid, Millis, ResetConfiguration, Usage};
 
 /// One of a list. It is levelled as soon as it is read: what it is read into is twice as large, and
@@ -34,6 +34,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Listed<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Object(mut wire) = Object::<WireEntitlement<'_>>::deserialize(deserializer)?;
         let resource = filled_id(wire.resource_id.take());
+        if wire.feature.is_none()
+            && wire
+                .feature_id
+                .as_ref()
+                .is_some_and(|Id(id)| !id.is_empty())
+        {
+            wire.feature = Some(WireFeature {
+                feature_id: wire.feature_id.take(),
+                feature_type: wire.feature_type.take(),
+                meter_type: wire.meter_type.take(),
+                ..WireFeature::default()
+            });
+        }
         Ok(Self {
             updated_at: wire.entitlement_updated_at.take(),
             entry: match is_credit(&wire) {
@@ -100,6 +113,11 @@ fn entitlement_of<'a>(
     wire: WireEntitlement<'a>,
     resource: Option<Cow<'a, str>>,
 ) -> Result<Entitlement<'a>, Invalid> {
+    if wire.calculated_entitlement.is_some() && wire.feature.is_none() {
+        return Err(Invalid::new(
+            "the entitlement is in an object of its own, which is not read",
+        ));
+    }
     let reset_period = filled(wire.reset_period);
     let reset_configuration = wire
         .reset_period_configuration

@@ -7,6 +7,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::structure::{MAX_OPEN_VALUES, Members, NAME_FIELDS, spelled_in_header};
 use super::time::Time;
 use super::wire::{Event, Nested, Object, Text};
 use super::{Invalid, Millis};
@@ -46,13 +47,6 @@ pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
 /// The kind in message attributes as SNS and SQS write them into a body.
 pub(super) fn name_of_attributes(raw: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow, default, rename = "type")]
-        kind: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "eventType")]
-        event_type: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
     struct Attribute<'a> {
         #[serde(
             borrow,
@@ -63,15 +57,17 @@ pub(super) fn name_of_attributes(raw: &RawValue) -> Option<String> {
         )]
         value: Text<'a>,
     }
-    let Object(named) = serde_json::from_str::<Object<Named<'_>>>(raw.get()).ok()?;
-    [named.kind, named.event_type]
-        .into_iter()
-        .flatten()
-        .find_map(|raw| {
+    let Members(attributes) = Members::of(raw.get(), MAX_OPEN_VALUES)?;
+    NAME_FIELDS.into_iter().find_map(|field| {
+        let named = attributes
+            .iter()
+            .filter(|(name, _)| spelled_in_header(name) == Some(field));
+        let mut values = named.filter_map(|(_, raw)| {
             let attribute = serde_json::from_str::<Object<Attribute<'_>>>(raw.get());
-            let value = attribute.ok().map(|Object(it)| it.value.0.into_owned());
-            value.filter(|it| !it.is_empty())
-        })
+            attribute.ok().map(|Object(it)| it.value.0.into_owned())
+        });
+        values.find(|value| !value.is_empty())
+    })
 }
 
 pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {

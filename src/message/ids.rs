@@ -83,6 +83,8 @@ pub(super) fn first_filled<'a>(ids: impl IntoIterator<Item = Id<'a>>) -> Option<
 }
 
 /// The id of an object, where null differs from absent.
-pub(super) fn object_id<'a>(named: Option<Option<Named<'a>>>) -> Option<Option<Id<'a>>> {
+pub(super) fn object_id<const WHAT: usize>(
+    named: Option<Option<Named<'_, WHAT>>>,
+) -> Option<Option<Id<'_>>> {
     named.map(|named| named.and_then(Named::id))
 }

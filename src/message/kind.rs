@@ -108,9 +108,12 @@ pub(super) fn meaning(name: &str) -> Meaning {
     if joined == "packagepublished" {
         return Meaning::NoEffect(Kind::PackagePublished);
     }
-    match WITHOUT_EFFECT
-        .iter()
-        .any(|rule| matches(words, &joined, rule))
+    // A frame of GraphQL or of Phoenix that carries an event, not an event of a subscription.
+    let is_frame = joined == "subscriptiondata";
+    match !is_frame
+        && WITHOUT_EFFECT
+            .iter()
+            .any(|rule| matches(words, &joined, rule))
     {
         true => Meaning::NoEffect(Kind::Other),
         false => Meaning::Unknown,
@@ -145,13 +148,20 @@ fn matches(words: &[String], joined: &str, (start, rest): &(&str, &str)) -> bool
     let Some(end) = rest.strip_prefix('*') else {
         return more.is_empty();
     };
-    // "PLAN_*" is about plans, not about planets; a name in one piece gets the benefit of the doubt.
+    // "PLAN_*" is about plans, not about planets; a name in one piece must end as the published do.
     let mut length = 0;
     let at_a_word = words.iter().any(|word| {
         length += word.len();
         length == start.len()
     });
-    !more.is_empty() && more.ends_with(end) && (at_a_word || words.len() == 1)
+    !more.is_empty()
+        && more.ends_with(end)
+        && (at_a_word || (words.len() == 1 && ends_as_kinds_do(more)))
+}
+
+fn ends_as_kinds_do(name: &str) -> bool {
+    let ends = ["ed", "soon", "resync", "old"];
+    ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Lower case without separators, if it fits.
@@ -274,12 +284,19 @@ mod tests {
             "EDGE_API_DATA_RESYNC",
             "com.stigg.customer.updated.v2",
             "WIDGET_CONFIGURATION_UPDATED",
+            "plancreated",
+            "subscriptiontrialendssoon",
         ] {
             assert_eq!(meaning(name), Meaning::NoEffect(Kind::Other), "{name}");
         }
         for name in [
             "customer.renamed",
             "PLANET_FOUND",
+            "planet",
+            "IMPORTANT",
+            "productivity",
+            "subscription_data",
+            "subscription:data",
             "plan",
             "FEATURE",
             "CREDITS_GRANTED",

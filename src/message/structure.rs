@@ -10,17 +10,20 @@ mod vocabulary;
 
 use serde_json::value::RawValue;
 
-use super::kind::{Kind, Meaning};
+use super::fields::string;
+use super::kind::{Kind, Meaning, meaning};
 use super::known::{self, Missed};
 use super::read::{Attributes, NamedBy, Notice, Reading, Unreadable};
 use super::size::Size;
 use super::{Change, Invalid};
-use aws::{BODY_IN_S3, is_pointer_to_s3, notice_in};
-use carried::with_usage;
-use scope::{Name, Scope, is_header};
+use aws::{BODY_IN_S3, is_pointer_in_text, is_pointer_to_s3, notice_in};
+use carried::{lacking, with_usage};
+pub(super) use scope::NAME_FIELDS;
+use scope::{Name, Scope, tells_of_beside};
 use text::{MAX_UNPACKED_BYTES, rewrite};
 pub(super) use values::{Entries, MAX_OPEN_VALUES, Members};
-use vocabulary::spelled;
+pub(super) use vocabulary::spelled_in_header;
+use vocabulary::{is_on_offer, spelled};
 
 /// Objects and lists within each other that are searched.
 const MAX_LEVELS: usize = 9;
@@ -44,13 +47,11 @@ pub(super) fn read(
     let mut json: &str = text.trim();
     if serde_json::from_str::<&RawValue>(json).is_err() {
         // Not JSON as it is; it may be JSON that was packed.
-        let packed = match json.starts_with(['{', '[', '"']) {
-            true => None,
-            false => text::unpack(json, MAX_UNPACKED_BYTES),
-        };
+        let packed = text::unpack(json, MAX_UNPACKED_BYTES);
         unpacked = packed.filter(|it| serde_json::from_str::<&RawValue>(it).is_ok());
         match &unpacked {
             Some(text) => json = text.trim(),
+            None if is_pointer_in_text(json) => return Err(refuse(Invalid::new(BODY_IN_S3))),
             None => return Err(refuse(first.reason)),
         }
     }
@@ -115,7 +116,7 @@ impl<'s> Search<'s> {
             search.scopes.push(Scope {
                 name: Some(Name {
                     text: text.clone(),
-                    meaning: super::kind::meaning(text),
+                    meaning: meaning(text),
                     field: "message attribute",
                 }),
                 ..Scope::default()
@@ -139,7 +140,11 @@ impl<'s> Search<'s> {
             return unreadable(kind, reason);
         }
         if let Some(kind) = self.lacking {
-            return unreadable(kind, first.reason);
+            let reason = match first.kind {
+                Some(named) if named == kind => first.reason,
+                _ => lacking(kind),
+            };
+            return unreadable(kind, reason);
         }
         if self.values > MAX_VALUES {
             let reason = format!(
@@ -225,7 +230,7 @@ impl<'s> Search<'s> {
             Some(b'[') => match Entries::of(raw, MAX_OPEN_VALUES - self.open) {
                 Some(Entries(entries)) => {
                     self.open += entries.len();
-                    self.list(&entries, levels);
+                    self.list(&entries, key, levels);
                     self.open -= entries.len();
                 }
                 None => self.values = MAX_VALUES + 1,
@@ -234,9 +239,13 @@ impl<'s> Search<'s> {
                 let text = serde_json::from_str::<String>(raw).ok();
                 if let Some(json) = text.and_then(|text| text::unpack(&text, self.room)) {
                     self.room = self.room.saturating_sub(json.len());
+                    let is_json = serde_json::from_str::<&RawValue>(&json).is_ok();
+                    if !is_json && is_pointer_in_text(&json) {
+                        self.refuse(Kind::Other, Invalid::new(BODY_IN_S3));
+                    }
                     self.strings += 1;
                     // The object beside it has learned nothing of a header in a string.
-                    let key = key.filter(|key| !is_header(key));
+                    let key = key.filter(|key| !tells_of_beside(key));
                     self.visit(json.trim(), key, levels);
                     self.strings -= 1;
                 }
@@ -245,12 +254,12 @@ impl<'s> Search<'s> {
         }
     }
 
-    fn list(&mut self, entries: &[&RawValue], levels: usize) {
+    fn list(&mut self, entries: &[&RawValue], key: Option<&str>, levels: usize) {
         for (index, entry) in entries.iter().enumerate() {
             let found = self.found.len();
             let unknown = self.unknown.take();
             self.within(&format!("[{index}]"), |search| {
-                search.visit(entry.get(), None, levels - 1);
+                search.visit(entry.get(), key, levels - 1);
             });
             if self.found.len() == found && self.unknown.is_some() {
                 self.unknown_entry = true;
@@ -275,10 +284,24 @@ impl<'s> Search<'s> {
             self.notice = Some(notice);
             return;
         }
+        let is_purge = self.named() == Some(Kind::Purge);
+        let type_name = members.get("__typename").and_then(string);
+        if !is_purge && type_name.is_some_and(|name| is_on_offer(&name)) {
+            return;
+        }
+        if let Some(text) = text::opened(members, self.room)
+            && self.strings < MAX_STRINGS
+        {
+            self.room = self.room.saturating_sub(text.len());
+            self.strings += 1;
+            self.visit(&text, key, levels);
+            self.strings -= 1;
+            return;
+        }
         let merged = with_usage(members);
         let event = merged.as_ref().unwrap_or(members);
         let scope = Scope::of(event, key);
-        let is_header = key.is_some_and(is_header);
+        let is_header = key.is_some_and(tells_of_beside);
         let own = scope.name.clone();
         if let Some(name) = &own {
             match name.meaning {
@@ -297,6 +320,9 @@ impl<'s> Search<'s> {
         self.scopes.push(scope);
         if !self.take(event) {
             for (name, raw) in &members.0 {
+                if self.is_beside_the_point(name) {
+                    continue;
+                }
                 // Lists that belong to an event are no events.
                 let step = match spelled(name) {
                     Some(known) => format!(".{known}"),

@@ -97,6 +97,27 @@ fn every_fixture_is_of_its_kind_and_invalid_ones_say_why() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn a_body_of_lines_holds_an_event_in_each() {
+    let event = |id| {
+        format!(r#"{{"type":"usageUpdated","customerId":"{id}","featureId":"f","currentUsage":1}}"#)
+    };
+    let customers = |body: &str| -> Vec<String> {
+        let reading = read(body, &Attributes::default()).unwrap();
+        let owner = |change: &Change<'_>| match &change.state {
+            StateChange::UpdateUsage { owner, .. } => owner.customer.to_string(),
+            other => panic!("{other:?}"),
+        };
+        reading.changes.iter().map(owner).collect()
+    };
+    for between in ["\n", "\r\n", "", "\n\n"] {
+        let body = [event("a"), event("b")].join(between);
+        assert_eq!(customers(&body), ["a", "b"], "{between:?}");
+    }
+    let broken = format!("{}\n{}", event("a"), &event("b")[1..]);
+    assert!(read(&broken, &Attributes::default()).is_err());
+}
+
 /// Reasons go to the log, where no part of a body belongs.
 #[test]
 fn reasons_quote_nothing() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
-use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::format_description::well_known::{Iso8601, Rfc2822, Rfc3339};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::{Invalid, Millis};
@@ -163,6 +163,15 @@ fn usual(text: &[u8]) -> Option<Millis> {
 
 /// Without an offset a time is UTC. Times before 1970 count as unknown.
 fn any(text: &str) -> Option<Millis> {
+    // "2025-11-13 21:41:56.923 UTC", also with "+0000" before it.
+    let zoned;
+    let text = match text.strip_suffix(" UTC") {
+        Some(bare) => {
+            zoned = bare.replace(" +", "+");
+            zoned.as_str()
+        }
+        None => text,
+    };
     let with_t = match text.as_bytes().get(10) {
         Some(b' ') => Cow::Owned(text.replacen(' ', "T", 1)),
         _ => Cow::Borrowed(text),
@@ -173,6 +182,7 @@ fn any(text: &str) -> Option<Millis> {
         .or_else(|_| OffsetDateTime::parse(text, iso))
         .or_else(|_| PrimitiveDateTime::parse(text, iso).map(PrimitiveDateTime::assume_utc))
         .or_else(|_| time::Date::parse(text, iso).map(|date| date.midnight().assume_utc()))
+        .or_else(|_| OffsetDateTime::parse(text, &Rfc2822))
         .ok()?;
     Some(Millis::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(0))
 }
@@ -204,11 +214,19 @@ mod tests {
             "\"2025-11-13 21:41:56.923Z\"",
             "\"2025-11-13T21:41:56.923\"",
             "\"2025-11-13T21:41:56.923+0000\"",
+            "\"2025-11-13 21:41:56.923 UTC\"",
+            "\"2025-11-13 21:41:56.923 +0000 UTC\"",
         ] {
             assert_eq!(read(same), Some(1_763_070_116_923), "{same}");
         }
         assert_eq!(read("1763070116"), Some(1_763_070_116_000));
         assert_eq!(read("\"2025-11-13\""), Some(1_762_992_000_000));
+        for rfc_2822 in [
+            "\"Thu, 13 Nov 2025 21:41:56 GMT\"",
+            "\"13 Nov 2025 23:41:56 +0200\"",
+        ] {
+            assert_eq!(read(rfc_2822), Some(1_763_070_116_000), "{rfc_2822}");
+        }
         for unknown in ["0", "-1", "\"\"", "\"-5\"", "\"1969-12-31T23:59:59Z\""] {
             assert_eq!(read(unknown), Some(0), "{unknown}");
         }

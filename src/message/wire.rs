@@ -1,8 +1,11 @@
 //! The fields of the public event shapes, as serde reads them.
 //!
 //! One struct serves the webhook, the GraphQL and the old spellings: they share most names, and no
-//! name means two things.
+//! name means two things. A body in snake case shares some of them with these, so each field is read
+//! in either case: a name that is not read would leave a default in its place.
 
+mod entitlement;
+mod named;
 mod read;
 
 use std::borrow::Cow;
@@ -13,7 +16,10 @@ use serde_json::value::RawValue;
 use super::entitlement::Listed;
 use super::terms::{FeatureType, MeterType, Number};
 use super::time::Time;
-pub use read::{Id, Named, Nested, Object, Party};
+pub use entitlement::{WireEntitlement, WireFeature, WireResetConfiguration};
+pub use named::Named;
+use named::{CURRENCY, CUSTOMER, FEATURE, RESOURCE};
+pub use read::{Id, Nested, Object, Party};
 use read::{list, object, present};
 
 /// A string that borrows where it can; `Option<Cow<str>>` alone would copy.
@@ -26,52 +32,94 @@ pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 #[serde(rename_all = "camelCase", bound(deserialize = "P: Deserialize<'de>"))]
 pub struct Event<'a, P = &'a RawValue> {
     #[serde(borrow)]
+    #[serde(
+        alias = "customer_id",
+        alias = "customer-id",
+        alias = "customerRefId",
+        alias = "customer_ref_id",
+        alias = "customer-ref-id"
+    )]
     pub customer_id: Option<Id<'a>>,
     #[serde(borrow)]
-    pub customer: Option<Named<'a>>,
+    pub customer: Option<Named<'a, CUSTOMER>>,
     /// Present and null differs from absent: only an absent one lets the entitlements name it.
     #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(
+        alias = "resource_id",
+        alias = "resource-id",
+        alias = "resourceRefId",
+        alias = "resource_ref_id",
+        alias = "resource-ref-id"
+    )]
     pub resource_id: Option<Option<Id<'a>>>,
     #[serde(borrow, default, deserialize_with = "present")]
-    pub resource: Option<Option<Named<'a>>>,
+    pub resource: Option<Option<Named<'a, RESOURCE>>>,
     #[serde(borrow, default, deserialize_with = "list")]
     pub customers: Option<Vec<Party<'a>>>,
     #[serde(borrow, default, deserialize_with = "list")]
+    #[serde(alias = "customer_ids", alias = "customer-ids")]
     pub customer_ids: Option<Vec<Party<'a>>>,
 
     #[serde(borrow, default, deserialize_with = "list")]
     pub entitlements: Option<Vec<Listed<'a>>>,
+    /// The same with the credit entitlements, beside the other or in its place.
+    #[serde(borrow, default, rename = "entitlementsV2", deserialize_with = "list")]
+    #[serde(alias = "entitlements_v2", alias = "entitlements-v2")]
+    pub entitlements_v2: Option<Vec<Listed<'a>>>,
     #[serde(borrow)]
+    #[serde(alias = "access_denied_reason", alias = "access-denied-reason")]
     pub access_denied_reason: Option<Text<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "entitlements_updated_at", alias = "entitlements-updated-at")]
     pub entitlements_updated_at: Option<Time<'a>>,
 
     #[serde(borrow)]
+    #[serde(
+        alias = "feature_id",
+        alias = "feature-id",
+        alias = "featureRefId",
+        alias = "feature_ref_id",
+        alias = "feature-ref-id"
+    )]
     pub feature_id: Option<Id<'a>>,
     #[serde(borrow)]
-    pub feature: Option<Named<'a>>,
+    pub feature: Option<Named<'a, FEATURE>>,
     #[serde(borrow, default, deserialize_with = "object")]
+    #[serde(alias = "entitlement_reference", alias = "entitlement-reference")]
     pub entitlement_reference: Option<Reference<'a>>,
     #[serde(borrow, default, deserialize_with = "object")]
     pub usage: Option<WireUsage<'a>>,
     #[serde(borrow, default, deserialize_with = "object")]
     pub entitlement: Option<UsageTime<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "current_usage", alias = "current-usage")]
     pub current_usage: Option<Number<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "usage_period_start", alias = "usage-period-start")]
     pub usage_period_start: Option<Time<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "usage_period_end", alias = "usage-period-end")]
     pub usage_period_end: Option<Time<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "next_reset_date", alias = "next-reset-date")]
     pub next_reset_date: Option<Time<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "usage_updated_at", alias = "usage-updated-at")]
     pub usage_updated_at: Option<Time<'a>>,
 
     #[serde(borrow)]
+    #[serde(
+        alias = "currency_id",
+        alias = "currency-id",
+        alias = "currencyRefId",
+        alias = "currency_ref_id",
+        alias = "currency-ref-id"
+    )]
     pub currency_id: Option<Id<'a>>,
     #[serde(borrow)]
-    pub currency: Option<Named<'a>>,
+    pub currency: Option<Named<'a, CURRENCY>>,
     #[serde(borrow)]
+    #[serde(alias = "total_consumed", alias = "total-consumed")]
     pub total_consumed: Option<Number<'a>>,
 
     /// The wrapping, beside the event's own fields, so that one pass reads both.
@@ -112,6 +160,9 @@ pub struct Event<'a, P = &'a RawValue> {
 pub struct Reference<'a> {
     #[serde(borrow)]
     pub id: Option<Id<'a>>,
+    #[serde(borrow, rename = "refId")]
+    #[serde(alias = "ref_id", alias = "ref-id")]
+    pub ref_id: Option<Id<'a>>,
     #[serde(borrow, rename = "type")]
     pub kind: Option<Text<'a>>,
 }
@@ -120,20 +171,46 @@ pub struct Reference<'a> {
 #[serde(rename_all = "camelCase", default)]
 pub struct WireUsage<'a> {
     #[serde(borrow)]
+    #[serde(
+        alias = "customer_id",
+        alias = "customer-id",
+        alias = "customerRefId",
+        alias = "customer_ref_id",
+        alias = "customer-ref-id"
+    )]
     pub customer_id: Option<Id<'a>>,
     #[serde(borrow)]
+    #[serde(
+        alias = "resource_id",
+        alias = "resource-id",
+        alias = "resourceRefId",
+        alias = "resource_ref_id",
+        alias = "resource-ref-id"
+    )]
     pub resource_id: Option<Id<'a>>,
     #[serde(borrow)]
+    #[serde(
+        alias = "feature_id",
+        alias = "feature-id",
+        alias = "featureRefId",
+        alias = "feature_ref_id",
+        alias = "feature-ref-id"
+    )]
     pub feature_id: Option<Id<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "current_usage", alias = "current-usage")]
     pub current_usage: Option<Number<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "usage_period_start", alias = "usage-period-start")]
     pub usage_period_start: Option<Time<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "usage_period_end", alias = "usage-period-end")]
     pub usage_period_end: Option<Time<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "next_reset_date", alias = "next-reset-date")]
     pub next_reset_date: Option<Time<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "usage_updated_at", alias = "usage-updated-at")]
     pub usage_updated_at: Option<Time<'a>>,
 }
 
@@ -141,103 +218,6 @@ pub struct WireUsage<'a> {
 #[serde(rename_all = "camelCase", default)]
 pub struct UsageTime<'a> {
     #[serde(borrow)]
+    #[serde(alias = "usage_updated_at", alias = "usage-updated-at")]
     pub usage_updated_at: Option<Time<'a>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct WireEntitlement<'a> {
-    #[serde(borrow, rename = "__typename")]
-    pub type_name: Option<Text<'a>>,
-    #[serde(borrow, rename = "type")]
-    pub kind: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "object")]
-    pub feature: Option<WireFeature<'a>>,
-    #[serde(borrow)]
-    pub currency: Option<Named<'a>>,
-    #[serde(borrow)]
-    pub currency_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    pub resource_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    pub usage_limit: Option<Number<'a>>,
-    pub has_unlimited_usage: Option<bool>,
-    pub has_soft_limit: Option<bool>,
-    #[serde(borrow)]
-    pub access_denied_reason: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "list")]
-    pub enum_values: Option<Vec<Text<'a>>>,
-    #[serde(borrow)]
-    pub valid_until: Option<Time<'a>>,
-    #[serde(borrow, deserialize_with = "object")]
-    pub credit_rate: Option<WireCreditRate<'a>>,
-    #[serde(borrow)]
-    pub reset_period: Option<Text<'a>>,
-    #[serde(borrow, deserialize_with = "object")]
-    pub reset_period_configuration: Option<WireResetConfiguration<'a>>,
-    #[serde(borrow)]
-    pub current_usage: Option<Number<'a>>,
-    #[serde(borrow)]
-    pub usage_period_anchor: Option<Time<'a>>,
-    #[serde(borrow)]
-    pub usage_period_start: Option<Time<'a>>,
-    #[serde(borrow)]
-    pub usage_period_end: Option<Time<'a>>,
-    #[serde(borrow)]
-    pub next_reset_date: Option<Time<'a>>,
-    #[serde(borrow)]
-    pub entitlement_updated_at: Option<Time<'a>>,
-    #[serde(borrow)]
-    pub usage_updated_at: Option<Time<'a>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct WireFeature<'a> {
-    #[serde(borrow)]
-    pub id: Option<Id<'a>>,
-    #[serde(borrow)]
-    pub ref_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    pub feature_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    pub feature_type: Option<FeatureType<'a>>,
-    #[serde(borrow)]
-    pub meter_type: Option<MeterType<'a>>,
-    /// Webhooks: singular. Absent in GraphQL.
-    #[serde(borrow)]
-    pub unit: Option<Text<'a>>,
-    /// Webhooks: plural.
-    #[serde(borrow)]
-    pub units: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub units_plural: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub feature_units: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub feature_units_plural: Option<Text<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WireCreditRate<'a> {
-    #[serde(borrow)]
-    pub amount: Number<'a>,
-    #[serde(borrow)]
-    pub currency_id: Id<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct WireResetConfiguration<'a> {
-    #[serde(borrow, rename = "__typename")]
-    pub type_name: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub according_to: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub monthly_according_to: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub weekly_according_to: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub yearly_according_to: Option<Text<'a>>,
 }

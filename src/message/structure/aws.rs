@@ -7,13 +7,19 @@ use crate::message::read::Notice;
 /// The reason for a message of the SQS extended client.
 pub const BODY_IN_S3: &str = "the body is in S3 (SQS extended client), which is not read: let the sender put bodies of up to 1 MiB into the message itself";
 
+/// Whether a text that is not JSON is such a pointer all the same, as Python prints one.
+pub fn is_pointer_in_text(text: &str) -> bool {
+    text.contains("s3BucketName") && text.contains("s3Key")
+}
+
 /// Whether an object stands for a body that is kept in S3.
 pub fn is_pointer_to_s3(members: &Members<'_>) -> bool {
     let has = |wanted: &str| {
         let mut names = members.0.iter().map(|(name, _)| name);
         names.any(|name| name.eq_ignore_ascii_case(wanted))
     };
-    has("s3BucketName") && has("s3Key")
+    // The second is that of clients for Node.
+    (has("s3BucketName") && has("s3Key")) || has("S3Payload")
 }
 
 /// What AWS sends by itself.

@@ -8,14 +8,33 @@ use super::Search;
 use super::scope::{Name, Scope};
 use super::text::{MAX_UNPACKED_BYTES, push_string, rewrite};
 use super::values::{Entries, MAX_OPEN_VALUES, Members};
-use super::vocabulary::spelled;
+use super::vocabulary::{is_of_no_customer, spelled};
 use crate::message::Invalid;
 use crate::message::change::{self, Times};
 use crate::message::fields::explain;
-use crate::message::kind::{Kind, Meaning};
+use crate::message::kind::{Kind, Meaning, meaning};
 use crate::message::wire::{Event, Object};
 
 impl Search<'_> {
+    /// The kind with an effect that the innermost object names.
+    pub(super) fn named(&self) -> Option<Kind> {
+        self.scopes.iter().rev().find_map(|scope| {
+            let name = scope.name.as_ref()?;
+            match name.meaning {
+                Meaning::Effect(kind) => Some(kind),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether what stands under a name is not to be applied, as it is not what a customer has now. A
+    /// purge needs no state.
+    pub(super) fn is_beside_the_point(&self, name: &str) -> bool {
+        self.named() != Some(Kind::Purge)
+            && is_of_no_customer(name)
+            && !matches!(meaning(name), Meaning::Effect(_))
+    }
+
     /// Takes the change that this object carries, if it carries one.
     pub(super) fn take(&mut self, members: &Members<'_>) -> bool {
         let name = self
@@ -23,13 +42,7 @@ impl Search<'_> {
             .iter()
             .rev()
             .find_map(|scope| scope.name.clone());
-        let named = self.scopes.iter().rev().find_map(|scope| {
-            let name = scope.name.as_ref()?;
-            match name.meaning {
-                Meaning::Effect(kind) => Some(kind),
-                _ => None,
-            }
-        });
+        let named = self.named();
         let has = |wanted: &str| {
             members
                 .0
@@ -57,7 +70,7 @@ impl Search<'_> {
         };
         let kind = if !has_customer {
             return false;
-        } else if is_list("entitlements") {
+        } else if is_list("entitlements") || is_list("entitlementsV2") {
             Kind::EntitlementsUpdated
         } else if has("totalConsumed") && of_currency {
             Kind::CreditBalanceUpdated
@@ -99,8 +112,7 @@ impl Search<'_> {
                 .scopes
                 .iter()
                 .rev()
-                .find_map(|scope| scope.timestamp)
-                .map(Ok),
+                .find_map(|scope| scope.timestamp.clone()),
             envelope: self.scopes.iter().rev().find_map(|scope| scope.envelope),
             sent: self.attributes.sent,
         };
@@ -126,7 +138,7 @@ impl Search<'_> {
 
     /// The event in the published spelling: its own fields, and of those it lacks what is around it.
     fn event(&self, kind: Kind, members: &Members<'_>) -> String {
-        const FIELDS: [&str; 21] = [
+        const FIELDS: [&str; 22] = [
             "customerId",
             "customer",
             "customers",
@@ -134,6 +146,7 @@ impl Search<'_> {
             "resourceId",
             "resource",
             "entitlements",
+            "entitlementsV2",
             "accessDeniedReason",
             "entitlementsUpdatedAt",
             "featureId",
@@ -252,10 +265,8 @@ pub(super) fn with_usage<'a>(members: &Members<'a>) -> Option<Members<'a>> {
 
 /// The customer that the entries of a list of entitlements name, if it is one.
 fn customer_of_entries(members: &Members<'_>) -> Option<String> {
-    let (_, list) = members
-        .0
-        .iter()
-        .find(|(name, _)| spelled(name) == Some("entitlements"))?;
+    let is_list = |name: &str| matches!(spelled(name), Some("entitlements" | "entitlementsV2"));
+    let (_, list) = members.0.iter().find(|(name, _)| is_list(name))?;
     let Entries(entries) = Entries::of(list.get(), MAX_OPEN_VALUES)?;
     let mut customers = entries
         .iter()
@@ -264,4 +275,19 @@ fn customer_of_entries(members: &Members<'_>) -> Option<String> {
     customers
         .all(|customer| customer.as_deref() == Some(first.as_str()))
         .then_some(first)
+}
+
+/// The reason for an event with a name that tells what it carries, and without that.
+pub(super) fn lacking(kind: Kind) -> Invalid {
+    let needs = match kind {
+        Kind::EntitlementsUpdated => "a list of entitlements and a customer id",
+        Kind::UsageUpdated => "currentUsage, a feature or currency, and a customer id",
+        Kind::CreditBalanceUpdated => "totalConsumed, a currency and a customer id",
+        Kind::Purge => "customerId, customer.id, customers or customerIds",
+        Kind::PackagePublished | Kind::Other => "nothing",
+    };
+    let kind = kind.as_str();
+    Invalid::new(format!(
+        "an event named {kind} lacks what it needs: {needs}"
+    ))
 }

@@ -2,11 +2,12 @@
 
 use serde_json::value::RawValue;
 
-use super::values::{MAX_OPEN_VALUES, Members};
-use super::vocabulary::spelled;
-use crate::message::Millis;
+use super::values::{Entries, MAX_OPEN_VALUES, Members};
+use super::vocabulary::{is_entity, spelled, spelled_in_header};
 use crate::message::fields::{name_of_attributes, read_time, string};
 use crate::message::kind::{Meaning, is_past, meaning};
+use crate::message::wire::Id;
+use crate::message::{Invalid, Millis};
 
 /// An object on the way from the body to an event.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub struct Scope {
     pub access_denied_reason: Option<String>,
     /// Times as they stand in the body, by the name of their field.
     pub times: Vec<(&'static str, String)>,
-    pub timestamp: Option<Millis>,
+    pub timestamp: Option<Result<Millis, Invalid>>,
     /// `time` or `Timestamp` of an envelope.
     pub envelope: Option<Millis>,
     pub trace_id: Option<String>,
@@ -35,7 +36,7 @@ pub struct Name {
 }
 
 /// Fields that hold the name of a kind and nothing else, in order of precedence.
-const NAME_FIELDS: [&str; 7] = [
+pub const NAME_FIELDS: [&str; 7] = [
     "type",
     "eventType",
     "eventName",
@@ -63,35 +64,48 @@ const MAX_TIME_BYTES: usize = 64;
 /// No kind has a longer name.
 const MAX_NAME_BYTES: usize = 256;
 
+/// How a name is told in an object, or in a header.
+type Spelling = fn(&str) -> Option<&'static str>;
+
 impl Scope {
     /// Of an object that stands under `key`.
     pub fn of(members: &Members<'_>, key: Option<&str>) -> Self {
         let mut scope = Self::default();
         let mut names = Names::default();
-        scope.learn(members, &mut names);
-        if key.is_some_and(is_header) {
-            // What a header names is the event beside it.
-            names = Names::default();
+        scope.learn(members, spelled);
+        // What a header names is the event beside it.
+        if !key.is_some_and(tells_of_beside) {
+            names.learn(members, spelled);
         }
         for (name, raw) in &members.0 {
-            if is_header(name)
-                && raw.get().starts_with('{')
-                && let Some(header) = Members::of(raw.get(), MAX_OPEN_VALUES)
-            {
-                scope.learn(&header, &mut names);
+            let inner = || Members::of(raw.get(), MAX_OPEN_VALUES);
+            if is_header(name) {
+                let Some(header) = inner().or_else(|| pairs(raw)) else {
+                    continue;
+                };
+                scope.learn(&header, spelled_in_header);
+                names.learn(&header, spelled_in_header);
                 if let Some(text) = name_of_attributes(raw) {
                     names.add("message attribute", text, false);
                 }
+            } else if is_event(name)
+                && let Some(event) = inner()
+            {
+                names.learn(&event, spelled);
             }
         }
         if let Some(key) = key.filter(|key| !is_header(key)) {
             names.add("field", key.to_owned(), true);
         }
-        scope.name = names.best();
+        scope.name = match key {
+            _ if is_attribute(members) => None,
+            Some(key) if is_entity(key) => names.beyond_doubt(),
+            _ => names.best(),
+        };
         scope
     }
 
-    fn learn(&mut self, members: &Members<'_>, names: &mut Names) {
+    fn learn(&mut self, members: &Members<'_>, spelled: Spelling) {
         let set = |place: &mut Option<String>, found: Option<String>| {
             if place.is_none() {
                 *place = found.filter(|it| !it.is_empty());
@@ -117,7 +131,15 @@ impl Scope {
                 "timestamp" if name == "Timestamp" => {
                     self.envelope = self.envelope.or_else(|| known_time(raw));
                 }
-                "timestamp" => self.timestamp = self.timestamp.or_else(|| known_time(raw)),
+                "timestamp" if self.timestamp.is_none() => {
+                    self.timestamp = match read_time(raw) {
+                        Some(0) => None,
+                        Some(time) => Some(Ok(time)),
+                        None => Some(Err(Invalid::new(
+                            "timestamp is not a valid time; use ISO 8601 or epoch milliseconds",
+                        ))),
+                    };
+                }
                 "time" => self.envelope = self.envelope.or_else(|| known_time(raw)),
                 _ => {}
             }
@@ -132,24 +154,46 @@ impl Scope {
                 _ => {}
             }
         }
-        for (fields, is_weak) in [(&NAME_FIELDS[..], false), (&OTHER_NAME_FIELDS[..], true)] {
-            for &field in fields {
-                for (name, raw) in &members.0 {
-                    if spelled(name) == Some(field)
-                        && let Some(text) = string(raw)
-                    {
-                        names.add(field, text.into_owned(), is_weak);
-                    }
-                }
-            }
-        }
     }
 }
 
 /// Whether an object under this name tells about the event beside it.
-pub fn is_header(name: &str) -> bool {
+fn is_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['_', '-'], "");
     HEADERS.contains(&name.as_str())
+}
+
+/// Whether the object around one under this name has learned from it what it tells of the event.
+pub fn tells_of_beside(name: &str) -> bool {
+    is_header(name) || is_event(name)
+}
+
+fn is_event(name: &str) -> bool {
+    spelled(name) == Some("event")
+}
+
+/// Whether an object is the value of a message attribute; its type is not a kind.
+fn is_attribute(members: &Members<'_>) -> bool {
+    let has = |wanted: &[&str]| {
+        let mut names = members.0.iter().map(|(name, _)| name.to_ascii_lowercase());
+        names.any(|name| wanted.contains(&name.as_str()))
+    };
+    has(&["type", "datatype"]) && has(&["value", "stringvalue", "binaryvalue"])
+}
+
+/// A header as a list of names with their values, as Kafka has it.
+fn pairs(raw: &RawValue) -> Option<Members<'_>> {
+    let Entries(entries) = Entries::of(raw.get(), MAX_OPEN_VALUES)?;
+    let pairs = entries.into_iter().filter_map(|entry| {
+        let entry = Members::of(entry.get(), MAX_OPEN_VALUES)?;
+        let first = |names: [&str; 4]| names.into_iter().find_map(|name| entry.get(name));
+        let name = string(first(["key", "name", "Key", "Name"])?)?;
+        Some((
+            name,
+            first(["value", "stringValue", "Value", "StringValue"])?,
+        ))
+    });
+    Some(Members(pairs.collect()))
 }
 
 /// Candidates for the name of a kind.
@@ -157,6 +201,21 @@ pub fn is_header(name: &str) -> bool {
 pub struct Names(Vec<Name>);
 
 impl Names {
+    /// Takes what stands under the names of fields that hold a kind.
+    fn learn(&mut self, members: &Members<'_>, spelled: Spelling) {
+        for (fields, is_weak) in [(&NAME_FIELDS[..], false), (&OTHER_NAME_FIELDS[..], true)] {
+            for &field in fields {
+                for (name, raw) in &members.0 {
+                    if spelled(name) == Some(field)
+                        && let Some(text) = string(raw)
+                    {
+                        self.add(field, text.into_owned(), is_weak);
+                    }
+                }
+            }
+        }
+    }
+
     /// A `weak` one counts only if it tells a kind beyond doubt.
     pub fn add(&mut self, field: &'static str, text: String, is_weak: bool) {
         // Texts that stand where names do, such as an event as JSON under `event`.
@@ -179,6 +238,14 @@ impl Names {
         }
     }
 
+    /// The first that tells a kind with an effect, under a name that holds nothing else. A customer
+    /// may be called "Customer deleted".
+    fn beyond_doubt(self) -> Option<Name> {
+        self.0.into_iter().find(|name| {
+            NAME_FIELDS.contains(&name.field) && matches!(name.meaning, Meaning::Effect(_))
+        })
+    }
+
     /// The first that tells a known kind, or else the first.
     fn best(mut self) -> Option<Name> {
         let known = |name: &Name| name.meaning != Meaning::Unknown;
@@ -196,8 +263,8 @@ fn id(raw: &RawValue) -> Option<String> {
     if let Some(text) = string(raw) {
         return Some(text.into_owned());
     }
-    let number: Option<i128> = raw.get().parse().ok();
-    number.map(|number| number.to_string())
+    let id: Option<Id<'_>> = serde_json::from_str(raw.get()).ok();
+    id.map(|Id(id)| id.into_owned())
 }
 
 /// The id of an object, or the id alone.
@@ -206,7 +273,7 @@ fn named(raw: &RawValue, own: &str) -> Option<String> {
         return id(raw);
     }
     let members = Members::of(raw.get(), MAX_OPEN_VALUES)?;
-    ["refId", "id", own].into_iter().find_map(|wanted| {
+    ["refId", own, "id"].into_iter().find_map(|wanted| {
         let found = members
             .0
             .iter()

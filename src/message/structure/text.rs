@@ -6,6 +6,7 @@ use std::io::Read;
 use base64::Engine;
 use base64::engine::general_purpose::GeneralPurposeConfig;
 use base64::engine::{DecodePaddingMode, GeneralPurpose};
+use serde_json::value::RawValue;
 
 use super::values::{Entries, MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
@@ -60,7 +61,7 @@ pub fn unpack(text: &str, room: usize) -> Option<String> {
         text.starts_with(['{', '[', '"'])
     };
     if looks_like_json(text) {
-        return (text.len() <= room).then(|| clean(text).into_owned());
+        return (text.len() <= room).then(|| joined(clean(text)).into_owned());
     }
     let bytes = decode(text)?;
     let unpacked = match bytes.as_slice() {
@@ -70,7 +71,67 @@ pub fn unpack(text: &str, room: usize) -> Option<String> {
         _ => return None,
     };
     let text = String::from_utf8(unpacked).ok()?;
-    looks_like_json(&text).then(|| clean(&text).into_owned())
+    looks_like_json(&text).then(|| joined(clean(&text)).into_owned())
+}
+
+/// Several JSON objects one after the other, for example one a line, as a list of them. Any other
+/// text stays as it is.
+pub fn joined(text: Cow<'_, str>) -> Cow<'_, str> {
+    if serde_json::from_str::<&RawValue>(&text).is_ok() {
+        return text;
+    }
+    let values = serde_json::Deserializer::from_str(&text).into_iter::<&RawValue>();
+    let values = values.take(MAX_OPEN_VALUES + 1);
+    let values: Result<Vec<&str>, _> = values.map(|value| value.map(RawValue::get)).collect();
+    match values {
+        Ok(values)
+            if (2..=MAX_OPEN_VALUES).contains(&values.len())
+                && values.iter().all(|value| value.starts_with('{')) =>
+        {
+            Cow::Owned(format!("[{}]", values.join(",")))
+        }
+        _ => text,
+    }
+}
+
+/// The object with its parts opened that stand in it as JSON in a string; `None` if there are none.
+pub fn opened(members: &Members<'_>, room: usize) -> Option<String> {
+    const PARTS: [&str; 10] = [
+        "customer",
+        "customers",
+        "customerIds",
+        "resource",
+        "feature",
+        "currency",
+        "entitlements",
+        "entitlementsV2",
+        "entitlementReference",
+        "usage",
+    ];
+    let open = |(name, raw): &(Cow<'_, str>, &RawValue)| {
+        let is_part = spelled(name).is_some_and(|name| PARTS.contains(&name));
+        if !is_part || !raw.get().starts_with('"') {
+            return None;
+        }
+        let json = unpack(&serde_json::from_str::<String>(raw.get()).ok()?, room)?;
+        let is_part = json.trim_start().starts_with(['{', '[']);
+        (is_part && serde_json::from_str::<&RawValue>(&json).is_ok()).then_some(json)
+    };
+    let parts: Vec<Option<String>> = members.0.iter().map(open).collect();
+    if parts.iter().all(Option::is_none) {
+        return None;
+    }
+    let mut text = String::from("{");
+    for (index, ((name, raw), part)) in members.0.iter().zip(parts).enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        push_string(name, &mut text);
+        text.push(':');
+        text.push_str(part.as_deref().unwrap_or(raw.get()));
+    }
+    text.push('}');
+    Some(text)
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
@@ -176,6 +237,19 @@ mod tests {
             ("\u{feff}{}", "{}"),
         ] {
             assert_eq!(clean(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_one_after_the_other_are_a_list() {
+        for (text, expected) in [
+            ("{\"a\":1}\n{\"b\":2}\n", "[{\"a\":1},{\"b\":2}]"),
+            ("{}{}", "[{},{}]"),
+            ("{} 5", "{} 5"),
+            ("{}\n{", "{}\n{"),
+            ("{}", "{}"),
+        ] {
+            assert_eq!(joined(text.into()), expected, "{text}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! The names of the fields that matter, in whatever way they are spelled.
 
+use crate::message::kind::words;
+
 /// The names of the published shapes.
 const NAMES: [&str; 59] = [
     "accessDeniedReason",
@@ -64,7 +66,7 @@ const NAMES: [&str; 59] = [
 ];
 
 /// More names, and other names for the same.
-const OTHERS: [(&str, &str); 15] = [
+const OTHERS: [(&str, &str); 19] = [
     ("typename", "__typename"),
     ("detailtype", "detail-type"),
     ("validuntil", "validUntil"),
@@ -76,10 +78,15 @@ const OTHERS: [(&str, &str); 15] = [
     ("resourcerefid", "resourceId"),
     ("featurerefid", "featureId"),
     ("currencyrefid", "currencyId"),
-    ("entitlementsv2", "entitlements"),
+    ("entitlementsv2", "entitlementsV2"),
     ("specversion", "specversion"),
     ("traceid", "traceId"),
     ("entitlementsstate", "entitlementsState"),
+    // Kind and time as Stigg's event log, Lambda, Pub/Sub and Kinesis have them.
+    ("eventlogtype", "eventType"),
+    ("senttimestamp", "time"),
+    ("publishtime", "time"),
+    ("approximatearrivaltimestamp", "time"),
 ];
 
 /// Longer than any name.
@@ -103,4 +110,93 @@ pub fn spelled(name: &str) -> Option<&'static str> {
     other
         .map(|(_, name)| *name)
         .or_else(|| NAMES.into_iter().find(|it| is_same(it)))
+}
+
+/// The same for a name in a header, which may have a prefix, as in `ce-type` or `x-event-type`.
+pub fn spelled_in_header(name: &str) -> Option<&'static str> {
+    let prefixes = ["ce-", "ce_", "x-", "x_"];
+    let mut bare = name;
+    for prefix in prefixes {
+        if let Some(start) = bare.get(..prefix.len())
+            && start.eq_ignore_ascii_case(prefix)
+        {
+            bare = &bare[prefix.len()..];
+        }
+    }
+    spelled(bare)
+}
+
+/// Whether what stands under a name is not what its customer has now: an earlier state, or what is
+/// on offer.
+pub fn is_of_no_customer(name: &str) -> bool {
+    const WORDS: [&str; 16] = [
+        "before",
+        "old",
+        "previous",
+        "prev",
+        "prior",
+        "former",
+        "history",
+        "removed",
+        "deleted",
+        "scheduled",
+        "upcoming",
+        "draft",
+        "preview",
+        "promotional",
+        "subscription",
+        "subscriptions",
+    ];
+    let words = words(name);
+    words.iter().any(|word| WORDS.contains(&word.as_str())) || is_on_offer(name)
+}
+
+/// Whether a name is that of a plan or the like, whose entitlements are no customer's own.
+pub fn is_on_offer(name: &str) -> bool {
+    const WORDS: [&str; 22] = [
+        "plan",
+        "plans",
+        "addon",
+        "addons",
+        "ons",
+        "package",
+        "packages",
+        "product",
+        "products",
+        "offer",
+        "offers",
+        "coupon",
+        "coupons",
+        "template",
+        "templates",
+        "bundle",
+        "bundles",
+        "catalog",
+        "paywall",
+        "price",
+        "prices",
+        "pricing",
+    ];
+    let words = words(name);
+    words.iter().any(|word| WORDS.contains(&word.as_str()))
+}
+
+/// Whether what stands under a name has a type and a name of its own, which are not an event's.
+pub fn is_entity(name: &str) -> bool {
+    matches!(
+        spelled(name),
+        Some(
+            "customer"
+                | "customers"
+                | "resource"
+                | "feature"
+                | "currency"
+                | "entitlement"
+                | "entitlements"
+                | "entitlementsV2"
+                | "entitlementReference"
+                | "creditRate"
+                | "usage"
+        )
+    )
 }

@@ -5,10 +5,11 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Event;
+use super::named::{CUSTOMER, Named, RESOURCE};
 
 /// Entries of a list at most. Each weighs some hundred bytes in memory and three in a body.
 const MAX_LIST_ENTRIES: usize = 32_768;
@@ -106,7 +107,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
     }
 }
 
-struct IdVisitor;
+pub struct IdVisitor;
 
 impl<'de> Visitor<'de> for IdVisitor {
     type Value = Id<'de>;
@@ -130,78 +131,14 @@ impl<'de> Visitor<'de> for IdVisitor {
     fn visit_i64<E>(self, id: i64) -> Result<Self::Value, E> {
         Ok(Id(Cow::Owned(id.to_string())))
     }
-}
 
-/// Something with an id: an object (`id` in webhooks, `refId` in GraphQL), or the id alone.
-#[derive(Debug)]
-pub struct Named<'a>(Option<Id<'a>>);
-
-impl<'a> Named<'a> {
-    pub fn id(self) -> Option<Id<'a>> {
-        self.0
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NamedFields<'a> {
-    #[serde(borrow)]
-    id: Option<Id<'a>>,
-    #[serde(borrow)]
-    ref_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    customer_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    resource_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    feature_id: Option<Id<'a>>,
-    #[serde(borrow)]
-    currency_id: Option<Id<'a>>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NamedVisitor)
-    }
-}
-
-struct NamedVisitor;
-
-impl<'de> Visitor<'de> for NamedVisitor {
-    type Value = Named<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with an id, or an id")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let fields = NamedFields::deserialize(MapAccessDeserializer::new(map))?;
-        let ids = [
-            fields.ref_id,
-            fields.id,
-            fields.customer_id,
-            fields.resource_id,
-            fields.feature_id,
-            fields.currency_id,
-        ];
-        let filled = ids.into_iter().flatten().find(|Id(id)| !id.is_empty());
-        Ok(Named(filled))
-    }
-
-    fn visit_borrowed_str<E: Error>(self, id: &'de str) -> Result<Self::Value, E> {
-        IdVisitor.visit_borrowed_str(id).map(|id| Named(Some(id)))
-    }
-
-    fn visit_str<E: Error>(self, id: &str) -> Result<Self::Value, E> {
-        IdVisitor.visit_str(id).map(|id| Named(Some(id)))
-    }
-
-    fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
-        IdVisitor.visit_u64(id).map(|id| Named(Some(id)))
-    }
-
-    fn visit_i64<E: Error>(self, id: i64) -> Result<Self::Value, E> {
-        IdVisitor.visit_i64(id).map(|id| Named(Some(id)))
+    /// A whole number that its sender writes with a fraction, as `12345.0`.
+    fn visit_f64<E: Error>(self, id: f64) -> Result<Self::Value, E> {
+        const EXACT: f64 = (1_u64 << 53) as f64;
+        match id.fract() == 0.0 && id.abs() < EXACT {
+            true => Ok(Id(Cow::Owned(format!("{id:.0}")))),
+            false => Err(E::invalid_type(Unexpected::Float(id), &self)),
+        }
     }
 }
 
@@ -217,17 +154,32 @@ pub struct Party<'a> {
 #[serde(rename_all = "camelCase")]
 struct PartyFields<'a> {
     #[serde(borrow)]
+    #[serde(
+        alias = "customer_id",
+        alias = "customer-id",
+        alias = "customerRefId",
+        alias = "customer_ref_id",
+        alias = "customer-ref-id"
+    )]
     customer_id: Option<Id<'a>>,
     #[serde(borrow)]
-    customer: Option<Named<'a>>,
+    customer: Option<Named<'a, CUSTOMER>>,
     #[serde(borrow)]
     id: Option<Id<'a>>,
     #[serde(borrow)]
+    #[serde(alias = "ref_id", alias = "ref-id")]
     ref_id: Option<Id<'a>>,
     #[serde(borrow)]
+    #[serde(
+        alias = "resource_id",
+        alias = "resource-id",
+        alias = "resourceRefId",
+        alias = "resource_ref_id",
+        alias = "resource-ref-id"
+    )]
     resource_id: Option<Id<'a>>,
     #[serde(borrow)]
-    resource: Option<Named<'a>>,
+    resource: Option<Named<'a, RESOURCE>>,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Party<'a> {
