@@ -1,8 +1,10 @@
 //! Single fields of a body, as either pass reads them.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::time::Time;
@@ -80,4 +82,34 @@ pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 pub(super) fn read_time(raw: &RawValue) -> Option<Millis> {
     serde_json::from_str::<Time<'_>>(raw.get()).ok()?.millis()
+}
+
+pub(super) fn is_object(raw: &&RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// The one field of an object, if it is one and itself an object.
+pub(super) fn only_field(raw: &RawValue) -> Option<(Cow<'_, str>, &RawValue)> {
+    struct OnlyField;
+
+    impl<'de> Visitor<'de> for OnlyField {
+        type Value = Option<(Cow<'de, str>, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let only = map.next_entry::<Text<'de>, &'de RawValue>()?;
+            let mut is_only = true;
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                is_only = false;
+            }
+            let only = only.map(|(Text(name), value)| (name, value));
+            Ok(only.filter(|(_, value)| is_only && is_object(value)))
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    json.deserialize_map(OnlyField).ok()?
 }

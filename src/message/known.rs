@@ -1,17 +1,13 @@
 //! The first pass: the public shapes, in the wrappings that are known.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::change::{self, Times};
-use super::fields::{explain, name_of_attributes, read_time, string};
+use super::fields::{explain, is_object, name_of_attributes, only_field, read_time, string};
 use super::kind::{Kind, Meaning, meaning};
 use super::read::{Attributes, NamedBy, Notice, Reading, Wrapping};
-use super::wire::{Event, Nested, Object, Text};
+use super::wire::{Event, Nested, Object};
 use super::{Change, Invalid};
 
 /// Why the first pass did not understand a body.
@@ -328,34 +324,4 @@ fn missed<'a>(text: &'a str, error: &serde_json::Error, context: &mut Context<'_
         kind,
         reason: explain(text, error),
     }
-}
-
-fn is_object(raw: &&RawValue) -> bool {
-    raw.get().starts_with('{')
-}
-
-/// The one field of an object, if it is one and itself an object.
-fn only_field(raw: &RawValue) -> Option<(Cow<'_, str>, &RawValue)> {
-    struct OnlyField;
-
-    impl<'de> Visitor<'de> for OnlyField {
-        type Value = Option<(Cow<'de, str>, &'de RawValue)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let only = map.next_entry::<Text<'de>, &'de RawValue>()?;
-            let mut is_only = true;
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                is_only = false;
-            }
-            let only = only.map(|(Text(name), value)| (name, value));
-            Ok(only.filter(|(_, value)| is_only && is_object(value)))
-        }
-    }
-
-    let mut json = serde_json::Deserializer::from_str(raw.get());
-    json.deserialize_map(OnlyField).ok()?
 }
