@@ -76,7 +76,7 @@ pub const REVISION: &str = match option_env!("REVISION") {
 pub enum Ended {
     /// Everything in hand was finished or given back.
     Drained,
-    /// `SHUTDOWN_TIMEOUT_SECS` were over first; what was in hand comes again.
+    /// `SHUTDOWN_TIMEOUT_SECS` were over first; SQS redelivers the messages in flight.
     Overran,
 }
 

@@ -97,7 +97,7 @@ fn run(signals: std::io::Result<Signals>) -> ExitCode {
     let ended = start(config, telemetry, signals);
     if let Ok(Ended::Overran) = ended {
         tracing::error!(
-            "the shutdown took longer than SHUTDOWN_TIMEOUT_SECS; what was in hand comes again"
+            "the shutdown took longer than SHUTDOWN_TIMEOUT_SECS; SQS redelivers the messages in flight"
         );
     }
     lines.flush(FLUSH);

@@ -72,7 +72,7 @@ impl Signals {
                 } else if name != "SIGHUP" {
                     tracing::warn!(
                         signal = name,
-                        "second signal, exiting at once; what was in hand comes again"
+                        "second signal, exiting at once; SQS redelivers the messages in flight"
                     );
                     exit(128 + number);
                 }

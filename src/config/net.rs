@@ -132,7 +132,10 @@ fn proxy(read: &mut Reader, name: &str, value: Option<String>) -> Option<SecretS
     }
     let Some(url) = url else {
         // Not shown: it may hold a password.
-        read.problem(name, "is no proxy: write http://host:port");
+        read.problem(
+            name,
+            "is not the URL of an HTTP proxy: write http://host:port",
+        );
         return None;
     };
     read.secret(url.password().map(str::to_owned));

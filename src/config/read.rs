@@ -212,7 +212,7 @@ impl Reader {
             None => {
                 self.problem(
                     name,
-                    "is no http or https URL: write it whole, such as https://host/path",
+                    "is not an http or https URL: write it whole, for example https://host/path",
                 );
                 None
             }

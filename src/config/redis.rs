@@ -92,7 +92,10 @@ fn database(read: &mut Reader, raw: &mut Raw, url: Option<&url::Given>) -> u8 {
         return db.unwrap_or(0);
     };
     let Ok(of_url) = of_url.parse() else {
-        read.problem("REDIS_URL", "ends in no database number, 0 to 255");
+        read.problem(
+            "REDIS_URL",
+            "does not end in a database number: write 0 to 255 after the last /",
+        );
         return 0;
     };
     if db.is_some_and(|db| db != of_url) {

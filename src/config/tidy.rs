@@ -40,10 +40,7 @@ fn plain(read: &mut Reader, name: &str, value: &str) -> String {
         );
     }
     if value.starts_with(is_quote) || value.ends_with(is_quote) {
-        read.problem(
-            name,
-            "is in quotes, which become part of the value, as with docker run --env-file: write it without",
-        );
+        read.problem(name, IN_QUOTES);
         value = value.trim_matches(is_quote).trim();
     }
     value.to_owned()
@@ -57,6 +54,10 @@ fn secret(read: &mut Reader, name: &str, value: String, warnings: &mut Vec<Strin
     warnings.extend(doubt(name, value));
     value.to_owned()
 }
+
+/// The error text for a value in quotes.
+pub const IN_QUOTES: &str =
+    "is in quotes, which become part of the value, as with docker run --env-file: write it without";
 
 /// The error text for a secret that holds a line break.
 pub const BREAK: &str =
@@ -87,7 +88,7 @@ pub fn doubt(name: &str, secret: &str) -> Option<String> {
     ))
 }
 
-fn is_quote(letter: char) -> bool {
+pub fn is_quote(letter: char) -> bool {
     matches!(letter, '"' | '\'' | '`' | '“' | '”' | '‘' | '’')
 }
 
@@ -106,6 +107,8 @@ mod tests {
         for (name, value, says) in [
             ("ENVIRONMENT_PREFIX", "\"production\"", "in quotes"),
             ("ENVIRONMENT_PREFIX", "'production'", "in quotes"),
+            ("REDIS_URL", "\"redis://cache:6379\"", "in quotes"),
+            ("REDIS_URL", "'redis://:s@cache:6379'", "in quotes"),
             ("ENVIRONMENT_PREFIX", " “production” ", "in quotes"),
             ("ENVIRONMENT_PREFIX", "production # the prefix", "a comment"),
             ("ENVIRONMENT_PREFIX", "production\t#prefix", "a comment"),

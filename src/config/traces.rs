@@ -55,7 +55,7 @@ pub fn read(
     if attributes.as_deref().is_some_and(|it| pairs(it).is_none()) {
         read.problem(
             "OTEL_RESOURCE_ATTRIBUTES",
-            "is no list of name=value, with commas between",
+            "is not a list of name=value: write name=value, with commas between",
         );
     }
     let has_name = |attributes: &str| {
@@ -130,7 +130,10 @@ fn headers(read: &mut Reader, name: &'static str, value: Option<String>) {
         return;
     };
     let Some(pairs) = pairs(&list) else {
-        read.problem(name, "is no list of name=value, with commas between");
+        read.problem(
+            name,
+            "is not a list of name=value: write name=value, with commas between",
+        );
         return;
     };
     for (_, value) in pairs {
@@ -162,7 +165,7 @@ fn sampler(read: &mut Reader, raw: &mut Raw, warnings: &mut Vec<String>) {
     if sampler.ends_with("traceidratio") && ratio.is_some_and(|ratio| !is_ratio(&ratio)) {
         read.problem(
             "OTEL_TRACES_SAMPLER_ARG",
-            "is no ratio: write a number from 0 to 1",
+            "is not a ratio: write a number from 0 to 1",
         );
     }
 }

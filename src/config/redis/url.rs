@@ -70,8 +70,11 @@ pub fn read(read: &mut Reader, raw: &mut Raw) -> Option<Given> {
 impl RedisUrl {
     /// Reads a URL, or says what is wrong with it without showing it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const SCHEMES: &str = "is no URL of Redis: write redis://, rediss://, unix:///, redis-sentinel://, rediss-sentinel://, redis-cluster:// or rediss-cluster://";
+        const SCHEMES: &str = "is not a Redis URL: write redis://, rediss://, unix:///, redis-sentinel://, rediss-sentinel://, redis-cluster:// or rediss-cluster://";
         let text = text.trim();
+        if text.starts_with(tidy::is_quote) || text.ends_with(tidy::is_quote) {
+            return Err(tidy::IN_QUOTES);
+        }
         if let Some(problem) = unescaped(text) {
             return Err(problem);
         }
