@@ -37,6 +37,12 @@ async fn the_documented_rights_suffice() {
     grant(&redis, RIGHTS);
     let port = redis.port().to_string();
     let _replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+    until("the replica confirms writes", LIMIT, async || {
+        redis.set("apart", "1");
+        let confirmed = redis.cmd(&["WAIT", "1", "500"]);
+        redis::from_redis_value::<u32>(confirmed).unwrap() == 1
+    })
+    .await;
     let worker = Worker::builder(&redis, &queue)
         .env("REDIS_USERNAME", "sync")
         .env("REDIS_PASSWORD", "pass")
