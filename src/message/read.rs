@@ -49,6 +49,8 @@ pub enum NamedBy {
     Attribute,
     /// The one field under `data`.
     GraphQl,
+    /// The name of the object that holds the event.
+    Key,
     /// What the message carries; its name is unknown or absent.
     Structure,
 }

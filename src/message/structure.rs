@@ -158,6 +158,7 @@ impl<'s> Search<'s> {
             Some(name) => (
                 match name.field {
                     "message attribute" => NamedBy::Attribute,
+                    "key" => NamedBy::Key,
                     field => NamedBy::Field(field),
                 },
                 name.text,

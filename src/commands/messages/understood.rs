@@ -41,6 +41,7 @@ impl Understood {
             NamedBy::Field(field) => format!("the field {field}"),
             NamedBy::Attribute => "a message attribute".into(),
             NamedBy::GraphQl => "the one field under data".into(),
+            NamedBy::Key => "the name of the object that holds it".into(),
             NamedBy::Structure => "its structure".into(),
         }
     }

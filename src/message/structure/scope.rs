@@ -95,7 +95,7 @@ impl Scope {
             }
         }
         if let Some(key) = key.filter(|key| !is_header(key)) {
-            names.add("field", key.to_owned(), true);
+            names.add("key", key.to_owned(), true);
         }
         scope.name = match key {
             _ if is_attribute(members) => None,
