@@ -18,19 +18,21 @@ ENV RUSTFLAGS="-C target-feature=+crt-static -C symbol-mangling-version=v0" \
 # again only when the manifest or the lock changes.
 COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
+COPY core/Cargo.toml core/
 RUN for source in src/main.rs bench/src/main.rs benches/stages.rs \
         $(sed -n 's/^path = "\(.*\.rs\)"$/\1/p' Cargo.toml); do \
         mkdir -p "$(dirname "$source")" && echo 'fn main() {}' > "$source"; \
     done \
-    && touch src/lib.rs \
+    && mkdir -p core/src && touch src/lib.rs core/src/lib.rs \
     && cargo build --locked --release --target "$(rustc --print host-tuple)"
 
 # COPY keeps old modification times, and cargo would take the empty programs for the newer ones.
 # What is run at all is put in one place (script/order says why), and addresses to be set at start are kept in short.
+COPY core/src core/src
 COPY src src
 COPY script/order.ld ./
 ARG REVISION=""
-RUN find src -name '*.rs' -exec touch {} + \
+RUN find core src -name '*.rs' -exec touch {} + \
     && cargo rustc --locked --release --target "$(rustc --print host-tuple)" --bin entitlement-sync -- \
         -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,-T,/build/order.ld \
     && cp "target/$(rustc --print host-tuple)/release/entitlement-sync" /entitlement-sync

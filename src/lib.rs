@@ -26,11 +26,7 @@ pub mod consumer;
 pub mod edge;
 pub mod health;
 mod http_agent;
-pub mod keys;
-pub mod message;
 pub mod metrics;
-mod plain;
-pub mod plan;
 pub mod pool;
 pub mod queue;
 pub mod runtime;
@@ -40,6 +36,8 @@ pub mod shutdown;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+
+pub use entitlement_core::{keys, message, plan, reader};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -1,17 +1,17 @@
 //! Every metric, named and typed in one place. Labels are enums: no id of anyone becomes a label.
 
 mod history;
+mod labels;
 mod scrape;
 
 pub use history::{History, Lag, Point};
+pub use labels::{Call, CallFailed, Operation, Outcome, Processed};
 pub use scrape::Scrape;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,100 +21,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::message::Kind;
 use crate::queue::{QueueError, QueueErrorKind};
-
-/// How the work on one message ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    Applied,
-    Stale,
-    Skipped,
-    Expired,
-    Ignored,
-    Unrecognised,
-    Invalid,
-    Failed,
-}
-
-impl Outcome {
-    pub const ALL: [Self; 8] = [
-        Self::Applied,
-        Self::Stale,
-        Self::Skipped,
-        Self::Expired,
-        Self::Ignored,
-        Self::Unrecognised,
-        Self::Invalid,
-        Self::Failed,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Stale => "stale",
-            Self::Skipped => "skipped",
-            Self::Expired => "expired",
-            Self::Ignored => "ignored",
-            Self::Unrecognised => "unrecognised",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// A call to the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
-    Receive,
-    Acknowledge,
-    ChangeVisibility,
-    Attributes,
-}
-
-impl Operation {
-    const ALL: [Self; 4] = [
-        Self::Receive,
-        Self::Acknowledge,
-        Self::ChangeVisibility,
-        Self::Attributes,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Receive => "receive",
-            Self::Acknowledge => "acknowledge",
-            Self::ChangeVisibility => "change_visibility",
-            Self::Attributes => "attributes",
-        }
-    }
-}
-
-macro_rules! label_value {
-    ($($type:ty),+) => {
-        $(impl EncodeLabelValue for $type {
-            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-                encoder.write_str(self.as_str())
-            }
-        })+
-    };
-}
-label_value!(Kind, Outcome, Operation, QueueErrorKind);
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Processed {
-    pub kind: Kind,
-    pub outcome: Outcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Call {
-    pub operation: Operation,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CallFailed {
-    pub operation: Operation,
-    pub error: QueueErrorKind,
-}
 
 /// All metrics of the process; cheap to clone, all clones count together.
 #[derive(Debug, Clone)]
@@ -205,7 +111,7 @@ impl Metrics {
                 drop(
                     metrics
                         .processed
-                        .get_or_create(&Processed { kind, outcome }),
+                        .get_or_create(&Processed::of(kind, outcome)),
                 );
             }
         }
@@ -311,7 +217,7 @@ impl Metrics {
     /// A message was worked on; `lag_ms` is its time since SendMessage, if that is known.
     pub fn processed(&self, kind: Kind, outcome: Outcome, lag_ms: Option<u64>) {
         self.processed
-            .get_or_create(&Processed { kind, outcome })
+            .get_or_create(&Processed::of(kind, outcome))
             .inc();
         let lag_ms = lag_ms.filter(|_| outcome == Outcome::Applied);
         if let Some(lag_ms) = lag_ms {
@@ -330,7 +236,7 @@ impl Metrics {
     pub fn ended(&self, outcome: Outcome) -> u64 {
         let of = |kind| {
             self.processed
-                .get_or_create(&Processed { kind, outcome })
+                .get_or_create(&Processed::of(kind, outcome))
                 .get()
         };
         Kind::ALL.into_iter().map(of).sum()

@@ -1,9 +1,7 @@
 //! `inspect`: what Redis holds of a customer, and what an SDK would answer from it.
 
 mod gather;
-mod object;
 mod print;
-mod reader;
 mod report;
 
 use std::io::{IsTerminal, Write};

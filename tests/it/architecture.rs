@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::repo;
 
 struct Source {
-    /// Below src/, such as `queue/sqs.rs`.
+    /// Below src/ or core/src/, such as `queue/sqs.rs`.
     path: String,
     /// Without its tests.
     code: String,
@@ -33,20 +33,22 @@ impl Source {
 
 fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
-    collect(&repo("src"), &mut sources);
+    for folder in [repo("src"), repo("core/src")] {
+        collect(&folder, &folder, &mut sources);
+    }
     assert!(sources.len() > 30, "only {} sources", sources.len());
     sources
 }
 
-fn collect(folder: &Path, sources: &mut Vec<Source>) {
+fn collect(root: &Path, folder: &Path, sources: &mut Vec<Source>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, sources);
+            collect(root, &path, sources);
             continue;
         }
         let name = path
-            .strip_prefix(repo("src"))
+            .strip_prefix(root)
             .unwrap()
             .to_string_lossy()
             .into_owned();
@@ -205,7 +207,7 @@ fn scripts_take_every_key_from_their_caller() {
 
 #[test]
 fn what_a_message_means_is_worked_out_without_io() {
-    let pure = ["message", "keys", "plan", "health"];
+    let pure = ["message", "keys", "plan", "reader", "health"];
     for source in sources()
         .iter()
         .filter(|source| pure.iter().any(|module| source.is_below(module)))
@@ -233,6 +235,31 @@ fn what_a_message_means_is_worked_out_without_io() {
                 );
             }
         }
+    }
+}
+
+/// What the compiler holds: without a runtime, a client or a server among them, nothing in `core` can wait or connect.
+#[test]
+fn the_rules_depend_on_no_runtime() {
+    let manifest = fs::read_to_string(repo("core/Cargo.toml")).unwrap();
+    let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+    let dependencies = dependencies.split("\n[").next().unwrap();
+    let names = dependencies
+        .lines()
+        .filter_map(|line| line.split(['=', ' ']).next())
+        .filter(|name| !name.is_empty());
+    let known = [
+        "base64",
+        "flate2",
+        "itoa",
+        "serde",
+        "serde_json",
+        "serde_path_to_error",
+        "thiserror",
+        "time",
+    ];
+    for name in names {
+        assert!(known.contains(&name), "core depends on {name}");
     }
 }
 

@@ -186,8 +186,9 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 /// A line that is quoted must be one that the program can say, word for word.
 #[test]
 fn the_runbooks_quote_lines_that_are_in_the_program() {
-    let sources: String = files(&repo("src"), ".rs")
+    let sources: String = [repo("src"), repo("core/src")]
         .iter()
+        .flat_map(|folder| files(folder, ".rs"))
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let mut quoted = 0;
@@ -211,8 +212,9 @@ fn the_runbooks_quote_lines_that_are_in_the_program() {
 /// What the page quotes as seen is what the program can say; `…` is what differs.
 #[test]
 fn the_page_on_troubleshooting_quotes_what_is_in_the_program() {
-    let sources: String = files(&repo("src"), ".rs")
+    let sources: String = [repo("src"), repo("core/src")]
         .iter()
+        .flat_map(|folder| files(folder, ".rs"))
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let page = text("docs/troubleshooting.md");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use entitlement_sync::keys::{self, Keys, Owner, What};
 use entitlement_sync::store::{Direct, StoreError, Ttl};
 
-use super::reader::{Entitlement, Kind, Map, StoredUsage};
+use entitlement_sync::reader::{Entitlement, Kind, Map, StoredUsage};
 
 /// A value and its timestamp.
 pub struct Pair {

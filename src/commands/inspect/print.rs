@@ -4,10 +4,10 @@ use entitlement_sync::store::Ttl;
 use serde_json::Value;
 
 use super::gather::Pair;
-use super::reader::{Access, Entitlement, Kind, Map, plain};
 use super::report::{Report, Resource};
 use crate::commands::output::{self, bad, dim, doubtful, good};
 use crate::commands::when;
+use entitlement_sync::reader::{Access, Entitlement, Kind, Map, plain};
 
 impl Report<'_> {
     pub fn print(&self) -> anyhow::Result<()> {

@@ -5,8 +5,8 @@ use entitlement_sync::store::{Direct, StoreError, Ttl};
 use serde_json::{Value, json};
 
 use super::gather::{Found, Pair};
-use super::reader::{self, Access, Entitlement, Map, StoredUsage, millis, plain};
 use crate::commands::when;
+use entitlement_sync::reader::{self, Access, Entitlement, Map, StoredUsage, millis, plain};
 
 pub struct Report<'a> {
     pub(super) owner: Owner<'a>,
@@ -245,7 +245,7 @@ impl<'a> Report<'a> {
             "is_there": self.found.is_known(),
             "answer": answer(&misses),
             "answer_4x": answer(&newer),
-            "entitlements": self.entitlements.iter().map(Entitlement::to_json).collect::<Vec<_>>(),
+            "entitlements": self.entitlements.iter().map(entitlement).collect::<Vec<_>>(),
             "access_denied_reason": absent,
             "stored": self.shown_pairs().map(|pair| self.pair(pair)).collect::<Vec<_>>(),
             "resources": self.resources.iter().map(resource).collect::<Vec<_>>(),
@@ -277,34 +277,27 @@ fn secs(ttl: Ttl) -> Option<i64> {
     }
 }
 
-impl Entitlement {
-    fn is_falsy(&self) -> bool {
-        let value: Value = serde_json::from_str(self.stored.get()).unwrap_or_default();
-        !reader::truthy(&value)
-    }
-
-    fn to_json(&self) -> Value {
-        let (has_access, reason) = match &self.access {
-            Access::Granted => (Some(true), None),
-            Access::Denied(reason) => (Some(false), Some(reason.as_str())),
-            Access::Unreadable(why) => (None, Some(*why)),
-        };
-        json!({
-            "feature": self.feature,
-            "type": self.kind.as_str(),
-            "limit": self.limit,
-            "unlimited": self.unlimited,
-            "soft_limit": self.soft_limit,
-            "enum_values": self.enum_values,
-            "usage": self.usage.as_ref().map(reader::Usage::answered),
-            "usage_stored": self.usage.as_ref().map(|usage| usage.stored.clone()),
-            "usage_period_is_over": self.usage.as_ref().map(|usage| usage.is_over),
-            "reset_period": self.reset_period,
-            "has_access": has_access,
-            "access_denied_reason": reason,
-            "valid_until": self.valid_until,
-            "misses": self.misses,
-            "stored": serde_json::from_str::<Value>(self.stored.get()).unwrap_or_default(),
-        })
-    }
+fn entitlement(it: &Entitlement) -> Value {
+    let (has_access, reason) = match &it.access {
+        Access::Granted => (Some(true), None),
+        Access::Denied(reason) => (Some(false), Some(reason.as_str())),
+        Access::Unreadable(why) => (None, Some(*why)),
+    };
+    json!({
+        "feature": it.feature,
+        "type": it.kind.as_str(),
+        "limit": it.limit,
+        "unlimited": it.unlimited,
+        "soft_limit": it.soft_limit,
+        "enum_values": it.enum_values,
+        "usage": it.usage.as_ref().map(reader::Usage::answered),
+        "usage_stored": it.usage.as_ref().map(|usage| usage.stored.clone()),
+        "usage_period_is_over": it.usage.as_ref().map(|usage| usage.is_over),
+        "reset_period": it.reset_period,
+        "has_access": has_access,
+        "access_denied_reason": reason,
+        "valid_until": it.valid_until,
+        "misses": it.misses,
+        "stored": serde_json::from_str::<Value>(it.stored.get()).unwrap_or_default(),
+    })
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
-use crate::plain;
+use entitlement_core::plain;
 
 /// What is read, and how far it has been.
 #[derive(Debug)]

@@ -4,10 +4,15 @@
 //! `entitlementDecisionService` in its `dist`), truthiness and all; a test asks it the same questions.
 //! What 4.x does beyond that is read from the published `@stigg/cache-redis-store` 1.29.0.
 
+mod javascript;
+mod object;
+
+pub use javascript::{millis, plain, truthy};
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::object::Object;
+use object::Object;
 
 /// The entitlements value of an owner, as far as it can be read.
 #[derive(Debug)]
@@ -184,6 +189,14 @@ impl Entitlement {
     }
 }
 
+impl Entitlement {
+    /// Whether what is stored is false to JavaScript: asked for alone, an SDK takes it for none.
+    pub fn is_falsy(&self) -> bool {
+        let value: Value = serde_json::from_str(self.stored.get()).unwrap_or_default();
+        !truthy(&value)
+    }
+}
+
 fn kind(feature: &Value) -> Kind {
     let meter = &feature["meterType"];
     match feature["featureType"].as_str() {
@@ -253,39 +266,6 @@ fn access(calculated: &Value, usage: Option<&Usage>, merged: &Value) -> Access {
     }
 }
 
-/// A string without its quotes, and all else as JSON.
-pub fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// As JavaScript sees it.
-pub fn truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
-    }
-}
-
-/// `parseInt(text, 10)`: what a reader makes of a timestamp.
-pub fn millis(text: &str) -> Option<i64> {
-    let text = text.trim_start();
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let end = digits
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(digits.len());
-    let number: i64 = digits[..end].parse().ok()?;
-    Some(if text.starts_with('-') {
-        -number
-    } else {
-        number
-    })
-}
-
 /// Why a reader of a resource misses: its entitlements must be as new as those of the customer.
 pub fn resource_miss(own: Option<&str>, global: Option<&str>) -> Option<&'static str> {
     match (own.and_then(millis), global.and_then(millis)) {
@@ -335,20 +315,6 @@ mod tests {
                 let read = read(stored, usage);
                 assert_ne!(read.access, Access::Granted, "{stored}");
             }
-        }
-    }
-
-    #[test]
-    fn timestamps_are_read_as_javascript_does() {
-        for (text, expected) in [
-            ("1763070116923", Some(1_763_070_116_923)),
-            (" 12x", Some(12)),
-            ("-3", Some(-3)),
-            ("", None),
-            ("x", None),
-            ("99999999999999999999", None),
-        ] {
-            assert_eq!(millis(text), expected, "{text}");
         }
     }
 }

@@ -1,0 +1,14 @@
+//! Decides what a message means and what a reader is answered. Pure: no I/O, no clock, no runtime.
+//!
+//! - [`message`] reads a body and gives the changes that it carries.
+//! - [`keys`] is the only place that names a Redis key.
+//! - [`plan`] turns a change into the keys and values to write.
+//! - [`reader`] turns stored values into the answer that an SDK would give.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod keys;
+pub mod message;
+pub mod plain;
+pub mod plan;
+pub mod reader;
