@@ -6,8 +6,10 @@
 
 mod javascript;
 mod object;
+mod stored;
 
 pub use javascript::{millis, plain, truthy};
+pub use stored::{Pair, Stored, metered_features};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
