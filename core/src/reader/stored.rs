@@ -30,7 +30,7 @@ pub fn metered_features(map: Option<&str>) -> Vec<String> {
     entries
         .into_iter()
         .filter(|(feature, stored)| {
-            let read = Entitlement::read(feature, stored, |_| StoredUsage::default(), 0.0);
+            let read = Entitlement::read(feature, stored.get(), |_| StoredUsage::default(), 0.0);
             read.kind == Kind::Metered
         })
         .map(|(feature, _)| feature)

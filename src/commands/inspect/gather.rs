@@ -130,7 +130,8 @@ impl Found {
         let mut credits = searched.credits.clone();
         if let Map::Entries(entries) = Map::read(entitlements.value.as_deref()) {
             for (feature, stored) in &entries {
-                let read = Entitlement::read(feature, stored, |_| StoredUsage::default(), 0.0);
+                let read =
+                    Entitlement::read(feature, stored.get(), |_| StoredUsage::default(), 0.0);
                 if read.kind == Kind::Metered {
                     usages.insert(feature.clone());
                 }

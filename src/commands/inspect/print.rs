@@ -7,7 +7,7 @@ use super::gather::Pair;
 use super::report::{Report, Resource};
 use crate::commands::output::{self, bad, dim, doubtful, good};
 use crate::commands::when;
-use entitlement_sync::reader::{Access, Entitlement, Kind, Map, plain};
+use entitlement_sync::reader::{Access, Entitlement, Kind, Map, Request, plain};
 
 impl Report<'_> {
     pub fn print(&self) -> anyhow::Result<()> {
@@ -33,7 +33,7 @@ impl Report<'_> {
         }
         if self.feature.is_some() {
             for entitlement in &self.entitlements {
-                output::line(format!("\n{}", entitlement.stored.get()))?;
+                output::line(format!("\n{}", self.stored(&entitlement.feature)))?;
             }
         } else if let (Map::Unreadable(_), Some(text)) = (&self.map, &self.found.entitlements.value)
         {
@@ -107,7 +107,7 @@ impl Report<'_> {
             Some(usage) => plain(&usage.stored),
             None => String::new(),
         };
-        let access = match &it.access {
+        let access = match &it.decide(&Request::default()) {
             Access::Granted => good().apply_to("granted".to_owned()),
             Access::Denied(reason) => bad().apply_to(format!("denied: {reason}")),
             Access::Unreadable(why) => bad().apply_to(format!("cannot be read: {why}")),

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::gather::{Found, Pair};
 use crate::commands::when;
-use entitlement_sync::reader::{self, Access, Entitlement, Map, StoredUsage, millis, plain};
+use entitlement_sync::reader::{
+    self, Access, Entitlement, Map, Request, StoredUsage, millis, plain,
+};
 
 pub struct Report<'a> {
     pub(super) owner: Owner<'a>,
@@ -74,7 +76,7 @@ impl<'a> Report<'a> {
             Map::Entries(entries) => entries
                 .iter()
                 .filter(|(id, _)| feature.is_none_or(|feature| feature == id))
-                .map(|(id, stored)| Entitlement::read(id, stored, usage_of, now as f64))
+                .map(|(id, stored)| Entitlement::read(id, stored.get(), usage_of, now as f64))
                 // Asked for alone, what is false in JavaScript is taken for none.
                 .filter(|it| feature.is_none() || !it.is_falsy())
                 .collect(),
@@ -113,6 +115,16 @@ impl<'a> Report<'a> {
             misses_newer,
             found,
         }
+    }
+
+    /// The entry of a feature, to the letter.
+    pub(super) fn stored(&self, feature: &str) -> &str {
+        let entries = match &self.map {
+            Map::Entries(entries) => entries.as_slice(),
+            Map::Missing | Map::Unreadable(_) => &[],
+        };
+        let found = entries.iter().find(|(id, _)| id == feature);
+        found.map_or("", |(_, stored)| stored.get())
     }
 
     /// From Redis alone.
@@ -278,7 +290,8 @@ fn secs(ttl: Ttl) -> Option<i64> {
 }
 
 fn entitlement(it: &Entitlement) -> Value {
-    let (has_access, reason) = match &it.access {
+    let access = it.decide(&Request::default());
+    let (has_access, reason) = match &access {
         Access::Granted => (Some(true), None),
         Access::Denied(reason) => (Some(false), Some(reason.as_str())),
         Access::Unreadable(why) => (None, Some(*why)),
@@ -298,6 +311,6 @@ fn entitlement(it: &Entitlement) -> Value {
         "access_denied_reason": reason,
         "valid_until": it.valid_until,
         "misses": it.misses,
-        "stored": serde_json::from_str::<Value>(it.stored.get()).unwrap_or_default(),
+        "stored": it.entry,
     })
 }

@@ -1,0 +1,306 @@
+//! One owner as it is answered from: compact, and good without a second look at Redis.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::entitlement::is_newer_layout;
+use super::{
+    Access, Entitlement, Map, NO_FEATURE, Request, Stored, StoredUsage, millis, resource_miss,
+};
+
+/// Why what is stored does not answer, so that the Edge API is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Miss {
+    /// There is no entitlements value.
+    Absent,
+    /// The entitlements value cannot be read.
+    Unreadable,
+    /// A value without its timestamp, so that nothing can be compared with it.
+    Torn,
+    /// A resource that is older than its customer, or whose customer is not there.
+    StaleResource,
+    /// The usage of a metered feature is not there.
+    Usage,
+    /// An entitlement was valid until a time that has passed.
+    Expired,
+    /// A credit entitlement: its layout is not published.
+    Credits,
+}
+
+/// What is stored of one owner, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Features, entries and usages, one after the other.
+    text: Box<str>,
+    entries: Box<[Held]>,
+    updated_at: Option<i64>,
+    denied: Option<Box<str>>,
+    miss: Option<Miss>,
+    expires_at: f64,
+    /// Ends of usage periods, in order.
+    turns: Box<[f64]>,
+    has_credits: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Held {
+    feature: Range<u32>,
+    entry: Range<u32>,
+    usage: Option<Range<u32>>,
+    usage_at: Option<i64>,
+    is_whole: bool,
+}
+
+/// An entitlement of a [`State`], at a time.
+#[derive(Debug)]
+pub struct Entry {
+    pub entitlement: Entitlement,
+    /// When its usage was true.
+    pub usage_at: Option<i64>,
+    /// Without its usage nothing can be told.
+    pub is_whole: bool,
+    /// It was valid until a time that has passed.
+    pub is_expired: bool,
+}
+
+impl Entry {
+    /// Whether the customer may do what is requested. What has expired is denied.
+    pub fn decide(&self, request: &Request) -> Access {
+        if self.is_expired {
+            return Access::Denied(NO_FEATURE.to_owned());
+        }
+        if !self.is_whole {
+            return Access::Unreadable("its usage is missing");
+        }
+        self.entitlement.decide(request)
+    }
+}
+
+impl State {
+    /// Reads what is stored. An error where nothing of it can be answered.
+    pub fn read(stored: &Stored, is_resource: bool) -> Result<Self, Miss> {
+        let entries = match Map::read(stored.entitlements.value.as_deref()) {
+            Map::Missing => return Err(Miss::Absent),
+            Map::Unreadable(_) => return Err(Miss::Unreadable),
+            Map::Entries(entries) => entries,
+        };
+        let updated_at = stored.entitlements.timestamp.as_deref().and_then(millis);
+        let own = stored.entitlements.timestamp.as_deref();
+        let of_customer = stored.customer_timestamp.as_deref();
+        if updated_at.is_none() {
+            return Err(Miss::Torn);
+        }
+        if is_resource && resource_miss(own, of_customer).is_some() {
+            return Err(Miss::StaleResource);
+        }
+        let mut building = Building::default();
+        for (feature, entry) in entries {
+            building.add(feature, entry.get(), stored)?;
+        }
+        let metadata = stored.metadata.value.as_deref();
+        let metadata: Value = metadata
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let denied = metadata["accessDeniedReason"].as_str().map(Box::from);
+        Ok(building.finish(updated_at, denied))
+    }
+
+    /// Why the Edge API is to be asked all the same, if it is.
+    pub fn miss(&self, now: f64) -> Option<Miss> {
+        self.miss
+            .or((self.expires_at <= now).then_some(Miss::Expired))
+    }
+
+    /// When an answer that is made now is no longer true by time alone, in milliseconds since 1970.
+    pub fn good_until(&self, now: f64) -> f64 {
+        let turn = self.turns.iter().copied().find(|at| *at >= now);
+        let turn = turn.unwrap_or(f64::INFINITY);
+        if self.expires_at > now {
+            turn.min(self.expires_at)
+        } else {
+            turn
+        }
+    }
+
+    /// When the entitlements were true at their source.
+    pub fn updated_at(&self) -> Option<i64> {
+        self.updated_at
+    }
+
+    /// Why the customer as a whole is denied.
+    pub fn denied(&self) -> Option<&str> {
+        self.denied.as_deref()
+    }
+
+    /// Whether credits take part in what is granted.
+    pub fn has_credits(&self) -> bool {
+        self.has_credits
+    }
+
+    /// Whether the customer has no entitlement at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entitlement of a feature.
+    pub fn find(&self, feature: &str, now: f64) -> Option<Entry> {
+        let held = self
+            .entries
+            .iter()
+            .find(|held| self.text(&held.feature) == feature)?;
+        let entry = self.entry(held, now);
+        // Asked for alone, what is false in JavaScript is taken for none.
+        (!entry.entitlement.is_falsy()).then_some(entry)
+    }
+
+    /// The ids of all features, in the order in which they are stored.
+    pub fn features(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|held| self.text(&held.feature))
+    }
+
+    /// All entitlements, in the order in which they are stored.
+    pub fn entries(&self, now: f64) -> impl Iterator<Item = Entry> {
+        self.entries.iter().map(move |held| self.entry(held, now))
+    }
+
+    /// Bytes that it takes, roughly.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>()
+            + self.text.len()
+            + self.entries.len() * size_of::<Held>()
+            + self.turns.len() * 8
+    }
+
+    fn entry(&self, held: &Held, now: f64) -> Entry {
+        let usage = StoredUsage {
+            value: held.usage.as_ref().map(|usage| self.text(usage)),
+            has_timestamp: held.usage_at.is_some(),
+        };
+        let entitlement = Entitlement::read(
+            self.text(&held.feature),
+            self.text(&held.entry),
+            |_| usage,
+            now,
+        );
+        Entry {
+            usage_at: held.usage_at,
+            is_whole: held.is_whole,
+            is_expired: entitlement.valid_until.is_some_and(|until| until <= now),
+            entitlement,
+        }
+    }
+
+    fn text(&self, range: &Range<u32>) -> &str {
+        self.text
+            .get(range.start as usize..range.end as usize)
+            .unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+struct Building {
+    text: String,
+    entries: Vec<Held>,
+    miss: Option<Miss>,
+    expires_at: Option<f64>,
+    turns: Vec<f64>,
+    has_credits: bool,
+}
+
+impl Building {
+    fn add(&mut self, feature: String, entry: &str, stored: &Stored) -> Result<(), Miss> {
+        let value: Value = serde_json::from_str(entry).map_err(|_| Miss::Unreadable)?;
+        let (feature, entry) = match is_newer_layout(&value) {
+            true => older_layout(value).ok_or(Miss::Credits)?,
+            false => (feature, entry.to_owned()),
+        };
+        let pair = stored.usages.get(&feature);
+        let usage = pair.and_then(|pair| pair.value.as_deref());
+        let usage_at = pair.and_then(|pair| millis(pair.timestamp.as_deref()?));
+        let found = StoredUsage {
+            value: usage,
+            has_timestamp: usage_at.is_some(),
+        };
+        let read = Entitlement::read(&feature, &entry, |_| found, f64::NEG_INFINITY);
+        let is_whole = read.misses.is_empty() && read.misses_newer.is_empty();
+        if !is_whole {
+            let miss = if usage.is_some() && usage_at.is_none() {
+                Miss::Torn
+            } else {
+                Miss::Usage
+            };
+            self.miss.get_or_insert(miss);
+        }
+        if let Some(until) = read.valid_until {
+            self.expires_at = Some(self.expires_at.map_or(until, |at| at.min(until)));
+        }
+        self.turns
+            .extend(read.period_end().filter(|_| read.usage.is_some()));
+        self.has_credits |= read.credit_currency.is_some();
+        self.entries.retain(|held| {
+            self.text[held.feature.start as usize..held.feature.end as usize] != feature
+        });
+        let held = Held {
+            feature: self.push(&feature),
+            entry: self.push(&entry),
+            usage: usage.map(|usage| self.push(usage)),
+            usage_at,
+            is_whole,
+        };
+        self.entries.push(held);
+        Ok(())
+    }
+
+    /// Values of Redis are at most 512 MB, and what is larger than 4 GB in all is cut: its entries read as empty.
+    fn push(&mut self, part: &str) -> Range<u32> {
+        let start = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
+        self.text.push_str(part);
+        start..u32::try_from(self.text.len()).unwrap_or(u32::MAX)
+    }
+
+    fn finish(mut self, updated_at: Option<i64>, denied: Option<Box<str>>) -> State {
+        self.turns.sort_by(f64::total_cmp);
+        self.turns.dedup();
+        State {
+            text: self.text.into(),
+            entries: self.entries.into(),
+            updated_at,
+            denied,
+            miss: self.miss,
+            expires_at: self.expires_at.unwrap_or(f64::INFINITY),
+            turns: self.turns.into(),
+            has_credits: self.has_credits,
+        }
+    }
+}
+
+/// An entry of the newer layout as the older one has it, with its feature; `None` for a credit.
+fn older_layout(mut entry: Value) -> Option<(String, String)> {
+    let usage = entry["usageData"].take();
+    let mut usage = match usage {
+        Value::Object(usage) => usage,
+        _ => match entry["featureUsage"].take() {
+            Value::Object(usage) => usage,
+            _ => serde_json::Map::new(),
+        },
+    };
+    let mut calculated = entry["calculatedEntitlement"].take();
+    let kind = calculated["type"].as_str().unwrap_or("FEATURE");
+    let feature = calculated["feature"]["id"].as_str()?.to_owned();
+    if kind != "FEATURE" {
+        return None;
+    }
+    for name in [
+        "usagePeriodAnchor",
+        "resetPeriod",
+        "resetPeriodConfiguration",
+    ] {
+        let moved = calculated.get_mut(name).map(Value::take);
+        if let Some(moved) = moved.filter(|moved| !moved.is_null()) {
+            usage.entry(name).or_insert(moved);
+        }
+    }
+    let levelled = serde_json::json!({"calculatedEntitlement": calculated, "featureUsage": usage});
+    Some((feature, levelled.to_string()))
+}
