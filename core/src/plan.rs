@@ -4,10 +4,12 @@
 //! omissions.
 
 mod coalesce;
+mod fetched;
 mod predict;
 mod value;
 
 pub use coalesce::{Position, coalesce};
+pub use fetched::{Fetched, NotPlanned, fetched};
 pub use predict::{Fate, ItemFate};
 
 use crate::keys::{Keys, Owner};

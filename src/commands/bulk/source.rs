@@ -5,10 +5,7 @@ use std::time::Duration;
 use entitlement_sync::config::Config;
 use entitlement_sync::edge::{Edge, Unloaded};
 use entitlement_sync::keys::Keys;
-use entitlement_sync::message::{self, Attributes, Millis, StateChange, TimeSource};
-use entitlement_sync::plan::{self, Condition, Item, Rules, Step};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use entitlement_sync::plan::{self, Fetched, NotPlanned, Rules};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bounds, Customer, Pace};
@@ -21,16 +18,6 @@ pub struct Source {
     rules: Rules,
     pace: Pace,
     stop: CancellationToken,
-}
-
-/// A customer as its source has it.
-#[derive(Debug)]
-pub struct Answer {
-    pub step: Step,
-    pub entitlements: usize,
-    /// The source says since when the entitlements are true. If not, they are written only where
-    /// nothing is stored.
-    pub dated: bool,
 }
 
 #[derive(Debug)]
@@ -53,8 +40,6 @@ pub enum Trouble {
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How far a time of the source may lie ahead of the request that asked for it.
-const MAX_AHEAD_MS: Millis = 5 * 60 * 1000;
 
 impl Source {
     pub fn new(config: &Config, keys: Keys, bounds: Bounds, stop: CancellationToken) -> Self {
@@ -68,7 +53,7 @@ impl Source {
     }
 
     /// Asks for one customer, trying again what may heal.
-    pub async fn load(&self, customer: &Customer) -> Result<Answer, Trouble> {
+    pub async fn load(&self, customer: &Customer) -> Result<Fetched, Trouble> {
         for attempt in 1.. {
             tokio::select! {
                 biased;
@@ -79,7 +64,14 @@ impl Source {
             let owner = customer.owner();
             let (text, after, reached) =
                 match self.edge.entitlements(owner.customer, owner.resource).await {
-                    Ok(entitlements) => return self.plan(customer, &entitlements, asked),
+                    Ok(entitlements) => {
+                        let planned =
+                            plan::fetched(&self.keys, owner, &entitlements, asked, self.rules);
+                        return planned.map_err(|refused| match refused {
+                            NotPlanned::Credits => Trouble::Credits,
+                            NotPlanned::Malformed(reason) => Trouble::Failed(reason),
+                        });
+                    }
                     Err(Unloaded::NotFound) => return Err(Trouble::NotFound),
                     Err(Unloaded::Refused(text)) => return Err(Trouble::Refused(text)),
                     Err(Unloaded::Final(text)) => return Err(Trouble::Failed(text)),
@@ -108,101 +100,4 @@ impl Source {
         }
         Err(Trouble::Stopped)
     }
-
-    /// Reads the answer as the event that would bring it, so that there is one mapping.
-    fn plan(
-        &self,
-        customer: &Customer,
-        entitlements: &RawValue,
-        asked: Millis,
-    ) -> Result<Answer, Trouble> {
-        let body = event(customer, entitlements).map_err(|it| Trouble::Failed(it.to_string()))?;
-        let reading = message::read(&body, &Attributes::default()).map_err(|unreadable| {
-            let reason = unreadable.reason;
-            Trouble::Failed(format!("the answer of the Edge API is malformed: {reason}"))
-        })?;
-        let [change] = reading.changes.as_slice() else {
-            return Err(Trouble::Failed("the answer plans nothing".into()));
-        };
-        let (change, source) = (&change.state, change.time);
-        let StateChange::SetCustomer {
-            entitlements,
-            credits,
-            ..
-        } = change
-        else {
-            return Err(Trouble::Failed("the answer plans nothing".into()));
-        };
-        if !credits.is_empty() && !self.rules.omit_credits {
-            return Err(Trouble::Credits);
-        }
-        let rules = Rules {
-            invalidate: false,
-            ..self.rules
-        };
-        // The steps of one answer are of one owner, so one atomic step does them all.
-        let steps = plan::steps(&self.keys, change, rules);
-        let step = steps.into_iter().reduce(|mut all, step| {
-            all.items.extend(step.items);
-            all
-        });
-        let Some(mut step) = step else {
-            return Err(Trouble::Failed("the answer plans nothing".into()));
-        };
-        // This answer holds no reason why a customer as a whole is denied. None is not "no reason".
-        let metadata = self.keys.metadata(customer.owner());
-        step.items.retain(|item| item.key != metadata);
-        for item in &mut step.items {
-            restrict(item, asked);
-        }
-        // A tombstone keeps out what was sent before the purge. This was asked for afterwards, as an
-        // SDK does on its miss; its items keep the times of their source.
-        step.at = asked;
-        Ok(Answer {
-            step,
-            entitlements: entitlements.len(),
-            dated: source == TimeSource::NewestEntitlement,
-        })
-    }
-}
-
-/// Restricts what an item may replace by what its source knows of its time. Without a time it is
-/// written only where nothing is stored. A time ahead of the request comes from a wrong clock.
-fn restrict(item: &mut Item, asked: Millis) {
-    if item.at == 0 {
-        item.condition = Condition::Absent;
-        item.at = asked;
-    } else if item.at > asked.saturating_add(MAX_AHEAD_MS) {
-        item.at = asked;
-    }
-}
-
-/// The event in the GraphQL shape.
-fn event(customer: &Customer, entitlements: &RawValue) -> serde_json::Result<String> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        data: Data<'a>,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Data<'a> {
-        entitlements_updated: Event<'a>,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Event<'a> {
-        customer_id: &'a str,
-        resource_id: Option<&'a str>,
-        entitlements: &'a RawValue,
-    }
-    let owner = customer.owner();
-    serde_json::to_string(&Body {
-        data: Data {
-            entitlements_updated: Event {
-                customer_id: owner.customer,
-                resource_id: owner.resource,
-                entitlements,
-            },
-        },
-    })
 }
