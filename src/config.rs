@@ -8,6 +8,7 @@ mod effective;
 mod foreign;
 mod net;
 mod read;
+mod reads;
 mod redis;
 mod secret_file;
 mod tidy;
@@ -18,6 +19,7 @@ mod variables;
 pub use aws::{QueueConfig, RoleConfig, StaticCredentials};
 pub use effective::{Entry, Origin};
 pub use net::NetConfig;
+pub use reads::{ReadConfig, ReaderKeys};
 pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
 pub use traces::TracesConfig;
 pub use variables::{Need, VARIABLES, Variable};
@@ -40,6 +42,8 @@ pub struct Config {
     pub redis: RedisConfig,
     pub writes: WriteConfig,
     pub edge: EdgeConfig,
+    /// `None`: no questions are answered.
+    pub reads: Option<ReadConfig>,
     pub sentry: SentryConfig,
     pub log: LogConfig,
     /// `None`: no traces are sent.
@@ -149,16 +153,22 @@ pub enum Uses {
     Queue,
     Redis,
     Edge,
+    /// Answers questions, on `READ_PORT` or its default.
+    Reads,
 }
 
 impl Uses {
+    /// Of the worker.
     pub const ALL: [Self; 3] = [Self::Queue, Self::Redis, Self::Edge];
+    /// Of a process that only answers.
+    pub const SERVE: [Self; 3] = [Self::Redis, Self::Edge, Self::Reads];
 
     fn requires(self, name: &str) -> bool {
         match self {
             Self::Queue => ["AWS_REGION", "QUEUE_URL"].contains(&name),
             Self::Redis => name == "REDIS_HOST",
             Self::Edge => name == "SERVER_API_KEY",
+            Self::Reads => false,
         }
     }
 }
@@ -199,6 +209,9 @@ impl Config {
         foreign::read(&mut read, &rest, &region, has_endpoints, &mut warnings);
         let net = net::read(&mut read, &mut raw, &rest, &mut warnings);
         let queue = aws::read(&mut read, &mut raw, &rest, &mut warnings, net.clone());
+
+        let port = read.number("PORT", raw.port.take(), PORT, 1..=65_535);
+        let reads = reads::read(&mut read, &mut raw, uses.contains(&Uses::Reads), port);
 
         let traces = traces::read(&mut read, &mut raw, &rest, &mut warnings);
 
@@ -287,7 +300,6 @@ impl Config {
         };
 
         warnings.append(&mut read.take_warnings());
-        let port = read.number("PORT", raw.port, PORT, 1..=65_535);
         let shutdown_timeout = Duration::from_secs(read.number(
             "SHUTDOWN_TIMEOUT_SECS",
             raw.shutdown_timeout_secs,
@@ -300,6 +312,7 @@ impl Config {
             redis,
             writes,
             edge,
+            reads,
             sentry,
             log,
             traces,

@@ -3,7 +3,7 @@
 use super::{VARIABLES, foreign};
 
 /// What starts like this is meant for this process, or for nothing that runs beside it.
-const OURS: [&str; 9] = [
+const OURS: [&str; 11] = [
     "REDIS_",
     "QUEUE_",
     "CACHE_",
@@ -11,6 +11,8 @@ const OURS: [&str; 9] = [
     "BATCH_",
     "CONSUMER",
     "EDGE_API_",
+    "LOCAL_",
+    "READ_",
     "SHUTDOWN_",
     "ENVIRONMENT_",
 ];

@@ -166,6 +166,20 @@ variables! {
         "Bytes of message bodies held at once. Without it: a quarter of the memory limit, 64 MiB at most.";
     port "PORT" Default("4000") plain "4000"
         "Port of /livez, /readyz and /metrics.";
+    read_port "READ_PORT" Optional plain ""
+        "Port of the read API, which answers questions about entitlements. Without it the worker answers none; `serve` takes 4001.";
+    read_api_keys "READ_API_KEYS" Optional secret ""
+        "Keys that readers may present, separated by commas. Without it: SERVER_API_KEY.";
+    read_api_keys_file "READ_API_KEYS_FILE" Optional plain ""
+        "File that holds READ_API_KEYS, with commas or line breaks between keys; read again when it changes.";
+    local_ttl_secs "LOCAL_TTL_SECS" Default("3600") plain "3600"
+        "Seconds that the last known state of a customer is still answered once neither Redis nor the Edge API confirms it; `30s` and `5m` too; 0: never; negative: for ever.";
+    cache_ttl "CACHE_TTL" Alias("LOCAL_TTL_SECS") plain ""
+        "The same, by another name.";
+    local_fresh_ms "LOCAL_FRESH_MS" Default("1000") plain "1000"
+        "Milliseconds that an answer counts as fresh where Redis cannot tell of changes.";
+    local_max_bytes "LOCAL_MAX_BYTES" Optional plain ""
+        "Bytes of customers that the read API keeps in memory. Without it: a quarter of the memory limit, 256 MiB at most.";
     shutdown_timeout_secs "SHUTDOWN_TIMEOUT_SECS" Default("8") plain "8"
         "Seconds that a shutdown may take, 2 to 300; Docker kills after 10.";
     edge_api_url "EDGE_API_URL" Default("https://edge.api.stigg.io") plain "https://edge.api.stigg.io"
