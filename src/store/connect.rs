@@ -1,8 +1,8 @@
 //! How the connection is set up: every default of fred that would lose or hang is set here.
 
-mod credentials;
+pub(super) mod credentials;
 mod iam;
-mod tls;
+pub(super) mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub fn check(redis: &RedisConfig) -> anyhow::Result<()> {
 
 /// The database to select. Database 0 is where a connection begins; proxies, clusters and servers without `SELECT`
 /// refuse to be asked for it.
-fn database(redis: &RedisConfig) -> Option<u8> {
+pub fn database(redis: &RedisConfig) -> Option<u8> {
     let has_databases = !matches!(redis.topology, Topology::Cluster { .. });
     (has_databases && redis.db != 0).then_some(redis.db)
 }

@@ -4,7 +4,7 @@
 //! says of none why it did not answer, and connects to all nodes of a cluster or to none. All keys
 //! of an environment are on one primary anyway, so one connection to that is all it takes.
 
-mod locate;
+pub(super) mod locate;
 
 use std::sync::Arc;
 use std::time::Duration;
