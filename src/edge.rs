@@ -1,7 +1,9 @@
 //! Client of Stigg's Edge API: queue credentials, where errors are reported, and customers whole.
 
+mod forward;
 mod load;
 
+pub use forward::Forwarded;
 pub use load::Unloaded;
 
 use std::sync::Arc;

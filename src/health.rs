@@ -60,6 +60,8 @@ pub struct Health {
     redis_reason: Mutex<String>,
     queue_reason: Mutex<Option<QueueReason>>,
     consumers: Mutex<Vec<Arc<ConsumerView>>>,
+    /// Of a process that only answers: whether it can.
+    answers: Option<AtomicBool>,
 }
 
 impl Default for Health {
@@ -73,11 +75,27 @@ impl Default for Health {
             redis_reason: Mutex::new("not connected yet".into()),
             queue_reason: Mutex::new(None),
             consumers: Mutex::default(),
+            answers: None,
         }
     }
 }
 
 impl Health {
+    /// Of a process that only answers questions, and consumes nothing.
+    pub fn answering() -> Self {
+        Self {
+            answers: Some(AtomicBool::new(false)),
+            ..Self::default()
+        }
+    }
+
+    /// Whether any question can be answered.
+    pub fn can_answer(&self, can_answer: bool) {
+        if let Some(answers) = &self.answers {
+            answers.store(can_answer, Ordering::Relaxed);
+        }
+    }
+
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -166,12 +184,12 @@ impl Health {
         } else {
             0
         };
+        let is_up = match &self.answers {
+            Some(answers) => !draining && answers.load(Ordering::Relaxed),
+            None => consumers > 0,
+        };
         Readiness {
-            status: if consumers > 0 {
-                Status::Up
-            } else {
-                Status::Down
-            },
+            status: if is_up { Status::Up } else { Status::Down },
             consumers,
             redis: if connected {
                 Redis::Connected
@@ -189,6 +207,10 @@ impl Health {
         }
         if self.draining.load(Ordering::Relaxed) {
             return Some("shutting down".into());
+        }
+        if self.answers.is_some() {
+            let nothing = "neither Redis nor the Edge API answers, and nothing in memory may still be answered";
+            return Some(nothing.into());
         }
         if readiness.redis == Redis::Disconnected {
             let reason = self

@@ -57,9 +57,36 @@ pub fn log(config: &Config) {
         edge_api = %config.edge.url,
         sentry = !matches!(config.sentry, SentryConfig::Off),
         port = config.port,
+        read_port = config.reads.as_ref().map(|reads| reads.port),
         shutdown_timeout_secs = config.shutdown_timeout.as_secs(),
         "starting"
     );
+    warn(config);
+}
+
+/// The same of a process that answers questions and consumes nothing.
+pub fn log_reader(config: &Config) {
+    let reads = config.reads.as_ref();
+    tracing::info!(
+        version = VERSION,
+        redis = %config.redis,
+        redis_mode = config.redis.topology.name(),
+        redis_user = config.redis.login.username,
+        redis_tls = config.redis.tls.is_some(),
+        prefix = config.writes.prefix,
+        invalidate = config.writes.rules.invalidate,
+        edge_api = %config.edge.url,
+        sentry = !matches!(config.sentry, SentryConfig::Off),
+        port = config.port,
+        read_port = reads.map(|reads| reads.port),
+        local_ttl_secs = reads.and_then(|reads| reads.ttl).map(|ttl| ttl.as_secs()),
+        shutdown_timeout_secs = config.shutdown_timeout.as_secs(),
+        "starting to answer questions"
+    );
+    warn(config);
+}
+
+fn warn(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

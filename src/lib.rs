@@ -29,13 +29,17 @@ mod http_agent;
 pub mod metrics;
 pub mod pool;
 pub mod queue;
+pub mod reads;
 pub mod runtime;
 mod said;
+mod serve;
 pub mod server;
 pub mod shutdown;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+
+pub use serve::serve;
 
 pub use entitlement_core::{keys, message, plan, reader};
 
@@ -56,6 +60,7 @@ use keys::Keys;
 use metrics::{Metrics, Operation, Scrape};
 use plan::Planner;
 use queue::{Queue, Settings, SqsQueue};
+use serve::Answering;
 use status::Observer;
 use store::Store;
 use telemetry::{Telemetry, Traces};
@@ -112,6 +117,8 @@ pub async fn run(
     if !config.writes.rules.invalidate {
         tokio::spawn(store::warn_of_newer_layout(store.clone()));
     }
+    let edge = Edge::new(&config.edge);
+    let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?;
     let asked = store.clone();
     let known = watch::Sender::new(None);
     let observer = Arc::new(Observer {
@@ -124,6 +131,7 @@ pub async fn run(
         configuration: config.effective,
         redis_mode: config.redis.topology.name(),
         redis_version: Box::new(move || asked.version()),
+        reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
     // Before anything is waited for, so that probes are always answered.
     let (server, server_handle) =
@@ -132,7 +140,6 @@ pub async fn run(
     let server = tokio::spawn(server);
     tokio::spawn(async move { observer.summarise().await });
 
-    let edge = Edge::new(&config.edge);
     let reports = telemetry.reports;
     tokio::spawn(telemetry::report_errors(
         config.sentry,
@@ -196,6 +203,9 @@ pub async fn run(
         // Consumers finish what they hold; the last to go lets the acknowledger finish too.
         let _ = (&mut pool).await;
         let _ = deleting.await;
+        if let Some(answering) = answering {
+            answering.end().await;
+        }
         store.close().await;
         telemetry::flush(reports, traces, Duration::from_secs(1)).await;
     };
@@ -209,7 +219,7 @@ pub async fn run(
 }
 
 /// For stopping HTTP and leaving, within `SHUTDOWN_TIMEOUT_SECS`.
-const MARGIN: Duration = Duration::from_millis(500);
+pub(crate) const MARGIN: Duration = Duration::from_millis(500);
 
 /// Asks now and then what the queue is set to. Without the right to ask, defaults are assumed.
 async fn watch_settings<Q: Queue>(

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use entitlement_sync::config::{self, Config};
+use entitlement_sync::config::{self, Config, Uses};
 use entitlement_sync::shutdown::{FLUSH, Signals};
 use entitlement_sync::telemetry::{self, Telemetry, print};
 use entitlement_sync::{Ended, runtime, server};
@@ -22,8 +22,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Consume the queue (the default)
+    /// Consume the queue (the default), and answer questions where READ_PORT is set
     Run,
+    /// Answer questions only, on READ_PORT or 4001, and consume nothing
+    Serve,
     /// Ask the service on this machine's PORT whether it is alive; exit code 0 or 1
     Healthcheck {
         /// Ask whether it is ready, not only alive
@@ -44,11 +46,12 @@ fn main() -> ExitCode {
     // First of all: until then a signal ends the worker without a drain. Commands keep the defaults.
     let is_worker = std::env::args_os()
         .nth(1)
-        .is_none_or(|command| command == "run");
+        .is_none_or(|command| command == "run" || command == "serve");
     let signals = is_worker.then(Signals::register);
     let Arguments { command } = Arguments::parse();
     match command.unwrap_or(Command::Run) {
-        Command::Run => run(signals.unwrap_or_else(Signals::register)),
+        Command::Run => run(Role::Worker, signals.unwrap_or_else(Signals::register)),
+        Command::Serve => run(Role::Reader, signals.unwrap_or_else(Signals::register)),
         Command::Healthcheck { ready } => healthcheck(ready),
         Command::Operator(command) => ExitCode::from(command.run()),
         Command::Completions { shell } => {
@@ -78,8 +81,19 @@ fn healthcheck(ready: bool) -> ExitCode {
     }
 }
 
-fn run(signals: std::io::Result<Signals>) -> ExitCode {
-    let config = match Config::load(config::environment()) {
+/// What the process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Worker,
+    Reader,
+}
+
+fn run(role: Role, signals: std::io::Result<Signals>) -> ExitCode {
+    let uses = match role {
+        Role::Worker => &Uses::ALL,
+        Role::Reader => &Uses::SERVE,
+    };
+    let config = match Config::load_for(config::environment(), uses) {
         Ok(config) => config,
         Err(errors) => {
             print(errors.to_string());
@@ -94,7 +108,7 @@ fn run(signals: std::io::Result<Signals>) -> ExitCode {
         }
     };
     let lines = telemetry.lines.clone();
-    let ended = start(config, telemetry, signals);
+    let ended = start(role, config, telemetry, signals);
     if let Ok(Ended::Overran) = ended {
         tracing::error!(
             "the shutdown took longer than SHUTDOWN_TIMEOUT_SECS; SQS redelivers the messages in flight"
@@ -112,6 +126,7 @@ fn run(signals: std::io::Result<Signals>) -> ExitCode {
 }
 
 fn start(
+    role: Role,
     config: Config,
     telemetry: Telemetry,
     signals: std::io::Result<Signals>,
@@ -123,13 +138,19 @@ fn start(
             std::process::exit(code)
         })
     })?;
-    help::log(&config);
+    match role {
+        Role::Worker => help::log(&config),
+        Role::Reader => help::log_reader(&config),
+    }
     // One provider for Redis, the queue and the Edge API; two without a default would panic.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let runtime = runtime::for_consumers(config.queue.consumers)?;
-    let ended = runtime.block_on(entitlement_sync::run(config, telemetry, shutdown));
+    let ended = match role {
+        Role::Worker => runtime.block_on(entitlement_sync::run(config, telemetry, shutdown)),
+        Role::Reader => runtime.block_on(entitlement_sync::serve(config, telemetry, shutdown)),
+    };
     // A call that hangs does not hold up the exit: what was to be finished is finished.
     runtime.shutdown_background();
     ended

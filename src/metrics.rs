@@ -2,10 +2,12 @@
 
 mod history;
 mod labels;
+mod reads;
 mod scrape;
 
 pub use history::{History, Lag, Point};
 pub use labels::{Call, CallFailed, Operation, Outcome, Processed};
+pub use reads::{ReadMetrics, ReadResult, ReadRoute, UpstreamOutcome};
 pub use scrape::Scrape;
 
 use std::sync::Arc;
@@ -55,6 +57,8 @@ pub struct Metrics {
     pub last_success: Gauge<f64, AtomicU64>,
     pub empty_receives: Counter,
     pub log_lines_dropped: Counter,
+    /// Of the read API.
+    pub reads: ReadMetrics,
     pub history: Arc<History>,
 }
 
@@ -103,6 +107,7 @@ impl Metrics {
             last_success: Gauge::default(),
             empty_receives: Counter::default(),
             log_lines_dropped,
+            reads: ReadMetrics::default(),
             history: Arc::default(),
         };
         // From the start, so that rates and alerts see the first event too.

@@ -11,6 +11,8 @@
 //! Every answer comes from memory: probes are answered while everything else hangs. A request's
 //! `X-Request-ID` is echoed, or one is made.
 
+pub mod reads;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -117,6 +119,15 @@ async fn request_id(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    tracing::debug!(path = request.path(), "request");
+    echo_request_id(request, next).await
+}
+
+/// Answers with the `X-Request-ID` of the request, or a new one.
+async fn echo_request_id(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     const NAME: HeaderName = HeaderName::from_static("x-request-id");
     let given = request.headers().get(NAME).cloned().filter(|id| {
         (1..=LONGEST_REQUEST_ID).contains(&id.len())
@@ -126,11 +137,6 @@ async fn request_id(
         Some(id) => id,
         None => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..)))?,
     };
-    tracing::debug!(
-        request_id = id.to_str().unwrap_or_default(),
-        path = request.path(),
-        "request"
-    );
     let mut response = next.call(request).await?;
     response.headers_mut().insert(NAME, id);
     Ok(response)

@@ -8,8 +8,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::health::{ConsumerStatus, Health, Readiness};
-use crate::metrics::{Lag, Metrics, Outcome, Point};
+use crate::metrics::{Lag, Metrics, Outcome, Point, ReadResult, UpstreamOutcome};
 use crate::queue::{Depth, Identity, Settings};
+use crate::reads::Reads;
+use crate::store::Tracking;
 use crate::telemetry::{Recent, Redactor, Said};
 
 /// All that a snapshot is taken from.
@@ -25,6 +27,8 @@ pub struct Observer {
     /// Such as `standalone` or `sentinel`.
     pub redis_mode: &'static str,
     pub redis_version: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Where questions are answered.
+    pub reads: Option<Reads>,
 }
 
 /// A snapshot.
@@ -41,6 +45,8 @@ pub struct Snapshot {
     pub redis_mode: &'static str,
     pub redis_version: Option<String>,
     pub queue: Queue,
+    /// `null`: no questions are answered.
+    pub reads: Option<ReadStatus>,
     /// Over the last five minutes.
     pub lag: Lag,
     pub counters: BTreeMap<&'static str, u64>,
@@ -59,6 +65,28 @@ pub struct Queue {
     pub depth: Option<Depth>,
     /// `null`: not known yet.
     pub credentials: Option<Identity>,
+}
+
+/// Of the read API.
+#[derive(Serialize)]
+pub struct ReadStatus {
+    /// Whether Redis tells of changes.
+    pub tracking: bool,
+    /// Why it does not.
+    pub tracking_reason: Option<String>,
+    pub redis: bool,
+    pub upstream: bool,
+    /// Customers and resources in memory, and what they take.
+    pub copies: usize,
+    pub copy_bytes: u64,
+    pub copy_bytes_limit: i64,
+    pub evictions: u64,
+    pub invalidations: u64,
+    pub joined: u64,
+    /// Questions since the start, by how they were answered.
+    pub questions: BTreeMap<&'static str, u64>,
+    /// Requests to the Edge API for a customer, by how they ended.
+    pub upstream_requests: BTreeMap<&'static str, u64>,
 }
 
 const WINDOW: Duration = Duration::from_secs(300);
@@ -82,6 +110,7 @@ impl Observer {
                 depth: settings.depth,
                 credentials: self.credentials.borrow().clone(),
             },
+            reads: self.reads.as_ref().map(|reads| self.read_status(reads)),
             lag: self.metrics.history.lag(WINDOW),
             counters: self.counters(),
             history: self.metrics.history.points(),
@@ -94,6 +123,33 @@ impl Observer {
     /// Why the process is not ready, for a person. It may quote an answer of Redis, and so is redacted.
     pub fn unready_reason(&self) -> Option<String> {
         self.redacted(self.health.unready_reason())
+    }
+
+    fn read_status(&self, reads: &Reads) -> ReadStatus {
+        let metrics = &reads.metrics;
+        let sources = reads.sources();
+        let reason = match reads.tracking() {
+            Tracking::On { .. } => None,
+            Tracking::Refused(reason) | Tracking::Away(reason) => Some(reason),
+        };
+        ReadStatus {
+            tracking: reason.is_none(),
+            tracking_reason: self.redacted(reason),
+            redis: sources.redis,
+            upstream: sources.upstream,
+            copies: reads.owners(),
+            copy_bytes: reads.bytes(),
+            copy_bytes_limit: metrics.copy_bytes_limit.get(),
+            evictions: metrics.evictions.get(),
+            invalidations: metrics.invalidations.get(),
+            joined: metrics.joined.get(),
+            questions: ReadResult::ALL
+                .map(|result| (result.as_str(), metrics.count(result)))
+                .into(),
+            upstream_requests: UpstreamOutcome::ALL
+                .map(|outcome| (outcome.as_str(), metrics.upstream_count(outcome)))
+                .into(),
+        }
     }
 
     fn consumers(&self) -> Vec<ConsumerStatus> {

@@ -10,7 +10,7 @@ pub struct Keys {
 }
 
 /// A customer, or one resource of that customer, as keys name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner<'a> {
     pub customer: &'a str,
     pub resource: Option<&'a str>,

@@ -5,6 +5,7 @@
 //! What 4.x does beyond that is read from the published `@stigg/cache-redis-store` 1.29.0.
 
 mod entitlement;
+mod flags;
 mod graphql;
 mod javascript;
 mod object;
@@ -14,7 +15,8 @@ mod stored;
 pub use entitlement::{
     Access, Entitlement, Kind, NO_CUSTOMER, NO_FEATURE, Request, StoredUsage, Usage,
 };
-pub use graphql::{Listing, entitlements, entitlements_state, single};
+pub use flags::{Flag, NotEvaluated, flag, flags};
+pub use graphql::{Incomplete, Listing, entitlements, entitlements_state, single};
 pub use javascript::{millis, plain, truthy};
 pub use state::{Entry, Miss, State};
 pub use stored::{Pair, Stored, metered_features};

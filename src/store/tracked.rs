@@ -153,6 +153,11 @@ impl Tracked {
         self.shared.proof.is_fresh(customer, mark, now)
     }
 
+    /// Whether a change of the customer was told of since the mark.
+    pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {
+        self.shared.proof.has_changed(customer, mark)
+    }
+
     /// How long ago the value was last known to be true; zero while it is fresh.
     pub fn age(&self, customer: &str, mark: Mark) -> Duration {
         let now = self.shared.now();

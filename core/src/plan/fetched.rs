@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Condition, Item, Rules, Step, steps};
-use crate::keys::{Keys, Owner};
+use crate::keys::{Keys, Owner, What};
 use crate::message::{self, Attributes, Millis, StateChange, TimeSource};
+use crate::reader::{Pair, Stored};
 
 /// A fetched owner.
 #[derive(Debug)]
@@ -16,6 +17,28 @@ pub struct Fetched {
     /// The source gives the time since which the entitlements are true. If it does not, they are written only where
     /// nothing is stored.
     pub dated: bool,
+}
+
+impl Fetched {
+    /// What Redis would hold if nothing else were written.
+    pub fn stored(&self, keys: &Keys) -> Stored {
+        let mut stored = Stored::default();
+        for item in &self.step.items {
+            let pair = Pair {
+                value: Some(item.value.clone()),
+                timestamp: Some(item.at.to_string()),
+            };
+            match keys.read(&item.key).map(|key| key.what) {
+                Some(What::Entitlements) => stored.entitlements = pair,
+                Some(What::Metadata) => stored.metadata = pair,
+                Some(What::FeatureUsage(feature)) => {
+                    stored.usages.insert(feature.to_owned(), pair);
+                }
+                Some(What::CreditUsage(_) | What::Tombstone) | None => {}
+            }
+        }
+        stored
+    }
 }
 
 /// Why an answer plans no step.

@@ -211,6 +211,11 @@ impl Entitlement {
         }
     }
 
+    /// Whether a limit applies to it.
+    pub fn is_limited(&self) -> bool {
+        self.is_limited || self.kind == Kind::Numeric
+    }
+
     /// When the period of its usage ends.
     pub fn period_end(&self) -> Option<f64> {
         self.merged["usagePeriodEnd"]

@@ -163,7 +163,7 @@ fn entitlement_v2(state: &State, entry: &Entry, now: f64) -> Value {
 }
 
 /// A time as GraphQL writes it.
-fn iso(millis: Option<f64>) -> Value {
+pub(super) fn iso(millis: Option<f64>) -> Value {
     let Some(millis) = millis else {
         return Value::Null;
     };

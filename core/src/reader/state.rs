@@ -28,6 +28,20 @@ pub enum Miss {
     Credits,
 }
 
+impl Miss {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Unreadable => "unreadable",
+            Self::Torn => "torn",
+            Self::StaleResource => "stale_resource",
+            Self::Usage => "usage",
+            Self::Expired => "expired",
+            Self::Credits => "credits",
+        }
+    }
+}
+
 /// What is stored of one owner, read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
@@ -104,6 +118,11 @@ impl State {
             .unwrap_or_default();
         let denied = metadata["accessDeniedReason"].as_str().map(Box::from);
         Ok(building.finish(updated_at, denied))
+    }
+
+    /// A customer without any entitlement, of whom the source gives no time.
+    pub fn empty(denied: Option<&str>) -> Self {
+        Building::default().finish(None, denied.map(Box::from))
     }
 
     /// Why the Edge API is to be asked all the same, if it is.

@@ -104,6 +104,11 @@ impl Proof {
         }
     }
 
+    /// Whether a change was told of since the mark.
+    pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {
+        mark.at <= self.last_change(customer)
+    }
+
     /// For how many microseconds a value has not been known to be true.
     pub fn age(&self, customer: &str, mark: Mark, now: u64) -> u64 {
         if self.is_fresh(customer, mark, now) {

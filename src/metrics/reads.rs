@@ -1,0 +1,346 @@
+//! Metrics of the read API.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::reader::Miss;
+
+/// What was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadRoute {
+    Entitlements,
+    EntitlementsState,
+    Flag,
+    Flags,
+    Configuration,
+    PassedThrough,
+}
+
+impl ReadRoute {
+    const ALL: [Self; 6] = [
+        Self::Entitlements,
+        Self::EntitlementsState,
+        Self::Flag,
+        Self::Flags,
+        Self::Configuration,
+        Self::PassedThrough,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Entitlements => "entitlements",
+            Self::EntitlementsState => "entitlements_state",
+            Self::Flag => "flag",
+            Self::Flags => "flags",
+            Self::Configuration => "configuration",
+            Self::PassedThrough => "passed_through",
+        }
+    }
+}
+
+/// How a question was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadResult {
+    /// From the copy, which is fresh.
+    Fresh,
+    /// From Redis, read for the question.
+    Redis,
+    /// From the Edge API, asked for the question.
+    Upstream,
+    /// From the copy, which can no longer be confirmed.
+    Stale,
+    CannotTell,
+    /// A wrong key.
+    Denied,
+    /// A question that cannot be asked.
+    Refused,
+}
+
+impl ReadResult {
+    pub const ALL: [Self; 7] = [
+        Self::Fresh,
+        Self::Redis,
+        Self::Upstream,
+        Self::Stale,
+        Self::CannotTell,
+        Self::Denied,
+        Self::Refused,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Redis => "redis",
+            Self::Upstream => "upstream",
+            Self::Stale => "stale",
+            Self::CannotTell => "cannot_tell",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// How a request to the Edge API for a customer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamOutcome {
+    Found,
+    NotFound,
+    Refused,
+    Failed,
+    /// It was not made: too many failed of late, or too many are under way.
+    Skipped,
+}
+
+impl UpstreamOutcome {
+    pub const ALL: [Self; 5] = [
+        Self::Found,
+        Self::NotFound,
+        Self::Refused,
+        Self::Failed,
+        Self::Skipped,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Question {
+    pub route: &'static str,
+    pub result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfRoute {
+    pub route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfOutcome {
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfReason {
+    pub reason: &'static str,
+}
+
+/// Seconds: answers from memory take microseconds, those of the Edge API up to 10 s.
+const ANSWERS: [f64; 12] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0,
+];
+const UPSTREAM: [f64; 8] = [0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+const AGES: [f64; 8] = [0.0, 1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600.0, 86_400.0];
+
+/// Of the read API; cheap to clone, all clones count together.
+#[derive(Debug, Clone)]
+pub struct ReadMetrics {
+    questions: Family<Question, Counter>,
+    answers: Family<OfRoute, Histogram, fn() -> Histogram>,
+    pub ages: Histogram,
+    misses: Family<OfReason, Counter>,
+    upstream: Family<OfOutcome, Counter>,
+    upstream_calls: Histogram,
+    pub joined: Counter,
+    pub copies: Gauge,
+    pub copy_bytes: Gauge,
+    pub copy_bytes_limit: Gauge,
+    pub evictions: Counter,
+    pub invalidations: Counter,
+    pub tracking_up: Gauge,
+    pub tracking_losses: Counter,
+    pub breaker_open: Gauge,
+    pub refilled: Counter,
+}
+
+impl Default for ReadMetrics {
+    fn default() -> Self {
+        Self {
+            questions: Family::default(),
+            answers: Family::new_with_constructor(|| Histogram::new(ANSWERS)),
+            ages: Histogram::new(AGES),
+            misses: Family::default(),
+            upstream: Family::default(),
+            upstream_calls: Histogram::new(UPSTREAM),
+            joined: Counter::default(),
+            copies: Gauge::default(),
+            copy_bytes: Gauge::default(),
+            copy_bytes_limit: Gauge::default(),
+            evictions: Counter::default(),
+            invalidations: Counter::default(),
+            tracking_up: Gauge::default(),
+            tracking_losses: Counter::default(),
+            breaker_open: Gauge::default(),
+            refilled: Counter::default(),
+        }
+    }
+}
+
+impl ReadMetrics {
+    /// Registered only where questions are answered: elsewhere they would all stay 0.
+    pub fn register(&self, registry: &mut Registry) {
+        let all = registry.sub_registry_with_prefix("entitlement_sync_read");
+        all.register(
+            "questions",
+            "Questions asked of the read API, by what was asked and how it was answered",
+            self.questions.clone(),
+        );
+        all.register_with_unit(
+            "answer_duration",
+            "Time to answer a question",
+            Unit::Seconds,
+            self.answers.clone(),
+        );
+        all.register_with_unit(
+            "age",
+            "How long ago an answer that was not confirmed was last known to be true",
+            Unit::Seconds,
+            self.ages.clone(),
+        );
+        all.register(
+            "misses",
+            "Customers that Redis could not answer for, by why",
+            self.misses.clone(),
+        );
+        all.register(
+            "upstream_requests",
+            "Requests to the Edge API for a customer, by how they ended",
+            self.upstream.clone(),
+        );
+        all.register_with_unit(
+            "upstream_duration",
+            "Time of requests to the Edge API for a customer",
+            Unit::Seconds,
+            self.upstream_calls.clone(),
+        );
+        all.register(
+            "joined",
+            "Questions that waited for the load of another",
+            self.joined.clone(),
+        );
+        all.register(
+            "copies",
+            "Customers and resources kept in memory",
+            self.copies.clone(),
+        );
+        all.register_with_unit(
+            "copies",
+            "Memory that they take",
+            Unit::Bytes,
+            self.copy_bytes.clone(),
+        );
+        all.register_with_unit(
+            "copies_limit",
+            "Memory that they may take",
+            Unit::Bytes,
+            self.copy_bytes_limit.clone(),
+        );
+        all.register(
+            "evictions",
+            "Customers and resources that made room for others",
+            self.evictions.clone(),
+        );
+        all.register(
+            "invalidations",
+            "Changes that Redis told of",
+            self.invalidations.clone(),
+        );
+        all.register(
+            "tracking_up",
+            "1 while Redis tells of changes",
+            self.tracking_up.clone(),
+        );
+        all.register(
+            "tracking_losses",
+            "Times that the connection was lost by which Redis tells of changes",
+            self.tracking_losses.clone(),
+        );
+        all.register(
+            "breaker_open",
+            "1 while the Edge API is not asked because it failed of late",
+            self.breaker_open.clone(),
+        );
+        all.register(
+            "refilled",
+            "Customers loaded again after Redis lost its data",
+            self.refilled.clone(),
+        );
+        // From the start, so that rates and alerts see the first event too.
+        for route in ReadRoute::ALL {
+            for result in ReadResult::ALL {
+                drop(self.questions.get_or_create(&question(route, result)));
+            }
+        }
+        for outcome in UpstreamOutcome::ALL {
+            drop(self.upstream.get_or_create(&OfOutcome {
+                outcome: outcome.as_str(),
+            }));
+        }
+    }
+
+    /// A question was answered, or not.
+    pub fn answered(&self, route: ReadRoute, result: ReadResult, took: Duration) {
+        self.questions.get_or_create(&question(route, result)).inc();
+        let route = OfRoute {
+            route: route.as_str(),
+        };
+        self.answers
+            .get_or_create(&route)
+            .observe(took.as_secs_f64());
+    }
+
+    pub fn missed(&self, miss: Miss) {
+        self.misses
+            .get_or_create(&OfReason {
+                reason: miss.as_str(),
+            })
+            .inc();
+    }
+
+    pub fn upstream(&self, outcome: UpstreamOutcome) {
+        self.upstream
+            .get_or_create(&OfOutcome {
+                outcome: outcome.as_str(),
+            })
+            .inc();
+    }
+
+    pub fn upstream_took(&self, took: Duration) {
+        self.upstream_calls.observe(took.as_secs_f64());
+    }
+
+    /// How many questions were answered so, whatever was asked.
+    pub fn count(&self, result: ReadResult) -> u64 {
+        let of = |route| self.questions.get_or_create(&question(route, result)).get();
+        ReadRoute::ALL.into_iter().map(of).sum()
+    }
+
+    /// How many requests to the Edge API ended so.
+    pub fn upstream_count(&self, outcome: UpstreamOutcome) -> u64 {
+        self.upstream
+            .get_or_create(&OfOutcome {
+                outcome: outcome.as_str(),
+            })
+            .get()
+    }
+}
+
+fn question(route: ReadRoute, result: ReadResult) -> Question {
+    Question {
+        route: route.as_str(),
+        result: result.as_str(),
+    }
+}

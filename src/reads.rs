@@ -1,0 +1,281 @@
+//! Answers questions about customers from memory, from Redis, else from the Edge API.
+//!
+//! An answer is *fresh* if Redis would have told of a change, see [`Tracked`](crate::store::Tracked). What is not fresh
+//! is read again. While Redis is away, what was last known is answered for `LOCAL_TTL_SECS`, marked as stale, and the
+//! Edge API is asked in the background. What is kept in memory is never written to Redis from there: what was fetched
+//! is, by the write rule of the worker.
+
+mod access;
+mod bodies;
+mod breaker;
+mod copy;
+mod flights;
+mod load;
+mod refill;
+
+pub use access::Access;
+pub use bodies::{Bodies, Body, Form, etag};
+pub use load::NotLoaded;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::config::{ReadConfig, WriteConfig};
+use crate::edge::Edge;
+use crate::keys::{Keys, Owner};
+use crate::metrics::{Metrics, ReadMetrics};
+use crate::reader::State;
+use crate::store::{Store, Tracked, Tracking};
+use copy::{Copy, OwnerKey, Slot};
+use flights::{Flights, Joined};
+use load::{Loaded, Loader};
+
+/// Answers questions. Clones share one copy.
+#[derive(Clone)]
+pub struct Reads {
+    loader: Arc<Loader>,
+    copy: Arc<Copy>,
+    flights: Arc<Flights<Result<Loaded, NotLoaded>>>,
+    bodies: Arc<Bodies>,
+    ttl: Option<Duration>,
+    pub metrics: ReadMetrics,
+}
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The copy, which is fresh.
+    Copy,
+    /// Redis, read for this question.
+    Redis,
+    /// The Edge API, asked for this question.
+    Upstream,
+    /// The copy, which can no longer be confirmed.
+    Unproven,
+}
+
+/// What is known of an owner.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    slot: Arc<Slot>,
+    pub origin: Origin,
+    /// How long ago it was last known to be true.
+    pub age: Duration,
+}
+
+impl Answer {
+    pub fn state(&self) -> &State {
+        &self.slot.state
+    }
+
+    /// The Edge API does not know the customer.
+    pub fn is_unknown(&self) -> bool {
+        self.slot.is_unknown
+    }
+}
+
+/// Whom to ask can answer something, and what.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources {
+    pub redis: bool,
+    pub upstream: bool,
+    pub copies: bool,
+}
+
+/// A question is given up after this, while its load goes on: SDKs wait 10 s.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How often an owner that can only be answered stale is asked for upstream.
+const RETRY_STALE: Duration = Duration::from_secs(30);
+/// The copy without a memory limit, and at most.
+const MAX_COPY_BYTES: u64 = 256 << 20;
+
+impl Reads {
+    pub fn start(
+        config: &ReadConfig,
+        writes: &WriteConfig,
+        (store, tracked, edge): (Store, Tracked, Edge),
+        memory_limit: Option<u64>,
+        metrics: &Metrics,
+    ) -> Self {
+        let bytes = config.max_bytes.unwrap_or_else(|| {
+            memory_limit.map_or(MAX_COPY_BYTES, |limit| (limit / 4).min(MAX_COPY_BYTES))
+        });
+        let keys = Keys::new(&writes.prefix);
+        let loader = Loader::new(
+            tracked,
+            store,
+            (keys, writes.rules),
+            edge,
+            metrics.reads.clone(),
+        );
+        let reads = Self {
+            loader: Arc::new(loader),
+            copy: Arc::new(Copy::new(bytes / 4 * 3)),
+            flights: Arc::new(Flights::new(Handle::current())),
+            bodies: Arc::new(Bodies::new(bytes / 4)),
+            ttl: config.ttl,
+            metrics: metrics.reads.clone(),
+        };
+        metrics
+            .reads
+            .copy_bytes_limit
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        tokio::spawn(refill::run(reads.clone(), metrics.redis_data_lost.clone()));
+        tokio::spawn(watch(reads.clone()));
+        reads
+    }
+
+    /// What is known of an owner, or why nothing can be told.
+    pub async fn ask(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
+        let tracked = &self.loader.tracked;
+        let known = self.copy.get(owner);
+        if let Some(slot) = &known
+            && tracked.is_fresh(owner.customer, slot.mark)
+            && (slot.is_settled()
+                || slot.settled_until.is_none() && slot.state.miss(now_ms()).is_none())
+        {
+            return Ok(self.answer(owner, slot.clone(), Origin::Copy));
+        }
+        if let Some(slot) = &known
+            && !tracked.is_up()
+            && let Some(answer) = self.stale(owner, slot.clone())
+        {
+            // Nobody waits for it.
+            if slot.retry_is_due(RETRY_STALE) {
+                drop(self.load(owner));
+            }
+            return Ok(answer);
+        }
+        let error = match timeout(PATIENCE, self.load(owner)).await {
+            Ok(Some(Ok(loaded))) => {
+                return Ok(self.answer(owner, loaded.slot, loaded.origin));
+            }
+            Ok(Some(Err(error))) => error,
+            Ok(None) | Err(_) => NotLoaded::Upstream,
+        };
+        // A load that began later may have kept something meanwhile.
+        let known = self.copy.get(owner).or(known);
+        known.and_then(|slot| self.stale(owner, slot)).ok_or(error)
+    }
+
+    /// Loads an owner afresh, whatever is known of it.
+    pub async fn reload(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
+        let loaded = self.loader.load(owner, &self.copy).await?;
+        Ok(self.answer(owner, loaded.slot, loaded.origin))
+    }
+
+    fn load(&self, owner: Owner<'_>) -> flights::Flight<Result<Loaded, NotLoaded>> {
+        let tracked = &self.loader.tracked;
+        let mark = tracked.mark();
+        let is_current = |mark| !tracked.has_changed(owner.customer, mark);
+        let (flight, joined) = self.flights.join(owner, mark, is_current, || {
+            let (loader, copy, key) = (self.loader.clone(), self.copy.clone(), OwnerKey::of(owner));
+            async move { loader.load(key.owner(), &copy).await }
+        });
+        if joined == Joined::Other {
+            self.metrics.joined.inc();
+        }
+        flight
+    }
+
+    fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {
+        let age = match origin {
+            Origin::Redis | Origin::Upstream => Duration::ZERO,
+            Origin::Copy | Origin::Unproven => self.loader.tracked.age(owner.customer, slot.mark),
+        };
+        Answer { slot, origin, age }
+    }
+
+    /// The last known state, as long as it may be answered.
+    fn stale(&self, owner: Owner<'_>, slot: Arc<Slot>) -> Option<Answer> {
+        let answer = self.answer(owner, slot, Origin::Unproven);
+        let is_good = self.ttl.is_none_or(|ttl| answer.age < ttl);
+        is_good.then_some(answer)
+    }
+
+    /// What can be asked now.
+    pub fn sources(&self) -> Sources {
+        let tracked = &self.loader.tracked;
+        let is_good = |owner: Owner<'_>, slot: &Slot| {
+            let age = tracked.age(owner.customer, slot.mark);
+            self.ttl.is_none_or(|ttl| age < ttl)
+        };
+        Sources {
+            redis: tracked.is_up(),
+            upstream: !self.loader.breaker.is_open(),
+            copies: self.copy.any(is_good),
+        }
+    }
+
+    pub fn tracking(&self) -> Tracking {
+        self.loader.tracked.tracking()
+    }
+
+    pub fn edge(&self) -> &Edge {
+        &self.loader.edge
+    }
+
+    pub fn breaker(&self) -> &breaker::Breaker {
+        &self.loader.breaker
+    }
+
+    /// The finished bodies of answers.
+    pub fn bodies(&self) -> &Bodies {
+        &self.bodies
+    }
+
+    pub fn owners(&self) -> usize {
+        self.copy.owners()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.copy.bytes() + self.bodies.bytes()
+    }
+
+    pub async fn close(&self) {
+        self.loader.tracked.close().await;
+    }
+}
+
+/// Keeps the gauges up to date.
+async fn watch(reads: Reads) {
+    loop {
+        reads.observe();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+impl Reads {
+    fn observe(&self) {
+        let metrics = &self.metrics;
+        let tracked = &self.loader.tracked;
+        let is_on = matches!(tracked.tracking(), Tracking::On { .. });
+        metrics.tracking_up.set(i64::from(is_on));
+        metrics
+            .copies
+            .set(i64::try_from(self.owners()).unwrap_or(i64::MAX));
+        metrics
+            .copy_bytes
+            .set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
+        metrics
+            .breaker_open
+            .set(i64::from(self.loader.breaker.is_open()));
+        raise(&metrics.invalidations, tracked.invalidations());
+        raise(&metrics.tracking_losses, tracked.losses());
+        raise(&metrics.evictions, self.copy.evictions());
+    }
+}
+
+/// Brings a counter to what others have counted.
+fn raise(counter: &prometheus_client::metrics::counter::Counter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
+
+/// Milliseconds since 1970, as JavaScript has them.
+pub fn now_ms() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_millis() as f64)
+}

@@ -1,0 +1,238 @@
+//! The in-process copy: what was last known of the owners that were asked for, by weight, least recently used out first.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
+
+use crate::keys::Owner;
+use crate::reader::State;
+use crate::store::Mark;
+
+/// An [`Owner`] that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OwnerKey {
+    customer: Box<str>,
+    resource: Option<Box<str>>,
+}
+
+impl OwnerKey {
+    pub fn of(owner: Owner<'_>) -> Self {
+        Self {
+            customer: owner.customer.into(),
+            resource: owner.resource.map(Box::from),
+        }
+    }
+
+    pub fn owner(&self) -> Owner<'_> {
+        Owner {
+            customer: &self.customer,
+            resource: self.resource.as_deref(),
+        }
+    }
+
+    fn weight(&self) -> usize {
+        self.customer.len() + self.resource.as_ref().map_or(0, |resource| resource.len())
+    }
+}
+
+/// So that a look-up takes no copy of the ids. Both hash alike: the same fields in the same order.
+impl Equivalent<OwnerKey> for Owner<'_> {
+    fn equivalent(&self, key: &OwnerKey) -> bool {
+        *self == key.owner()
+    }
+}
+
+/// What was last learnt of an owner.
+#[derive(Debug)]
+pub struct Slot {
+    pub state: State,
+    pub mark: Mark,
+    /// The Edge API does not know the customer.
+    pub is_unknown: bool,
+    /// Until then what is missing is not asked for again.
+    pub settled_until: Option<Instant>,
+    /// Rises with each load, in the order in which loads began.
+    pub order: u64,
+    /// How often it was asked for, and when last, in seconds since the copy began.
+    uses: AtomicU32,
+    used_at: AtomicU64,
+    /// When it was last tried to confirm it, while it could not be.
+    retried_at: Mutex<Option<Instant>>,
+}
+
+impl Slot {
+    pub fn new(state: State, mark: Mark, order: u64) -> Self {
+        Self {
+            state,
+            mark,
+            is_unknown: false,
+            settled_until: None,
+            order,
+            uses: AtomicU32::new(0),
+            used_at: AtomicU64::new(0),
+            retried_at: Mutex::new(None),
+        }
+    }
+
+    /// Whether nothing was tried within `period`. If so, whoever asks is the one who tries.
+    pub fn retry_is_due(&self, period: Duration) -> bool {
+        let mut retried_at = self
+            .retried_at
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        let is_due = retried_at.is_none_or(|at| at.elapsed() >= period);
+        if is_due {
+            *retried_at = Some(Instant::now());
+        }
+        is_due
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.settled_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+/// What the cache itself keeps for an entry.
+const OVERHEAD_BYTES: usize = 160;
+
+impl Weighter<OwnerKey, Arc<Slot>> for ByBytes {
+    fn weight(&self, key: &OwnerKey, slot: &Arc<Slot>) -> u64 {
+        let bytes = key.weight() + slot.state.weight() + size_of::<Slot>() + OVERHEAD_BYTES;
+        bytes as u64
+    }
+}
+
+/// Counts what had to make room.
+#[derive(Clone, Default)]
+pub struct Evictions(Arc<AtomicU64>);
+
+impl<K, V> Lifecycle<K, V> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: K, _: V) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A cache bounded by weight.
+pub type Weighted<K, V, W> = Cache<K, V, W, DefaultHashBuilder, Evictions>;
+
+pub struct Copy {
+    slots: Weighted<OwnerKey, Arc<Slot>, ByBytes>,
+    evictions: Evictions,
+    /// Held from a look at the slot until a newer one is in its place.
+    keeping: Mutex<()>,
+    began: Instant,
+    order: AtomicU64,
+}
+
+/// A customer of a few features takes about a kilobyte.
+const TYPICAL_BYTES: u64 = 1_500;
+
+impl Copy {
+    pub fn new(max_bytes: u64) -> Self {
+        let evictions = Evictions::default();
+        Self {
+            slots: by_weight(max_bytes, ByBytes, evictions.clone()),
+            evictions,
+            keeping: Mutex::new(()),
+            began: Instant::now(),
+            order: AtomicU64::new(0),
+        }
+    }
+
+    /// The place of a load that begins now among all loads.
+    pub fn next_order(&self) -> u64 {
+        self.order.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn get(&self, owner: Owner<'_>) -> Option<Arc<Slot>> {
+        let slot = self.slots.get(&owner)?;
+        slot.uses.fetch_add(1, Ordering::Relaxed);
+        slot.used_at
+            .store(self.began.elapsed().as_secs(), Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Keeps what was learnt, unless a load that began later has been kept already. Returns what is kept then.
+    pub fn keep(&self, owner: Owner<'_>, slot: Slot) -> Arc<Slot> {
+        let _keeping = self.keeping.lock().unwrap_or_else(|lock| lock.into_inner());
+        if let Some(before) = self.slots.peek(&owner) {
+            if before.order > slot.order {
+                return before;
+            }
+            slot.uses
+                .store(before.uses.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        slot.used_at
+            .store(self.began.elapsed().as_secs(), Ordering::Relaxed);
+        let slot = Arc::new(slot);
+        self.slots.insert(OwnerKey::of(owner), slot.clone());
+        slot
+    }
+
+    /// The owners that were asked for within `period`, most often first.
+    pub fn recent(&self, period: Duration) -> Vec<OwnerKey> {
+        let since = self.began.elapsed().saturating_sub(period).as_secs();
+        let mut recent: Vec<(u32, OwnerKey)> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.used_at.load(Ordering::Relaxed) >= since && !slot.is_unknown)
+            .map(|(key, slot)| (slot.uses.load(Ordering::Relaxed), key))
+            .collect();
+        recent.sort_by_key(|(uses, _)| std::cmp::Reverse(*uses));
+        recent.into_iter().map(|(_, key)| key).collect()
+    }
+
+    pub fn owners(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.slots.weight()
+    }
+
+    /// How many had to make room for others.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.0.load(Ordering::Relaxed)
+    }
+
+    /// A slot that could be answered within a time for which it was last known to be true, if there is any.
+    pub fn any(&self, is_good: impl Fn(Owner<'_>, &Slot) -> bool) -> bool {
+        self.slots
+            .iter()
+            .take(64)
+            .any(|(key, slot)| is_good(key.owner(), &slot))
+    }
+}
+
+/// A cache of a weight, whose entries are small.
+pub fn by_weight<K, V, W>(max_bytes: u64, weighter: W, evictions: Evictions) -> Weighted<K, V, W>
+where
+    K: Eq + std::hash::Hash,
+    V: Clone,
+    W: Weighter<K, V> + Clone,
+{
+    let items = usize::try_from(max_bytes / TYPICAL_BYTES)
+        .unwrap_or(usize::MAX)
+        .max(64);
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(items)
+        .weight_capacity(max_bytes)
+        .shards(16)
+        .build();
+    match options {
+        Ok(options) => {
+            Cache::with_options(options, weighter, DefaultHashBuilder::default(), evictions)
+        }
+        // Both capacities are given above.
+        Err(_) => unreachable!("the options are complete"),
+    }
+}

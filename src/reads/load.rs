@@ -1,0 +1,223 @@
+//! What is true of an owner, from Redis, else from the Edge API.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::copy::{Copy, Slot};
+use super::{Origin, now_ms};
+use crate::edge::{Edge, Unloaded};
+use crate::keys::{Keys, Owner};
+use crate::metrics::{ReadMetrics, UpstreamOutcome};
+use crate::plan::{self, Fetched, NotPlanned, Rules};
+use crate::reader::{NO_CUSTOMER, State};
+use crate::store::{Mark, Store, Tracked};
+
+/// How long what the Edge API does not know is not asked for again, nor what it could not make whole.
+const SETTLED: Duration = Duration::from_secs(30);
+/// Requests to the Edge API at once, and those that may wait for their turn.
+const MAX_FETCHES: usize = 64;
+const MAX_WAITING: usize = 256;
+
+/// Loads owners.
+pub struct Loader {
+    pub tracked: Tracked,
+    pub store: Store,
+    pub keys: Keys,
+    pub rules: Rules,
+    pub edge: Edge,
+    pub breaker: Breaker,
+    pub metrics: ReadMetrics,
+    fetches: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// What a load brought.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub slot: Arc<Slot>,
+    pub origin: Origin,
+}
+
+/// Why an owner could not be loaded; names nobody.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotLoaded {
+    #[error("the Edge API does not answer, and Redis does not know the customer")]
+    Upstream,
+    #[error("the Edge API refuses SERVER_API_KEY")]
+    Refused,
+    #[error("the answer of the Edge API cannot be read")]
+    Malformed,
+    #[error("too many customers are being loaded")]
+    Busy,
+}
+
+impl Loader {
+    pub fn new(
+        tracked: Tracked,
+        store: Store,
+        (keys, rules): (Keys, Rules),
+        edge: Edge,
+        metrics: ReadMetrics,
+    ) -> Self {
+        Self {
+            tracked,
+            store,
+            keys,
+            rules,
+            edge,
+            breaker: Breaker::default(),
+            metrics,
+            fetches: Semaphore::new(MAX_FETCHES),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Loads an owner and keeps what was learnt.
+    pub async fn load(&self, owner: Owner<'_>, copy: &Copy) -> Result<Loaded, NotLoaded> {
+        let order = copy.next_order();
+        let keep = |slot: Slot, origin| Loaded {
+            slot: copy.keep(owner, slot),
+            origin,
+        };
+        let partial = match self.stored(owner, order).await {
+            Some(slot) if slot.state.miss(now_ms()).is_none() => {
+                return Ok(keep(slot, Origin::Redis));
+            }
+            partial => partial,
+        };
+        // What the Edge API said a moment ago of what Redis does not hold.
+        if let Some(before) = copy.get(owner)
+            && before.is_settled()
+            && !self.tracked.has_changed(owner.customer, before.mark)
+        {
+            return Ok(Loaded {
+                slot: before,
+                origin: Origin::Upstream,
+            });
+        }
+        let error = match self.fetch(owner, order).await {
+            Ok((slot, origin)) => return Ok(keep(slot, origin)),
+            Err(error) => error,
+        };
+        // Some of it can be answered, and some not.
+        partial.map(|slot| keep(slot, Origin::Redis)).ok_or(error)
+    }
+
+    /// What Redis holds, if it can be read at all.
+    async fn stored(&self, owner: Owner<'_>, order: u64) -> Option<Slot> {
+        let (stored, mark) = self.tracked.read(owner).await.ok()?;
+        let state = State::read(&stored, owner.resource.is_some());
+        if let Err(miss) = state {
+            self.metrics.missed(miss);
+        }
+        Some(Slot::new(state.ok()?, mark, order))
+    }
+
+    /// What the Edge API says. It is written to Redis by the write rule, so that it can undo nothing newer.
+    async fn fetch(&self, owner: Owner<'_>, order: u64) -> Result<(Slot, Origin), NotLoaded> {
+        let (asked, mark) = (now_ms() as u64, self.tracked.mark());
+        let list = match self.entitlements(owner).await? {
+            Some(list) => list,
+            None => {
+                let mut slot = self.settled(State::empty(Some(NO_CUSTOMER)), mark, order);
+                slot.is_unknown = true;
+                return Ok((slot, Origin::Upstream));
+            }
+        };
+        let planned = match plan::fetched(&self.keys, owner, &list, asked, self.rules) {
+            // Answered from memory; Redis' layout cannot hold all of it.
+            Err(NotPlanned::Credits) => {
+                let omitted = Rules {
+                    omit_credits: true,
+                    ..self.rules
+                };
+                (
+                    plan::fetched(&self.keys, owner, &list, asked, omitted),
+                    false,
+                )
+            }
+            planned => (planned, true),
+        };
+        let (Ok(fetched), is_whole) = planned else {
+            return Err(NotLoaded::Malformed);
+        };
+        // An empty list, or one without its time, could hide what an event of a moment ago brings.
+        let is_written =
+            is_whole && fetched.dated && fetched.entitlements > 0 && !self.rules.invalidate;
+        if is_written && self.tracked.is_up() {
+            let _ = self.store.apply(&[&fetched.step]).await;
+            if let Some(slot) = self.stored(owner, order).await
+                && slot.state.miss(now_ms()).is_none()
+            {
+                return Ok((slot, Origin::Upstream));
+            }
+        }
+        let slot = self.settled(self.state(&fetched), mark, order);
+        Ok((slot, Origin::Upstream))
+    }
+
+    fn state(&self, fetched: &Fetched) -> State {
+        let stored = fetched.stored(&self.keys);
+        // It was asked for alone, so it need not be compared with its customer.
+        State::read(&stored, false).unwrap_or_else(|_| State::empty(None))
+    }
+
+    fn settled(&self, state: State, mark: Mark, order: u64) -> Slot {
+        let mut slot = Slot::new(state, mark, order);
+        slot.settled_until = Some(Instant::now() + SETTLED);
+        slot
+    }
+
+    /// The list of an owner; `None`: the Edge API does not know it.
+    async fn entitlements(&self, owner: Owner<'_>) -> Result<Option<Box<RawValue>>, NotLoaded> {
+        let _turn = self.turn().await?;
+        let Some(attempt) = self.breaker.admit() else {
+            self.metrics.upstream(UpstreamOutcome::Skipped);
+            return Err(NotLoaded::Upstream);
+        };
+        let started = Instant::now();
+        let answer = self.edge.entitlements(owner.customer, owner.resource).await;
+        self.metrics.upstream_took(started.elapsed());
+        let (outcome, error, pause) = match answer {
+            Ok(list) => {
+                attempt.succeeded();
+                self.metrics.upstream(UpstreamOutcome::Found);
+                return Ok(Some(list));
+            }
+            Err(Unloaded::NotFound) => {
+                attempt.succeeded();
+                self.metrics.upstream(UpstreamOutcome::NotFound);
+                return Ok(None);
+            }
+            Err(Unloaded::Refused(_)) => (UpstreamOutcome::Refused, NotLoaded::Refused, None),
+            Err(Unloaded::Final(_)) => (UpstreamOutcome::Failed, NotLoaded::Malformed, None),
+            Err(Unloaded::Passing { after, .. }) => {
+                (UpstreamOutcome::Failed, NotLoaded::Upstream, after)
+            }
+        };
+        attempt.failed(pause);
+        self.metrics.upstream(outcome);
+        Err(error)
+    }
+
+    /// A turn to ask the Edge API, unless too many wait for theirs.
+    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, NotLoaded> {
+        if let Ok(permit) = self.fetches.try_acquire() {
+            return Ok(permit);
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.upstream(UpstreamOutcome::Skipped);
+            return Err(NotLoaded::Busy);
+        }
+        let permit = self.fetches.acquire().await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        // It is never closed.
+        permit.map_err(|_| NotLoaded::Busy)
+    }
+}

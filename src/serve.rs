@@ -1,0 +1,142 @@
+//! Answering questions: beside the worker, or alone as `serve`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::consumer::budget::memory_limit;
+use crate::edge::Edge;
+use crate::health::Health;
+use crate::keys::Keys;
+use crate::metrics::{Metrics, Scrape};
+use crate::queue::Settings;
+use crate::reads::{Access, Reads};
+use crate::server::{self, reads::Serving};
+use crate::status::Observer;
+use crate::store::{Store, Tracked};
+use crate::telemetry::{self, Telemetry, Traces};
+use crate::{Ended, MARGIN};
+
+/// The read API of this process.
+pub struct Answering {
+    pub reads: Reads,
+    serving: Serving,
+}
+
+impl Answering {
+    /// Begins to answer, if the configuration says so. Its metrics join the others.
+    pub fn begin(
+        config: &Config,
+        store: &Store,
+        edge: &Edge,
+        metrics: &Metrics,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(own) = &config.reads else {
+            return Ok(None);
+        };
+        metrics.reads.register(registry);
+        let keys = Keys::new(&config.writes.prefix);
+        let tracked = Tracked::start(&config.redis, keys, own.fresh)?;
+        let sources = (store.clone(), tracked, edge.clone());
+        let reads = Reads::start(own, &config.writes, sources, memory_limit(), metrics);
+        let serving = server::reads::start(own.port, reads.clone(), Access::new(&own.keys))
+            .with_context(|| {
+                format!(
+                    "cannot serve the read API on port {}: set READ_PORT",
+                    own.port
+                )
+            })?;
+        tracing::info!(port = own.port, "answering questions");
+        Ok(Some(Self { reads, serving }))
+    }
+
+    /// Answers what has been asked, and nothing else.
+    pub async fn end(self) {
+        self.serving.stop().await;
+        self.reads.close().await;
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs a process that answers questions and consumes nothing, until `shutdown` is cancelled.
+pub async fn serve(
+    config: Config,
+    telemetry: Telemetry,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let health = Arc::new(Health::answering());
+    let (metrics, mut registry) = Metrics::beside(telemetry.lines.dropped());
+    let (_, settings) = watch::channel(Settings::default());
+    registry.register_collector(Box::new(Scrape {
+        health: health.clone(),
+        pollers: Arc::new(AtomicUsize::new(0)),
+        configured: 0,
+        settings: settings.clone(),
+    }));
+    let store = Store::connect(
+        &config.redis,
+        &config.writes,
+        Keys::new(&config.writes.prefix),
+        metrics.clone(),
+        health.clone(),
+    )?;
+    let edge = Edge::new(&config.edge);
+    let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?
+        .context("READ_PORT is not set")?;
+    let asked = store.clone();
+    let observer = Arc::new(Observer {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        settings,
+        credentials: watch::Sender::new(None).subscribe(),
+        recent: telemetry.recent,
+        redactor: telemetry.redactor,
+        configuration: config.effective,
+        redis_mode: config.redis.topology.name(),
+        redis_version: Box::new(move || asked.version()),
+        reads: Some(answering.reads.clone()),
+    });
+    let (server, server_handle) = server::start(config.port, health.clone(), observer, registry)
+        .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
+    let server = tokio::spawn(server);
+    let reports = telemetry.reports;
+    tokio::spawn(telemetry::report_errors(
+        config.sentry,
+        reports.clone(),
+        edge,
+    ));
+    tokio::spawn(watch_over(health.clone(), answering.reads.clone()));
+
+    shutdown.cancelled().await;
+    health.drain();
+    let drain = async {
+        answering.end().await;
+        store.close().await;
+        telemetry::flush(reports, Traces::default(), Duration::from_secs(1)).await;
+    };
+    let ended = match tokio::time::timeout(config.shutdown_timeout - MARGIN, drain).await {
+        Ok(()) => Ended::Drained,
+        Err(_) => Ended::Overran,
+    };
+    server_handle.stop(false).await;
+    server.abort();
+    Ok(ended)
+}
+
+/// Keeps the probes up to date.
+async fn watch_over(health: Arc<Health>, reads: Reads) {
+    loop {
+        let sources = reads.sources();
+        health.can_answer(sources.redis || sources.upstream || sources.copies);
+        health.tick();
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,337 @@
+//! The read API on `READ_PORT`:
+//!
+//! | | |
+//! |---|---|
+//! | `GET /v1/c/{customer}/entitlements.json` | as the Edge API answers: all entitlements, or one by `featureId` |
+//! | `GET /v1/c/{customer}/entitlements-state.json` | the same as SDK 4.x asks for it |
+//! | `GET /v1/config/server-sdk-configuration.json` | the last answer of the Edge API |
+//! | `GET /v1/…` | passed on to the Edge API |
+//! | `POST /ofrep/v1/evaluate/flags[/{key}]` | OpenFeature's remote evaluation protocol |
+//! | `GET /livez`, `GET /readyz` | without a key |
+//!
+//! A customer's id reaches no log line and no text of an error.
+
+mod edge_api;
+mod ofrep;
+mod path;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, RETRY_AFTER,
+};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Bytes, Data, Payload};
+use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer};
+use serde_json::json;
+
+use crate::metrics::{ReadResult, ReadRoute};
+use crate::reads::{Access, Answer, Body, Origin, Reads};
+use path::Route;
+
+/// What the handlers share.
+pub struct Shared {
+    reads: Reads,
+    access: Arc<Access>,
+    configuration: edge_api::Configuration,
+    /// Tells our own requests, where they come round.
+    via: String,
+}
+
+/// Connections of one process; each idle one takes some kilobytes.
+const MAX_CONNECTIONS: usize = 8_192;
+const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A context is a few ids.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+const BODY_WITHIN: Duration = Duration::from_secs(5);
+/// Threads that answer; more do not help where Redis or the network is the limit.
+const MAX_WORKERS: usize = 4;
+
+/// Binds the port, and answers from then on.
+pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Serving> {
+    let shared = Data::new(Shared {
+        reads,
+        access,
+        configuration: edge_api::Configuration::default(),
+        via: format!("1.1 entitlement-sync-{:016x}", fastrand::u64(..)),
+    });
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(from_fn(super::echo_request_id))
+            .app_data(shared.clone())
+            .default_service(web::route().to(handle))
+    })
+    .workers(cores.min(MAX_WORKERS))
+    .max_connections(MAX_CONNECTIONS / cores.min(MAX_WORKERS))
+    .client_request_timeout(HEADERS_WITHIN)
+    .keep_alive(KEEP_ALIVE)
+    .disable_signals()
+    .shutdown_timeout(2)
+    .listen(super::listen(port)?)?
+    .run();
+    let handle = server.handle();
+    tokio::spawn(server);
+    Ok(Serving(handle))
+}
+
+/// The API in service.
+pub struct Serving(ServerHandle);
+
+impl Serving {
+    /// Takes no more questions, and answers those that were asked.
+    pub async fn stop(self) {
+        self.0.stop(true).await;
+    }
+}
+
+async fn handle(request: HttpRequest, payload: Payload, shared: Data<Shared>) -> HttpResponse {
+    let started = Instant::now();
+    let route = Route::of(request.uri().path());
+    match route {
+        Route::Livez => return health(&request, StatusCode::OK, json!({"status": "UP"})),
+        Route::Readyz => return readyz(&request, &shared),
+        _ => {}
+    }
+    let (kind, answered) = if is_admitted(request.headers(), &shared.access) {
+        answer(&request, payload, &shared, &route).await
+    } else {
+        let denied = || {
+            error(
+                StatusCode::UNAUTHORIZED,
+                "Unauthenticated",
+                "Unauthenticated",
+            )
+        };
+        (route.kind(), Answered::new(ReadResult::Denied, denied()))
+    };
+    if let Some(kind) = kind {
+        shared
+            .reads
+            .metrics
+            .answered(kind, answered.result, started.elapsed());
+    }
+    answered.response
+}
+
+/// A response, and what it counts as.
+struct Answered {
+    result: ReadResult,
+    response: HttpResponse,
+}
+
+impl Answered {
+    fn new(result: ReadResult, response: HttpResponse) -> Self {
+        Self { result, response }
+    }
+
+    fn refused(status: StatusCode, text: &str) -> Self {
+        Self::new(ReadResult::Refused, error(status, "BadRequest", text))
+    }
+}
+
+async fn answer(
+    request: &HttpRequest,
+    payload: Payload,
+    shared: &Shared,
+    route: &Route,
+) -> (Option<ReadRoute>, Answered) {
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    let wrong_method = || {
+        let mut refused = Answered::refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this route takes another method",
+        );
+        let allow = if route.is_evaluation() {
+            "POST"
+        } else {
+            "GET, HEAD"
+        };
+        refused.response.headers_mut().insert(
+            HeaderName::from_static("allow"),
+            HeaderValue::from_static(allow),
+        );
+        refused
+    };
+    let answered = match route {
+        Route::Flag(_) | Route::Flags if request.method() != Method::POST => wrong_method(),
+        Route::Flag(_) | Route::Flags => match body(payload).await {
+            Ok(body) => match route {
+                Route::Flag(key) => ofrep::flag(shared, key, &body).await,
+                _ => ofrep::flags(request, shared, &body).await,
+            },
+            Err(status) => {
+                Answered::refused(status, "the body is too large, or did not arrive in time")
+            }
+        },
+        Route::Unknown => Answered::refused(StatusCode::NOT_FOUND, "there is no such route"),
+        Route::Malformed(why) => Answered::refused(StatusCode::BAD_REQUEST, why),
+        Route::Credentials => Answered::new(
+            ReadResult::Refused,
+            error(
+                StatusCode::FORBIDDEN,
+                "Forbidden",
+                "queue credentials are not for readers",
+            ),
+        ),
+        _ if !is_read => wrong_method(),
+        Route::Entitlements(customer) => edge_api::entitlements(request, shared, customer).await,
+        Route::EntitlementsState(customer) => {
+            edge_api::entitlements_state(request, shared, customer).await
+        }
+        Route::Configuration => edge_api::configuration(request, shared).await,
+        Route::PassedThrough(segments) => edge_api::pass_through(request, shared, segments).await,
+        Route::Livez | Route::Readyz => unreachable!("answered before"),
+    };
+    (route.kind(), answered)
+}
+
+async fn body(payload: Payload) -> Result<Bytes, StatusCode> {
+    match tokio::time::timeout(BODY_WITHIN, payload.to_bytes_limited(MAX_BODY_BYTES)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(_))) => Err(StatusCode::BAD_REQUEST),
+        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+    }
+}
+
+/// By `X-API-Key` or `Authorization: Bearer`.
+fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
+    let bearer = || {
+        let value = headers.get(AUTHORIZATION)?.as_bytes();
+        let (scheme, key) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+    };
+    let key = headers
+        .get("x-api-key")
+        .map(HeaderValue::as_bytes)
+        .or_else(bearer);
+    key.is_some_and(|key| access.admits(key))
+}
+
+/// 200 while anything can be answered.
+fn readyz(request: &HttpRequest, shared: &Shared) -> HttpResponse {
+    let sources = shared.reads.sources();
+    let is_ready = sources.redis || sources.upstream || sources.copies;
+    let (status, word) = match is_ready {
+        true => (StatusCode::OK, "UP"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "DOWN"),
+    };
+    let shown = |is_there| {
+        if is_there {
+            "CONNECTED"
+        } else {
+            "DISCONNECTED"
+        }
+    };
+    let answer = json!({
+        "status": word,
+        "redis": shown(sources.redis),
+        "upstream": shown(sources.upstream),
+        "copies": sources.copies,
+    });
+    health(request, status, answer)
+}
+
+fn health(request: &HttpRequest, status: StatusCode, answer: serde_json::Value) -> HttpResponse {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "BadRequest",
+            "this route takes another method",
+        );
+    }
+    HttpResponse::build(status)
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(answer)
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+impl Origin {
+    fn cache_status(self) -> &'static str {
+        match self {
+            Self::Copy => "entitlement-sync; hit",
+            Self::Redis => "entitlement-sync; hit; detail=redis",
+            Self::Upstream => "entitlement-sync; fwd=miss; stored",
+            Self::Unproven => "entitlement-sync; hit; detail=unproven",
+        }
+    }
+
+    fn result(self) -> ReadResult {
+        match self {
+            Self::Copy => ReadResult::Fresh,
+            Self::Redis => ReadResult::Redis,
+            Self::Upstream => ReadResult::Upstream,
+            Self::Unproven => ReadResult::Stale,
+        }
+    }
+}
+
+/// The headers of an answer from state.
+fn describe(response: &mut HttpResponseBuilder, shared: &Shared, answer: &Answer) {
+    if answer.origin == Origin::Unproven {
+        shared.reads.metrics.ages.observe(answer.age.as_secs_f64());
+    }
+    response
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("private, no-cache")))
+        .insert_header((AGE, HeaderValue::from(answer.age.as_secs())))
+        .insert_header((
+            CACHE_STATUS,
+            HeaderValue::from_static(answer.origin.cache_status()),
+        ));
+}
+
+/// A finished body, or 304 where the reader has it.
+fn finished(request: &HttpRequest, shared: &Shared, answer: &Answer, body: &Body) -> Answered {
+    let mut response = match has(request, &body.etag) {
+        true => HttpResponse::NotModified(),
+        false => HttpResponse::Ok(),
+    };
+    describe(&mut response, shared, answer);
+    if let Ok(etag) = HeaderValue::from_str(&body.etag) {
+        response.insert_header((ETAG, etag));
+    }
+    let response = match has(request, &body.etag) {
+        true => response.finish(),
+        false => response
+            .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
+            .body(body.bytes.clone()),
+    };
+    Answered::new(answer.origin.result(), response)
+}
+
+/// Whether the reader has this version.
+fn has(request: &HttpRequest, etag: &str) -> bool {
+    let Some(known) = request
+        .headers()
+        .get(IF_NONE_MATCH)
+        .and_then(|known| known.to_str().ok())
+    else {
+        return false;
+    };
+    let is_it = |known: &str| known == "*" || known.trim_start_matches("W/") == etag;
+    known.split(',').map(str::trim).any(is_it)
+}
+
+/// An error in the shape of the Edge API.
+fn error(status: StatusCode, code: &str, text: &str) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(json!({"errors": [{"message": text, "extensions": {"code": code}}]}))
+}
+
+/// Nothing can be told. `retry_after` outlasts what is left of the reader's own timeout, so that an SDK gives its
+/// fallback at once.
+fn cannot_tell(retry_after: u64, text: &str) -> Answered {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", text);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(retry_after));
+    Answered::new(ReadResult::CannotTell, response)
+}

@@ -1,0 +1,307 @@
+//! The routes of the Edge API.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix_web::HttpRequest;
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VIA};
+
+use super::path::{decoded, is_id};
+use super::{Answered, Shared, cannot_tell, error, finished};
+use crate::edge::Forwarded;
+use crate::keys::Owner;
+use crate::metrics::ReadResult;
+use crate::reader::{self, Request, State};
+use crate::reads::{Answer, Form, Origin, now_ms};
+
+/// Seconds that outlast what an SDK has left: it gives entitlements 10 s, and all else 60 s.
+pub const ENTITLEMENTS_RETRY_AFTER: u64 = 30;
+const OTHERS_RETRY_AFTER: u64 = 120;
+const INCOMPLETE: &str =
+    "the usage of an entitlement is missing in Redis, and the Edge API does not answer";
+
+/// A parameter of the query, decoded.
+fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
+    let query = request.uri().query()?;
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(found, _)| *found == name)?;
+    decoded(value).filter(|value| !value.is_empty())
+}
+
+/// The resource that is asked for; an error where it names no keys.
+fn resource(request: &HttpRequest) -> Result<Option<String>, &'static str> {
+    match parameter(request, "resourceId") {
+        Some(resource) if !is_id(&resource) => Err(
+            "the resource id is longer than 1,024 bytes, has control characters, or would name the keys of another",
+        ),
+        resource => Ok(resource),
+    }
+}
+
+pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str) -> Answered {
+    let resource = match resource(request) {
+        Ok(resource) => resource,
+        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
+    };
+    let owner = Owner {
+        customer,
+        resource: resource.as_deref(),
+    };
+    let answer = match shared.reads.ask(owner).await {
+        Ok(answer) => answer,
+        Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
+    };
+    if answer.is_unknown() {
+        return unknown(&answer);
+    }
+    if let Some(feature) = parameter(request, "featureId") {
+        return single(request, shared, &answer, &feature);
+    }
+    list(
+        request,
+        shared,
+        (owner, Form::Entitlements),
+        &answer,
+        reader::entitlements,
+    )
+}
+
+pub async fn entitlements_state(
+    request: &HttpRequest,
+    shared: &Shared,
+    customer: &str,
+) -> Answered {
+    let resource = match resource(request) {
+        Ok(resource) => resource,
+        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
+    };
+    let owner = Owner {
+        customer,
+        resource: resource.as_deref(),
+    };
+    let answer = match shared.reads.ask(owner).await {
+        Ok(answer) => answer,
+        Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
+    };
+    // The layout keeps no balances, so only the Edge API can tell what credits grant.
+    if answer.state().has_credits() || answer.is_unknown() {
+        let mut segments = vec!["v1".to_owned(), "c".to_owned()];
+        segments.extend([customer.to_owned(), "entitlements-state.json".to_owned()]);
+        let query = resource.map(|resource| ("resourceId".to_owned(), resource));
+        let query: Vec<_> = query.into_iter().collect();
+        return forward(request, shared, &segments, &query, ENTITLEMENTS_RETRY_AFTER).await;
+    }
+    list(
+        request,
+        shared,
+        (owner, Form::State),
+        &answer,
+        reader::entitlements_state,
+    )
+}
+
+/// The Edge API does not know the customer, and answers so.
+fn unknown(answer: &Answer) -> Answered {
+    let response = error(
+        StatusCode::NOT_FOUND,
+        "CustomerNotFound",
+        "the Edge API does not know this customer",
+    );
+    Answered::new(answer.origin.result(), response)
+}
+
+fn list(
+    request: &HttpRequest,
+    shared: &Shared,
+    (owner, form): (Owner<'_>, Form),
+    answer: &Answer,
+    make: impl FnOnce(&State, f64) -> reader::Listing,
+) -> Answered {
+    let now = now_ms();
+    let bodies = shared.reads.bodies();
+    match bodies.get(owner, form, answer, now, || make(answer.state(), now)) {
+        Ok(body) => finished(request, shared, answer, &body),
+        Err(reader::Incomplete) => cannot_tell(ENTITLEMENTS_RETRY_AFTER, INCOMPLETE),
+    }
+}
+
+fn single(request: &HttpRequest, shared: &Shared, answer: &Answer, feature: &str) -> Answered {
+    let usage = parameter(request, "requestedUsage").map(|usage| usage.parse::<f64>());
+    let usage = match usage.transpose() {
+        Ok(usage) => usage.filter(|usage| usage.is_finite()).unwrap_or(0.0),
+        Err(_) => {
+            return Answered::refused(StatusCode::BAD_REQUEST, "requestedUsage is not a number");
+        }
+    };
+    let asked = Request {
+        usage,
+        values: Vec::new(),
+    };
+    match reader::single(answer.state(), feature, &asked, now_ms()) {
+        Ok(text) => finished(request, shared, answer, &crate::reads::Body::once(text)),
+        Err(reader::Incomplete) => cannot_tell(ENTITLEMENTS_RETRY_AFTER, INCOMPLETE),
+    }
+}
+
+/// The last answer of the Edge API to SDKs that start.
+#[derive(Default)]
+pub struct Configuration {
+    known: Mutex<Option<(Arc<str>, Instant)>>,
+}
+
+const CONFIGURATION_FRESH: Duration = Duration::from_secs(300);
+/// An SDK reads nothing else of it to start.
+const WITHOUT_DSN: &str =
+    r#"{"data":{"sdkConfiguration":{"sentryDsn":null,"isWidgetWatermarkEnabled":false}}}"#;
+
+pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
+    let known = {
+        let known = shared.configuration.known.lock();
+        known.unwrap_or_else(|lock| lock.into_inner()).clone()
+    };
+    let json = |text: Arc<str>, result| {
+        let response = HttpResponse::Ok()
+            .insert_header((CACHE_CONTROL, "private, no-cache"))
+            .insert_header((CONTENT_TYPE, "application/json"))
+            .body(text.to_string());
+        Answered::new(result, response)
+    };
+    if let Some((text, at)) = &known
+        && at.elapsed() < CONFIGURATION_FRESH
+    {
+        return json(text.clone(), ReadResult::Fresh);
+    }
+    let segments = ["v1", "config", "server-sdk-configuration.json"].map(str::to_owned);
+    if let Ok(answer) = fetch(request, shared, &segments, &[]).await
+        && answer.status == 200
+        && let Ok(text) = String::from_utf8(answer.body)
+        && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
+    {
+        let text: Arc<str> = text.into();
+        let mut known = shared
+            .configuration
+            .known
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        *known = Some((text.clone(), Instant::now()));
+        return json(text, ReadResult::Upstream);
+    }
+    let text = known.map_or_else(|| WITHOUT_DSN.into(), |(text, _)| text);
+    json(text, ReadResult::Stale)
+}
+
+pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[String]) -> Answered {
+    let query = request.uri().query().unwrap_or_default();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs: Option<Vec<(String, String)>> = pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decoded(name)?, decoded(value)?))
+        })
+        .collect();
+    let Some(pairs) = pairs else {
+        return Answered::refused(StatusCode::BAD_REQUEST, "the query is not UTF-8");
+    };
+    forward(request, shared, segments, &pairs, OTHERS_RETRY_AFTER).await
+}
+
+async fn forward(
+    request: &HttpRequest,
+    shared: &Shared,
+    segments: &[String],
+    query: &[(String, String)],
+    retry_after: u64,
+) -> Answered {
+    let answer = match fetch(request, shared, segments, query).await {
+        Ok(answer) => answer,
+        Err(NotFetched::Loop) => {
+            let text = "this request has come through this process before: check EDGE_API_URL";
+            return Answered::new(
+                ReadResult::Refused,
+                error(StatusCode::LOOP_DETECTED, "Loop", text),
+            );
+        }
+        Err(NotFetched::Away) => return cannot_tell(retry_after, "the Edge API does not answer"),
+    };
+    // To a reader of ours it is our key that was refused, and not the reader's.
+    if answer.status == 401 || answer.status == 403 {
+        return cannot_tell(retry_after, "the Edge API refuses SERVER_API_KEY");
+    }
+    let Ok(status) = StatusCode::from_u16(answer.status) else {
+        return cannot_tell(retry_after, "the Edge API gives an answer that is not HTTP");
+    };
+    if status.is_redirection() {
+        return cannot_tell(
+            retry_after,
+            "the Edge API answers with a redirect, which is not followed: check EDGE_API_URL",
+        );
+    }
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "private, no-cache"));
+    if let Some(kind) = answer
+        .content_type
+        .and_then(|kind| HeaderValue::from_str(&kind).ok())
+    {
+        response.insert_header((CONTENT_TYPE, kind));
+    }
+    let is_failure = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    if is_failure {
+        let asked = answer.retry_after.map_or(0, |pause| pause.as_secs());
+        response.insert_header((RETRY_AFTER, HeaderValue::from(asked.max(retry_after))));
+    }
+    let result = if is_failure {
+        ReadResult::CannotTell
+    } else {
+        Origin::Upstream.result()
+    };
+    Answered::new(result, response.body(answer.body))
+}
+
+enum NotFetched {
+    Loop,
+    Away,
+}
+
+async fn fetch(
+    request: &HttpRequest,
+    shared: &Shared,
+    segments: &[String],
+    query: &[(String, String)],
+) -> Result<Forwarded, NotFetched> {
+    let vias = request
+        .headers()
+        .get_all(VIA)
+        .filter_map(|via| via.to_str().ok());
+    let vias: Vec<&str> = vias.collect();
+    if vias
+        .iter()
+        .any(|via| via.split(',').any(|via| via.trim() == shared.via))
+    {
+        return Err(NotFetched::Loop);
+    }
+    let Some(attempt) = shared.reads.breaker().admit() else {
+        return Err(NotFetched::Away);
+    };
+    let via = vias
+        .into_iter()
+        .chain([shared.via.as_str()])
+        .collect::<Vec<_>>()
+        .join(", ");
+    match shared.reads.edge().forward(segments, query, &via).await {
+        Ok(answer) if answer.status < 500 && answer.status != 429 => {
+            attempt.succeeded();
+            Ok(answer)
+        }
+        Ok(answer) => {
+            attempt.failed(answer.retry_after);
+            Ok(answer)
+        }
+        Err(error) => {
+            attempt.failed(None);
+            tracing::debug!(%error, "the Edge API does not answer");
+            Err(NotFetched::Away)
+        }
+    }
+}
