@@ -41,6 +41,7 @@ pub struct Reads {
     flights: Arc<Flights<Result<Loaded, NotLoaded>>>,
     bodies: Arc<Bodies>,
     ttl: Option<Duration>,
+    fresh: Duration,
     pub metrics: ReadMetrics,
 }
 
@@ -106,7 +107,8 @@ impl Reads {
         let keys = Keys::new(&writes.prefix);
         let loader = Loader::new(
             tracked,
-            store,
+            // As an SDK does on its miss: the policy is about events.
+            store.upserting(),
             (keys, writes.rules),
             edge,
             metrics.reads.clone(),
@@ -117,6 +119,7 @@ impl Reads {
             flights: Arc::new(Flights::new(Handle::current())),
             bodies: Arc::new(Bodies::new(bytes / 4)),
             ttl: config.ttl,
+            fresh: config.fresh,
             metrics: metrics.reads.clone(),
         };
         metrics
@@ -133,7 +136,7 @@ impl Reads {
         let tracked = &self.loader.tracked;
         let known = self.copy.get(owner);
         if let Some(slot) = &known
-            && tracked.is_fresh(owner.customer, slot.mark)
+            && self.is_fresh(owner, slot)
             && (slot.is_settled()
                 || slot.settled_until.is_none() && slot.state.miss(now_ms()).is_none())
         {
@@ -161,6 +164,30 @@ impl Reads {
         known.and_then(|slot| self.stale(owner, slot)).ok_or(error)
     }
 
+    /// Whether nothing has changed since it was learnt. What Redis does not hold changes without a word from Redis,
+    /// unless each change leaves a tombstone there; of usage none does.
+    fn is_fresh(&self, owner: Owner<'_>, slot: &Slot) -> bool {
+        let in_time = || slot.began.elapsed() < self.fresh;
+        let tracked = &self.loader.tracked;
+        tracked.is_fresh(owner.customer, slot.mark) && (self.is_told(slot) || in_time())
+    }
+
+    /// Whether Redis would tell of a change.
+    fn is_told(&self, slot: &Slot) -> bool {
+        let leaves_tombstones = self.loader.rules.invalidate || slot.state.has_credits();
+        slot.is_stored
+            || slot.settled_until.is_some()
+            || leaves_tombstones && !slot.state.has_metered()
+    }
+
+    /// How long ago it was last known to be true.
+    fn age(&self, owner: Owner<'_>, slot: &Slot) -> Duration {
+        match self.is_told(slot) {
+            true => self.loader.tracked.age(owner.customer, slot.mark),
+            false => slot.began.elapsed(),
+        }
+    }
+
     /// Loads an owner afresh, whatever is known of it.
     pub async fn reload(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
         let loaded = self.loader.load(owner, &self.copy).await?;
@@ -183,8 +210,8 @@ impl Reads {
 
     fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {
         let age = match origin {
-            Origin::Redis | Origin::Upstream => Duration::ZERO,
-            Origin::Copy | Origin::Unproven => self.loader.tracked.age(owner.customer, slot.mark),
+            Origin::Copy | Origin::Redis | Origin::Upstream => Duration::ZERO,
+            Origin::Unproven => self.age(owner, &slot),
         };
         Answer { slot, origin, age }
     }
@@ -200,7 +227,7 @@ impl Reads {
     pub fn sources(&self) -> Sources {
         let tracked = &self.loader.tracked;
         let is_good = |owner: Owner<'_>, slot: &Slot| {
-            let age = tracked.age(owner.customer, slot.mark);
+            let age = self.age(owner, slot);
             self.ttl.is_none_or(|ttl| age < ttl)
         };
         Sources {

@@ -91,6 +91,14 @@ impl Store {
         }
     }
 
+    /// The same store, which writes customers that are not cached as well, whatever the policy.
+    pub fn upserting(&self) -> Self {
+        Self {
+            writer: self.writer.upserting(),
+            ..self.clone()
+        }
+    }
+
     /// Open while Redis takes writes.
     pub fn gate(&self) -> &Gate {
         &self.gate

@@ -50,6 +50,10 @@ impl Equivalent<OwnerKey> for Owner<'_> {
 pub struct Slot {
     pub state: State,
     pub mark: Mark,
+    /// When the load began that brought it.
+    pub began: Instant,
+    /// Redis holds it, so that it tells of all its changes.
+    pub is_stored: bool,
     /// The Edge API does not know the customer.
     pub is_unknown: bool,
     /// Until then what is missing is not asked for again.
@@ -68,6 +72,8 @@ impl Slot {
         Self {
             state,
             mark,
+            began: Instant::now(),
+            is_stored: true,
             is_unknown: false,
             settled_until: None,
             order,

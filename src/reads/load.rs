@@ -100,12 +100,32 @@ impl Loader {
                 origin: Origin::Upstream,
             });
         }
+        if owner.resource.is_some() {
+            self.load_customer(owner, copy).await;
+        }
         let error = match self.fetch(owner, order).await {
             Ok((slot, origin)) => return Ok(keep(slot, origin)),
             Err(error) => error,
         };
         // Some of it can be answered, and some not.
         partial.map(|slot| keep(slot, Origin::Redis)).ok_or(error)
+    }
+
+    /// A resource is answered only beside its customer: loads the customer where Redis does not hold it.
+    async fn load_customer(&self, resource: Owner<'_>, copy: &Copy) {
+        let customer = Owner {
+            resource: None,
+            ..resource
+        };
+        let stored = self.tracked.read(customer).await;
+        let is_there = stored.is_ok_and(|(stored, _)| stored.entitlements.timestamp.is_some());
+        if is_there || copy.get(customer).is_some_and(|slot| slot.is_settled()) {
+            return;
+        }
+        let order = copy.next_order();
+        if let Ok((slot, _)) = self.fetch(customer, order).await {
+            copy.keep(customer, slot);
+        }
     }
 
     /// What Redis holds, if it can be read at all.
@@ -120,11 +140,12 @@ impl Loader {
 
     /// What the Edge API says. It is written to Redis by the write rule, so that it can undo nothing newer.
     async fn fetch(&self, owner: Owner<'_>, order: u64) -> Result<(Slot, Origin), NotLoaded> {
-        let (asked, mark) = (now_ms() as u64, self.tracked.mark());
+        let (asked, mark, began) = (now_ms() as u64, self.tracked.mark(), Instant::now());
         let list = match self.entitlements(owner).await? {
             Some(list) => list,
             None => {
-                let mut slot = self.settled(State::empty(Some(NO_CUSTOMER)), mark, order);
+                let mut slot =
+                    self.in_memory(State::empty(Some(NO_CUSTOMER)), mark, (order, began));
                 slot.is_unknown = true;
                 return Ok((slot, Origin::Upstream));
             }
@@ -150,14 +171,15 @@ impl Loader {
         let is_written =
             is_whole && fetched.dated && fetched.entitlements > 0 && !self.rules.invalidate;
         if is_written && self.tracked.is_up() {
-            let _ = self.store.apply(&[&fetched.step]).await;
+            // Whatever comes of it: what Redis holds then is read.
+            drop(self.store.apply(&[&fetched.step]).await);
             if let Some(slot) = self.stored(owner, order).await
                 && slot.state.miss(now_ms()).is_none()
             {
                 return Ok((slot, Origin::Upstream));
             }
         }
-        let slot = self.settled(self.state(&fetched), mark, order);
+        let slot = self.in_memory(self.state(&fetched), mark, (order, began));
         Ok((slot, Origin::Upstream))
     }
 
@@ -167,9 +189,13 @@ impl Loader {
         State::read(&stored, false).unwrap_or_else(|_| State::empty(None))
     }
 
-    fn settled(&self, state: State, mark: Mark, order: u64) -> Slot {
+    /// What Redis does not hold. What is not there, or not whole, is not asked for again for a while.
+    fn in_memory(&self, state: State, mark: Mark, (order, began): (u64, Instant)) -> Slot {
+        let is_provisional = state.is_empty() || state.miss(now_ms()).is_some();
         let mut slot = Slot::new(state, mark, order);
-        slot.settled_until = Some(Instant::now() + SETTLED);
+        slot.settled_until = is_provisional.then(|| Instant::now() + SETTLED);
+        slot.is_stored = false;
+        slot.began = began;
         slot
     }
 

@@ -85,6 +85,14 @@ impl Writer {
         }
     }
 
+    /// The same, which writes customers that are not cached as well.
+    pub fn upserting(&self) -> Self {
+        Self {
+            update_if_exists: false,
+            ..self.clone()
+        }
+    }
+
     /// Applies steps, in one round trip unless they are many or large; `took` is told how long each
     /// took. The first call that fails is the last.
     pub async fn apply(&self, steps: &[&Step], took: impl Fn(Duration)) -> Attempt {

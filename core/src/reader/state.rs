@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::entitlement::is_newer_layout;
 use super::{
-    Access, Entitlement, Map, NO_FEATURE, Request, Stored, StoredUsage, millis, resource_miss,
+    Access, Entitlement, Kind, Map, NO_FEATURE, Request, Stored, StoredUsage, millis, resource_miss,
 };
 
 /// Why what is stored does not answer, so that the Edge API is asked.
@@ -55,6 +55,7 @@ pub struct State {
     /// Ends of usage periods, in order.
     turns: Box<[f64]>,
     has_credits: bool,
+    has_metered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -157,6 +158,11 @@ impl State {
         self.has_credits
     }
 
+    /// Whether usage takes part in what is granted.
+    pub fn has_metered(&self) -> bool {
+        self.has_metered
+    }
+
     /// Whether the customer has no entitlement at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -225,6 +231,7 @@ struct Building {
     expires_at: Option<f64>,
     turns: Vec<f64>,
     has_credits: bool,
+    has_metered: bool,
 }
 
 impl Building {
@@ -256,6 +263,7 @@ impl Building {
         }
         self.turns
             .extend(read.period_end().filter(|_| read.usage.is_some()));
+        self.has_metered |= read.kind == Kind::Metered;
         self.has_credits |= read.credit_currency.is_some();
         self.entries.retain(|held| {
             self.text[held.feature.start as usize..held.feature.end as usize] != feature
@@ -290,6 +298,7 @@ impl Building {
             expires_at: self.expires_at.unwrap_or(f64::INFINITY),
             turns: self.turns.into(),
             has_credits: self.has_credits,
+            has_metered: self.has_metered,
         }
     }
 }
