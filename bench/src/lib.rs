@@ -1,3 +1,4 @@
 //! What the programs of the bench share.
 
 pub mod mix;
+pub mod process;

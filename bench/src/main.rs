@@ -3,7 +3,6 @@
 
 mod contestants;
 mod measure;
-mod process;
 mod proxy;
 mod report;
 mod servers;
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use bench::mix::{CUSTOMERS, Shape, messages_of};
+use bench::process;
 use contestants::{Contestant, Kind};
 use measure::{Bench, Scale};
 use report::Results;

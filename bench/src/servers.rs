@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::Tools;
-use crate::process::{Process, free_port};
 use bench::mix;
+use bench::process::{Process, free_port};
 
 /// fauxqs, with what it counts.
 pub struct QueueServer {
