@@ -9,8 +9,10 @@
 //! - The mark is taken **before** the command is sent. News are dated when they arrive. A read that was in flight when
 //!   news of its customer came is therefore older than the change, whichever of the two is processed first.
 //! - News that arrive after the value was kept are later than its mark, too.
-//! - News and replies are taken from the connection in the server's order by one task, so a reply that was written
-//!   after the news of a change is handed out after the change is known.
+//! - One task takes news and replies from the connection, news first. So once a reply is handed out, the changes
+//!   before it are known, but for one case: Redis handled the change and the read in one turn, then it writes the
+//!   news last, and they may arrive a moment later. Load an owner once at a time, and answers still never go back:
+//!   what was found not to be fresh never is fresh again.
 //! - A session must have answered within the last 1.5 s. A link may be half open, and a primary may be cut off from
 //!   those that have chosen another; that long, and not longer, a change may go unnoticed.
 //!
@@ -254,9 +256,14 @@ impl Shared {
     fn end(&self, error: StoreError) -> StoreError {
         if let Ok(up) = self.up() {
             self.withdraw(&up, error.clone());
-            return self.up().err().unwrap_or(error);
         }
-        error
+        self.up().err().unwrap_or(error)
+    }
+
+    /// Says why there is no session.
+    fn set_away(&self, why: StoreError) {
+        self.end(why.clone());
+        self.state.send_replace(State::Away(why));
     }
 
     fn told(&self, news: Told) {
@@ -299,3 +306,6 @@ fn is_of_moving_keys(error: &StoreError) -> bool {
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,7 @@ mod status;
 mod support;
 mod surroundings;
 mod traces;
+mod tracking;
 mod ttl;
 mod visibility;
 mod wrappings;

@@ -15,7 +15,7 @@ const RIGHTS: &str = "+ping +info +client|id +client|setname +sentinel|get-maste
 const LONG: Duration = Duration::from_secs(60);
 
 /// A primary and its replicas.
-async fn servers(replicas: usize, options: &[&str]) -> Vec<Redis> {
+pub async fn servers(replicas: usize, options: &[&str]) -> Vec<Redis> {
     let mut options = options.to_vec();
     options.extend(["--repl-diskless-sync-delay", "0"]);
     let primary = Redis::start_with(&options).await;

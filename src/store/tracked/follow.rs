@@ -54,7 +54,7 @@ impl Follower {
         loop {
             let error = self.keep_session().await;
             self.said.away(&error);
-            self.shared.end(error);
+            self.shared.set_away(error);
             sleep(AGAIN).await;
         }
     }
@@ -89,6 +89,9 @@ impl Follower {
         let tracked = timeout(ANSWER, asked)
             .await
             .unwrap_or_else(|_| Err(StoreError::timeout()))?;
+        if let Some(moved) = self.moved_from(at).await {
+            return Err(moved);
+        }
         let at = at.map_or_else(|| self.redis.to_string(), Address::to_string);
         self.said.up(&at, tracked.as_ref().err());
         let up = self
@@ -109,17 +112,17 @@ impl Follower {
                 () = up.session.wire.closed() => return self.shared.end(wire::lost()),
                 () = sleep(period) => {}
             }
-            let Some(locator) = &mut self.locator else {
-                continue;
-            };
-            // Nodes that do not answer do not end a session that works.
-            if let Ok(found) = locator.primary().await
-                && at != Some(&found)
-            {
-                let moved = StoreError::lost(format!("the primary is {found} now"), false);
+            if let Some(moved) = self.moved_from(at).await {
                 return self.shared.end(moved);
             }
         }
+    }
+
+    /// Asks where the primary is. Nodes that do not answer do not end a session that works.
+    async fn moved_from(&mut self, at: Option<&Address>) -> Option<StoreError> {
+        let found = self.locator.as_mut()?.primary().await.ok()?;
+        let moved = || StoreError::lost(format!("the primary is {found} now"), false);
+        (at != Some(&found)).then(moved)
     }
 
     fn ask_another(&mut self) {

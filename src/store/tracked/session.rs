@@ -105,7 +105,7 @@ impl Session {
 /// Whether the server does not have a command or does not permit it, rather than being unable now.
 fn is_refusal(error: &StoreError) -> bool {
     let text = error.to_string();
-    ["ERR", "NOPROTO", "NOPERM", "DENIED"]
+    ["ERR", "NOPROTO", "NOPERM"]
         .iter()
         .any(|code| text.starts_with(code))
 }
@@ -128,6 +128,7 @@ async fn log_in(wire: &Wire, redis: &RedisConfig) -> Result<Result<(), StoreErro
         Err(error) if is_refusal(&error) => error,
         Err(error) => return Err(error),
     };
+    wire.set_resp2();
     let mut auth: Vec<&[u8]> = vec![b"AUTH"];
     auth.extend(user);
     auth.extend(password);

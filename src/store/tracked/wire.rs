@@ -4,12 +4,14 @@
 //! Not fred's: fred 10 drops the push that tells of FLUSHALL, since that holds a null in place of keys.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use fred::error::{Error, ErrorKind};
-use redis_protocol::resp3::decode::complete::decode_bytes_mut;
+use redis_protocol::error::RedisProtocolError;
 use redis_protocol::resp3::types::{BytesFrame, Resp3Frame};
+use redis_protocol::{resp2, resp3};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -58,6 +60,8 @@ type Unanswered = Arc<Mutex<VecDeque<Answer>>>;
 #[derive(Clone)]
 pub struct Wire {
     commands: mpsc::Sender<Command>,
+    /// RESP3 writes a null in another way.
+    is_resp2: Arc<AtomicBool>,
     closing: CancellationToken,
     ended: CancellationToken,
     _open: Arc<DropGuard>,
@@ -71,17 +75,20 @@ impl Wire {
         let (from, to) = tokio::io::split(stream);
         let unanswered = Unanswered::default();
         let (close, end) = (closing.clone(), ended.clone());
+        let is_resp2 = Arc::<AtomicBool>::default();
+        let version = is_resp2.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = close.cancelled() => {}
                 () = write(to, waiting, unanswered.clone()) => {}
-                () = read(from, &unanswered, told) => {}
+                () = read(from, &version, &unanswered, told) => {}
             }
             // Both halves are dropped by now, and with them the answers that can no longer come.
             end.cancel();
         });
         Self {
             commands,
+            is_resp2,
             closing: closing.clone(),
             ended,
             _open: Arc::new(closing.drop_guard()),
@@ -95,6 +102,11 @@ impl Wire {
         let command = Command { bytes, answer };
         self.commands.send(command).await.map_err(|_| lost())?;
         reply.await.map_err(|_| lost())?
+    }
+
+    /// Takes what the server writes from now on for RESP2, since it refused RESP3.
+    pub fn set_resp2(&self) {
+        self.is_resp2.store(true, Ordering::Release);
     }
 
     /// Closes the connection: who waits for a reply gets an error at once.
@@ -135,12 +147,18 @@ async fn write(
     }
 }
 
-async fn read(mut from: ReadHalf<Box<dyn Stream>>, unanswered: &Unanswered, told: impl Fn(Told)) {
+async fn read(
+    mut from: ReadHalf<Box<dyn Stream>>,
+    is_resp2: &AtomicBool,
+    unanswered: &Unanswered,
+    told: impl Fn(Told),
+) {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut replies = Vec::new();
     loop {
         loop {
-            let frame = match decode_bytes_mut(&mut buffer) {
-                Ok(Some((frame, _, _))) => frame,
+            let frame = match decode(&mut buffer, is_resp2.load(Ordering::Acquire)) {
+                Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(_) => return fail(unanswered, Error::new(ErrorKind::Protocol, "")),
             };
@@ -153,8 +171,13 @@ async fn read(mut from: ReadHalf<Box<dyn Stream>>, unanswered: &Unanswered, told
             let Some(answer) = lock(unanswered).pop_front() else {
                 return;
             };
+            replies.push((answer, reply(frame)));
+        }
+        // After all news that have arrived: Redis writes those of a change after the replies that saw it, if it
+        // handled both at once.
+        for (answer, reply) in replies.drain(..) {
             // Who asked may have gone.
-            let _ = answer.send(reply(frame));
+            let _ = answer.send(reply);
         }
         buffer.reserve(READ_BYTES);
         match from.read_buf(&mut buffer).await {
@@ -163,6 +186,16 @@ async fn read(mut from: ReadHalf<Box<dyn Stream>>, unanswered: &Unanswered, told
             Err(error) => return fail(unanswered, error.into()),
         }
     }
+}
+
+/// Takes the next frame from what has arrived, once all of it has.
+fn decode(buffer: &mut BytesMut, is_resp2: bool) -> Result<Option<BytesFrame>, RedisProtocolError> {
+    if is_resp2 {
+        let decoded = resp2::decode::decode_bytes_mut(buffer)?;
+        return Ok(decoded.map(|(frame, _, _)| frame.into_resp3()));
+    }
+    let decoded = resp3::decode::complete::decode_bytes_mut(buffer)?;
+    Ok(decoded.map(|(frame, _, _)| frame))
 }
 
 fn fail(unanswered: &Unanswered, error: Error) {
@@ -240,16 +273,22 @@ fn news(push: Vec<BytesFrame>) -> Option<Told> {
 mod tests {
     use super::*;
 
-    async fn replies(
-        bytes: &[u8],
-        commands: usize,
-    ) -> (Vec<Result<Reply, StoreError>>, Vec<String>) {
+    type Replies = (Vec<Result<Reply, StoreError>>, Vec<String>);
+
+    async fn replies(bytes: &[u8], commands: usize) -> Replies {
+        replies_of(false, bytes, commands).await
+    }
+
+    async fn replies_of(is_resp2: bool, bytes: &[u8], commands: usize) -> Replies {
         let (ours, mut theirs) = tokio::io::duplex(64);
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = log.clone();
         let wire = Wire::over(Box::new(ours), move |told| {
             kept.lock().unwrap().push(format!("{told:?}"));
         });
+        if is_resp2 {
+            wire.set_resp2();
+        }
         let bytes = bytes.to_vec();
         let server = async move {
             // Everything is asked before anything is answered, and the answer comes in pieces.
@@ -272,18 +311,44 @@ mod tests {
 
     #[tokio::test]
     async fn replies_of_both_versions_are_read() {
-        let bytes =
-            b"*3\r\n$1\r\na\r\n$-1\r\n_\r\n+OK\r\n%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n:1\r\n";
-        let (replies, told) = replies(bytes, 4).await;
-        let replies: Vec<Reply> = replies.into_iter().map(Result::unwrap).collect();
+        let resp2 = b"*2\r\n$1\r\na\r\n$-1\r\n+OK\r\n:1\r\n";
+        let resp3 = b"*2\r\n$1\r\na\r\n_\r\n+OK\r\n:1\r\n%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
         let expected = [
-            Reply::List(vec![text("a"), Reply::Null, Reply::Null]),
+            Reply::List(vec![text("a"), Reply::Null]),
             text("OK"),
-            Reply::List(vec![text("role"), text("master")]),
             Reply::Other,
+            Reply::List(vec![text("role"), text("master")]),
         ];
-        assert_eq!(replies, expected);
-        assert!(told.is_empty());
+        for (is_resp2, bytes, count) in [(true, &resp2[..], 3), (false, &resp3[..], 4)] {
+            let (replies, told) = replies_of(is_resp2, bytes, count).await;
+            let replies: Vec<Reply> = replies.into_iter().map(Result::unwrap).collect();
+            assert_eq!(replies, expected[..count]);
+            assert!(told.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn news_that_arrive_with_a_reply_are_known_before_it_is_handed_out() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (told, is_told) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let setter = told.clone();
+        let wire = Wire::over(Box::new(ours), move |_| {
+            setter.store(true, Ordering::SeqCst)
+        });
+        let ask = async {
+            wire.call(&[b"X"]).await.unwrap();
+            is_told.store(told.load(Ordering::SeqCst), Ordering::SeqCst);
+        };
+        let answer = async {
+            theirs.read_u8().await.unwrap();
+            let bytes = b"+A\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n";
+            theirs.write_all(bytes).await.unwrap();
+        };
+        tokio::join!(ask, answer);
+        assert!(is_told.load(Ordering::SeqCst));
     }
 
     #[tokio::test]

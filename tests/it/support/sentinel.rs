@@ -86,6 +86,21 @@ impl Sentinels {
         said.all(|port| port == first).then_some(first)
     }
 
+    /// Has all of them take another server for the primary, which neither server hears of.
+    pub fn monitor(&self, port: u16) {
+        for (_, sentinel) in &self.servers {
+            let conn = &mut connection(*sentinel).unwrap();
+            for words in [
+                vec!["REMOVE".to_owned(), MASTER.to_owned()],
+                ["MONITOR", MASTER, "127.0.0.1", &port.to_string(), "2"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ] {
+                redis::cmd("SENTINEL").arg(words).query::<()>(conn).unwrap();
+            }
+        }
+    }
+
     pub fn kill(&self, place: usize) {
         self.servers[place].0.kill();
     }
