@@ -58,9 +58,9 @@ def chart():
     return helm.Chart.load(str(CHART))
 
 
-def render(values):
+def render(values, name="demo", namespace="apps"):
     """The files of the chart that render to something, and the notes."""
-    files = chart().render(values, name="demo", namespace="apps")
+    files = chart().render(values, name=name, namespace=namespace)
     files = {name.removeprefix("entitlement-sync/templates/"): text.strip() for name, text in files.items()}
     notes = files.pop("NOTES.txt", "")
     return {name: text for name, text in sorted(files.items()) if text.strip("-\n ")}, notes
@@ -116,6 +116,35 @@ def check_golden():
         check_objects(name, found, values.get("openshift", False))
     stray = set((HERE / "golden").glob("*.yaml")) - seen
     check(not stray, "every golden file has its values", *stray)
+
+
+EXAMPLE = """\
+# Kubernetes without Helm: the chart, rendered from values.yaml beside this file by `script/chart --update`.
+# docs/install.md says what to change and how to apply it.
+"""
+
+
+def check_example():
+    """Compares examples/kubernetes with what the chart renders, without the labels that say that Helm made it."""
+    folder = ROOT / "examples/kubernetes"
+    files, _ = render(helm.values_from_yaml((folder / "values.yaml").read_text()), "entitlement-sync", "entitlement-sync")
+    text = EXAMPLE + "".join(f"---\n{body.removeprefix('---').strip()}\n" for body in files.values())
+    text = re.sub(r"^ +(app\.kubernetes\.io/managed-by|helm\.sh/\S+): .*\n", "", text, flags=re.M)
+    path = folder / "entitlement-sync.yaml"
+    if UPDATE:
+        path.write_text(text)
+    before = path.read_text() if path.exists() else ""
+    diff = difflib.unified_diff(before.splitlines(), text.splitlines(), str(path.relative_to(ROOT)), "rendered", lineterm="")
+    check(before == text, "examples/kubernetes is as the chart renders it; else: script/chart --update", "\n".join(diff))
+    found = [document for document in yaml.load_all(before, Loader=Strict) if document]
+    check_objects("examples/kubernetes", found)
+    check("helm" not in before.removeprefix(EXAMPLE).lower(), "examples/kubernetes: no trace of Helm")
+    references = {reference["secretKeyRef"]["name"] for d in found if d["kind"] == "Deployment" for reference in references_of(d)}
+    check(references == {"stigg"}, "examples/kubernetes: secrets are those of docs/install.md", references)
+
+
+def references_of(deployment):
+    return [entry["valueFrom"] for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]]
 
 
 def check_objects(name, found, openshift=False):
@@ -424,6 +453,6 @@ def check_compose():
 
 
 if __name__ == "__main__":
-    for part in (check_readme, check_lint, check_golden, check_refused, check_variables, check_metrics, check_compose):
+    for part in (check_readme, check_lint, check_golden, check_example, check_refused, check_variables, check_metrics, check_compose):
         part()
     finish()
