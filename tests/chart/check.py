@@ -19,6 +19,9 @@ import kubernetes_validate
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from worker import VARIABLES, Strict, check, finish  # noqa: E402: from the folder above
+
 HERE = ROOT / "tests/chart"
 CHART = ROOT / "helm/entitlement-sync"
 UPDATE = "--update" in sys.argv[1:]
@@ -26,35 +29,6 @@ UPDATE = "--update" in sys.argv[1:]
 KUBERNETES = ("1.27.0", "1.37.0")
 # Kinds that Kubernetes itself does not know.
 CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
-
-results = {True: 0, False: 0}
-
-
-def check(good, what, *details):
-    good = bool(good)
-    results[good] += 1
-    if not good:
-        print(f"FAIL  {what}", *(f"      {line}" for detail in details for line in str(detail).splitlines()[:40]), sep="\n")
-    return good
-
-
-def variables():
-    """The worker's own table: name -> (need, secret, example, about)."""
-    text = (ROOT / "src/config/variables.rs").read_text()
-    text = text[text.index("\nvariables! {") :]
-    rows = re.findall(
-        r'^ {4}\w+ "(\w+)" (\w+)(?:\("((?:[^"\\]|\\.)*)"\))? (secret|plain) "((?:[^"\\]|\\.)*)"\s+"((?:[^"\\]|\\.)*)";',
-        text,
-        re.M,
-    )
-    expected = len(re.findall(r'^ {4}\w+ "\w+" ', text, re.M))
-    if len(rows) != expected or not rows:
-        sys.exit(f"src/config/variables.rs has {expected} rows, of which {len(rows)} could be read: adapt tests/chart/check.py")
-    return {
-        name: {"need": need, "default": default, "secret": secret == "secret", "example": example, "about": about}
-        for name, need, default, secret, example, about in rows
-    }
-
 
 def metrics():
     """Every series that /metrics can have."""
@@ -84,9 +58,9 @@ def chart():
     return helm.Chart.load(str(CHART))
 
 
-def render(values):
+def render(values, name="demo", namespace="apps"):
     """The files of the chart that render to something, and the notes."""
-    files = chart().render(values, name="demo", namespace="apps")
+    files = chart().render(values, name=name, namespace=namespace)
     files = {name.removeprefix("entitlement-sync/templates/"): text.strip() for name, text in files.items()}
     notes = files.pop("NOTES.txt", "")
     return {name: text for name, text in sorted(files.items()) if text.strip("-\n ")}, notes
@@ -94,21 +68,6 @@ def render(values):
 
 def objects(files):
     return [document for text in files.values() for document in yaml.load_all(text, Loader=Strict) if document]
-
-
-class Strict(yaml.SafeLoader):
-    """Kubernetes refuses a key that is there twice; PyYAML alone would take the last one."""
-
-
-def no_duplicates(loader, node):
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key} is there twice", node.start_mark)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, no_duplicates)
 
 
 def values_files():
@@ -154,12 +113,41 @@ def check_golden():
         before = golden.read_text() if golden.exists() else ""
         diff = difflib.unified_diff(before.splitlines(), text.splitlines(), f"golden/{name}.yaml", "rendered", lineterm="")
         check(before == text, f"{name}: as in golden/{name}.yaml; if the change is meant: script/chart --update", "\n".join(diff))
-        check_objects(name, found)
+        check_objects(name, found, values.get("openshift", False))
     stray = set((HERE / "golden").glob("*.yaml")) - seen
     check(not stray, "every golden file has its values", *stray)
 
 
-def check_objects(name, found):
+EXAMPLE = """\
+# Kubernetes without Helm: the chart, rendered from values.yaml beside this file by `script/chart --update`.
+# docs/install.md says what to change and how to apply it.
+"""
+
+
+def check_example():
+    """Compares examples/kubernetes with what the chart renders, without the labels that say that Helm made it."""
+    folder = ROOT / "examples/kubernetes"
+    files, _ = render(helm.values_from_yaml((folder / "values.yaml").read_text()), "entitlement-sync", "entitlement-sync")
+    text = EXAMPLE + "".join(f"---\n{body.removeprefix('---').strip()}\n" for body in files.values())
+    text = re.sub(r"^ +(app\.kubernetes\.io/managed-by|helm\.sh/\S+): .*\n", "", text, flags=re.M)
+    path = folder / "entitlement-sync.yaml"
+    if UPDATE:
+        path.write_text(text)
+    before = path.read_text() if path.exists() else ""
+    diff = difflib.unified_diff(before.splitlines(), text.splitlines(), str(path.relative_to(ROOT)), "rendered", lineterm="")
+    check(before == text, "examples/kubernetes is as the chart renders it; else: script/chart --update", "\n".join(diff))
+    found = [document for document in yaml.load_all(before, Loader=Strict) if document]
+    check_objects("examples/kubernetes", found)
+    check("helm" not in before.removeprefix(EXAMPLE).lower(), "examples/kubernetes: no trace of Helm")
+    references = {reference["secretKeyRef"]["name"] for d in found if d["kind"] == "Deployment" for reference in references_of(d)}
+    check(references == {"stigg"}, "examples/kubernetes: secrets are those of docs/install.md", references)
+
+
+def references_of(deployment):
+    return [entry["valueFrom"] for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]]
+
+
+def check_objects(name, found, openshift=False):
     for document in found:
         what = f"{name}: {document['kind']} {document['metadata']['name']}"
         if document["kind"] in CUSTOM:
@@ -181,7 +169,7 @@ def check_objects(name, found):
     pods = [d for d in found if d["kind"] in ("Deployment", "Pod")]
     for document in pods:
         spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]
-        restricted(f"{name}: {document['kind']} {document['metadata']['name']}", spec)
+        restricted(f"{name}: {document['kind']} {document['metadata']['name']}", spec, openshift)
     deployment = next(d for d in found if d["kind"] == "Deployment")
     template = deployment["spec"]["template"]
     selector = deployment["spec"]["selector"]["matchLabels"].items()
@@ -202,10 +190,14 @@ def check_objects(name, found):
     check(template["spec"]["terminationGracePeriodSeconds"] > timeout, f"{name}: the grace period is long enough")
 
 
-def restricted(what, spec):
+def restricted(what, spec, openshift):
     """The restricted Pod Security Standard, for what the chart itself brings."""
     pod = spec["securityContext"]
-    check(pod["runAsNonRoot"] and pod["runAsUser"] > 0, f"{what}: a numeric user who is not root")
+    if openshift:
+        # The SCC restricted-v2 allows these fields, and sets the ids from the namespace's own range.
+        check(set(pod) == {"runAsNonRoot", "seccompProfile"} and pod["runAsNonRoot"], f"{what}: no id that restricted-v2 refuses", pod)
+    else:
+        check(pod["runAsNonRoot"] and pod["runAsUser"] > 0, f"{what}: a numeric user who is not root")
     check(pod["seccompProfile"]["type"] == "RuntimeDefault", f"{what}: seccomp")
     check(spec["automountServiceAccountToken"] is False, f"{what}: no token")
     check(spec["enableServiceLinks"] is False, f"{what}: no service links")
@@ -460,10 +452,7 @@ def check_compose():
     check(done.returncode == 0, "compose: the story is a shell script", done.stderr)
 
 
-VARIABLES = variables()
-
 if __name__ == "__main__":
-    for part in (check_readme, check_lint, check_golden, check_refused, check_variables, check_metrics, check_compose):
+    for part in (check_readme, check_lint, check_golden, check_example, check_refused, check_variables, check_metrics, check_compose):
         part()
-    print(f"{results[True]} passed, {results[False]} failed")
-    sys.exit(1 if results[False] else 0)
+    finish()

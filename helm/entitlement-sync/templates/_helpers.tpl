@@ -48,6 +48,15 @@ labels:
 {{- end }}
 {{- end }}
 
+{{- /* On OpenShift the SCC of the namespace sets the ids, and refuses a pod that names others. */ -}}
+{{- define "entitlement-sync.podSecurityContext" -}}
+{{- $context := .Values.podSecurityContext }}
+{{- if .Values.openshift }}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- toYaml $context }}
+{{- end }}
+
 {{- define "entitlement-sync.image" -}}
 {{- if .Values.image.digest }}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
