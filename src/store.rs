@@ -104,21 +104,21 @@ impl Store {
         &self.gate
     }
 
-    /// Applies steps, in one round trip unless they are many or large. An error closes the gate.
-    pub async fn apply(&self, steps: &[&Step]) -> Attempt {
+    /// Applies steps, in one round trip unless they are many or large. An error closes the gate. It does not delay the
+    /// next opening where the call itself may be the cause, and `blames_calls` says that such a cause is looked for.
+    pub async fn apply(&self, steps: &[&Step], blames_calls: bool) -> Attempt {
         let took = |time: std::time::Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
         let attempt = self.writer.apply(steps, took).await;
         if let Some(error) = &attempt.error {
-            self.failed(error.clone());
+            self.failed(error, blames_calls && error.may_be_of_the_call());
         }
         attempt
     }
 
-    fn failed(&self, error: StoreError) -> StoreError {
+    fn failed(&self, error: &StoreError, is_expected: bool) {
         self.metrics.redis_errors.inc();
-        self.gate.close(&error);
+        self.gate.close(error, is_expected);
         self.link.look_again();
-        error
     }
 
     /// Keeps a message that cannot be applied, whole, in a stream of at most `most` messages.
@@ -151,11 +151,9 @@ impl Store {
             let _: String = client.xadd(key, false, cap, "*", fields).await?;
             self.replicas.confirm(writing).await
         };
-        kept.await.map_err(|error: StoreError| {
+        kept.await.inspect_err(|error: &StoreError| {
             if error.heals() {
-                self.failed(error)
-            } else {
-                error
+                self.failed(error, false);
             }
         })
     }

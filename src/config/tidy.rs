@@ -1,4 +1,5 @@
-//! Finds what tools and habits leave around values: quotes, comments and line breaks.
+//! Finds what tools and habits leave around and in values: quotes, comments, line breaks, and placeholders that no
+//! tool replaced.
 
 use super::VARIABLES;
 use super::foreign;
@@ -43,6 +44,9 @@ fn plain(read: &mut Reader, name: &str, value: &str) -> String {
         read.problem(name, IN_QUOTES);
         value = value.trim_matches(is_quote).trim();
     }
+    if let Some(placeholder) = placeholder(value) {
+        read.problem(name, format!("holds {placeholder}, which {NOT_REPLACED}"));
+    }
     value.to_owned()
 }
 
@@ -51,6 +55,15 @@ fn secret(read: &mut Reader, name: &str, value: String, warnings: &mut Vec<Strin
     if has_break(value) {
         read.problem(name, BREAK);
     }
+    // A secret may look like anything, but hardly like a placeholder and nothing else; in a URL, a brace is escaped.
+    let found = placeholder(value);
+    if found.is_some_and(|it| it == value.trim() || (it.ends_with('}') && value.contains("://"))) {
+        read.problem(
+            name,
+            format!("is or holds a placeholder as in ${{NAME}}, which {NOT_REPLACED}"),
+        );
+        return value.to_owned();
+    }
     warnings.extend(doubt(name, value));
     value.to_owned()
 }
@@ -58,6 +71,9 @@ fn secret(read: &mut Reader, name: &str, value: String, warnings: &mut Vec<Strin
 /// The error text for a value in quotes.
 pub const IN_QUOTES: &str =
     "is in quotes, which become part of the value, as with docker run --env-file: write it without";
+
+/// The error text for a placeholder: what happened, and what to do.
+const NOT_REPLACED: &str = "was not replaced: docker run --env-file replaces none, Kubernetes only $(NAME) of variables that are set before; write the value itself";
 
 /// The error text for a secret that holds a line break.
 pub const BREAK: &str =
@@ -78,10 +94,14 @@ pub fn doubt(name: &str, secret: &str) -> Option<String> {
     let mut letters = trimmed.chars();
     let (first, last) = (letters.next(), letters.next_back());
     let is_quoted = last.is_some_and(is_quote) && first.is_some_and(is_quote);
-    let what = match (is_quoted, comment(trimmed)) {
-        (true, _) => "begins and ends with a quote",
-        (false, Some(_)) => "ends in what looks like a comment",
-        (false, None) => return None,
+    let what = if is_quoted {
+        "begins and ends with a quote"
+    } else if comment(trimmed).is_some() {
+        "ends in what looks like a comment"
+    } else if placeholder(trimmed).is_some() {
+        "holds what looks like a placeholder that was not replaced"
+    } else {
+        return None;
     };
     Some(format!(
         "{name} {what}, which is taken as part of the secret: write it without if it is not meant"
@@ -95,6 +115,25 @@ pub fn is_quote(letter: char) -> bool {
 /// Where a comment begins: a space, then `#`.
 fn comment(value: &str) -> Option<usize> {
     [" #", "\t#"].iter().filter_map(|it| value.find(it)).min()
+}
+
+/// The first `${NAME}` or `$(NAME)`, defaults as in `${NAME:-x}` included.
+fn placeholder(value: &str) -> Option<&str> {
+    let starts = value.match_indices('$').map(|(at, _)| &value[at..]);
+    starts.into_iter().find_map(|rest| {
+        let end = match rest.as_bytes().get(1)? {
+            b'{' => '}',
+            b'(' => ')',
+            _ => return None,
+        };
+        let (inner, _) = rest[2..].split_once(end)?;
+        let name = inner.split([':', '-', '?', '+', '=']).next()?;
+        let is_name = name.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
+            && name
+                .bytes()
+                .all(|it| it.is_ascii_alphanumeric() || it == b'_' || it == b'.');
+        is_name.then(|| &rest[..inner.len() + 3])
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +207,64 @@ mod tests {
         let login = config.redis.login.current().unwrap().unwrap();
         assert_eq!(login.1.as_deref(), Some("\"canary\""));
         for fine in ["\"", "it's", "a#b", "can\"ary", "\"canary"] {
+            let config = load(&[("REDIS_PASSWORD", fine)]).unwrap();
+            assert_eq!(config.warnings, Vec::<String>::new(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_that_was_not_replaced_is_an_error() {
+        for (name, value, shown) in [
+            ("ENVIRONMENT_PREFIX", "${ENV}", "holds ${ENV}, "),
+            ("ENVIRONMENT_PREFIX", "stigg-$(ENV)", "holds $(ENV), "),
+            ("REDIS_HOST", "${HOST:-redis}", "holds ${HOST:-redis}, "),
+            ("REDIS_PORT", "$(PORT)", "holds $(PORT), "),
+            ("QUEUE_URL", "https://${HOST}/1/q", "holds ${HOST}, "),
+            ("AWS_REGION", "${AWS_REGION}", "holds ${AWS_REGION}, "),
+            ("AWS_PROFILE", "${PROFILE}", "holds ${PROFILE}, "),
+            ("REDIS_PASSWORD", "${CANARY}", "holds a placeholder"),
+            ("SERVER_API_KEY", "$(CANARY)", "holds a placeholder"),
+            ("REDIS_URL", "redis://:${CANARY}@cache", "a placeholder"),
+            ("SENTRY_DSN", "https://${CANARY}@host/1", "a placeholder"),
+        ] {
+            let errors = errors(&[(name, value)]);
+            let [error] = &errors[..] else {
+                let is_named = errors[0].starts_with(name) && errors[0].contains(shown);
+                assert!(is_named, "{name}={value}: {errors:?}");
+                continue;
+            };
+            assert!(
+                error.starts_with(name) && error.contains(shown) && error.contains("not replaced"),
+                "{error}"
+            );
+            assert!(!error.contains("CANARY"), "{error}");
+        }
+        for fine in [
+            "{production}",
+            "a$b",
+            "$",
+            "${",
+            "$()",
+            "${1}",
+            "a${b",
+            "$$(",
+            "${a b}",
+        ] {
+            assert!(errors(&[("ENVIRONMENT_PREFIX", fine)]).is_empty(), "{fine}");
+        }
+        for password in ["p${a}ss", "x$(b)"] {
+            let config = load(&[("REDIS_PASSWORD", password)]).unwrap();
+            let login = config.redis.login.current().unwrap().unwrap();
+            assert_eq!(login.1.as_deref(), Some(password));
+            let [warning] = &config.warnings[..] else {
+                panic!("{:?}", config.warnings)
+            };
+            assert!(
+                warning.contains("a placeholder") && !warning.contains(password),
+                "{warning}"
+            );
+        }
+        for fine in ["pa$$word", "$ecret", "${9}", "$(", "a$}{b"] {
             let config = load(&[("REDIS_PASSWORD", fine)]).unwrap();
             assert_eq!(config.warnings, Vec::<String>::new(), "{fine}");
         }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod judge;
+mod letter;
 mod refuse;
 mod retry;
 mod understand;
@@ -23,6 +24,7 @@ use crate::message::Unreadable;
 use crate::metrics::Outcome;
 use crate::queue::Queue;
 use crate::store::LOCKED_PAUSE;
+use letter::Letter;
 use understand::Understood;
 use work::Work;
 
@@ -48,6 +50,8 @@ pub struct Batch<'a, Q> {
     heavy: HashSet<String>,
     /// Parsed and planned, not yet in Redis.
     pending: Vec<Work>,
+    /// Their bodies are to be kept in Redis.
+    letters: VecDeque<Letter>,
     release_by: Option<Instant>,
     /// The room that the bodies take.
     _reserved: Vec<Reserved>,
@@ -74,6 +78,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             apart: VecDeque::new(),
             heavy: HashSet::new(),
             pending: Vec::new(),
+            letters: VecDeque::new(),
             release_by: None,
             _reserved: Vec::new(),
         };
@@ -123,7 +128,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         loop {
             view.progress();
             self.plan(view, inbox).await;
-            if self.pending.is_empty() && self.waiting.is_empty() && self.apart.is_empty() {
+            if self.is_empty() {
                 return;
             }
             if self.is_overdue() {
@@ -143,6 +148,13 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 }
             }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+            && self.letters.is_empty()
+            && self.waiting.is_empty()
+            && self.apart.is_empty()
     }
 
     /// Parses and plans what fits; what asks for nothing or for nonsense ends here.
@@ -201,21 +213,20 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                     continue;
                 }
             };
-            if let Some(name) = &understood.unrecognised
-                && let Err(error) = self.keep_unrecognised(&held, name).await
-            {
-                tracing::debug!(%error, "an unrecognised message could not be kept");
-                let delay = retry::retry_delay(held.receive_count);
-                self.release(held, delay).await;
-                continue;
-            }
             let Understood {
                 kind,
                 trace_id,
                 steps,
                 outcome,
-                ..
+                unrecognised,
             } = understood;
+            if let Some(name) = unrecognised
+                && let Some(seen) = self.shared.unknown.count(&name)
+            {
+                let letter = Letter::unrecognised(held, name, trace_id, seen);
+                self.letters.push_back(letter);
+                continue;
+            }
             if steps.is_empty() {
                 self.finish(held, kind, trace_id.as_deref(), outcome).await;
                 continue;
@@ -282,7 +293,9 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     /// Gives all messages back to the queue, to be handed out at once.
     pub async fn release_all(self) {
         let pending = self.pending.into_iter().map(|work| work.held);
+        let letters = self.letters.into_iter().map(|letter| letter.held);
         let all: Vec<_> = pending
+            .chain(letters)
             .chain(self.waiting)
             .chain(self.apart)
             .map(|held| (held, Duration::ZERO))

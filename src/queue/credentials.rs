@@ -15,6 +15,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -58,12 +59,13 @@ pub async fn known_credentials(
     edge: &Edge,
     known: watch::Sender<Option<Identity>>,
 ) -> SharedCredentialsProvider {
-    let used = watch::Sender::new("");
+    let (used, passed_over) = (watch::Sender::new(""), watch::Sender::new(false));
     let named = |source, inner: SharedCredentialsProvider| Named {
         source,
         named_by: named_by(config, source),
         inner,
         used: used.clone(),
+        passed_over: (source == PROFILE).then(|| passed_over.clone()),
     };
     let base = match &config.credentials {
         Some(keys) => {
@@ -102,6 +104,8 @@ pub async fn known_credentials(
         inner,
         role: config.role.as_ref().map(|role| role.arn.clone()),
         used: used.subscribe(),
+        profile: named_by(config, PROFILE),
+        passed_over: passed_over.subscribe(),
         known,
     })
 }
@@ -154,20 +158,20 @@ fn platform(
     config: &QueueConfig,
     named: impl Fn(&'static str, SharedCredentialsProvider) -> Named,
 ) -> CredentialsProviderChain {
-    let provider = ProviderConfig::without_region()
-        .with_region(Some(Region::new(config.region.clone())))
-        .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
-        .with_http_client(http::client(&config.net))
-        .with_use_fips(Some(config.use_fips))
-        .with_use_dual_stack(Some(config.use_dual_stack));
-    let profile = ProfileFileCredentialsProvider::builder().configure(&provider);
+    let profile = Profile {
+        region: config.region.clone(),
+        http: http::client(&config.net),
+        use_fips: config.use_fips,
+        use_dual_stack: config.use_dual_stack,
+    };
+    let provider = profile.provider();
     let token = WebIdentityTokenCredentialsProvider::builder().configure(&provider);
     let container = EcsCredentialsProvider::builder().configure(&provider);
     let instance = ImdsCredentialsProvider::builder().configure(&provider);
     let link = |source, inner| named(source, inner);
     CredentialsProviderChain::first_try(
         "Profile",
-        link(PROFILE, SharedCredentialsProvider::new(profile.build())),
+        link(PROFILE, SharedCredentialsProvider::new(profile)),
     )
     .or_else(
         "WebIdentityToken",
@@ -181,6 +185,39 @@ fn platform(
         "Ec2InstanceMetadata",
         link(INSTANCE, SharedCredentialsProvider::new(instance.build())),
     )
+}
+
+/// Reads the profile again for each request. The SDK's provider reads it once, and where the profile is absent its second
+/// answer is an error that ends the chain: credentials of another source could not be renewed.
+#[derive(Debug)]
+struct Profile {
+    region: String,
+    http: SharedHttpClient,
+    use_fips: bool,
+    use_dual_stack: bool,
+}
+
+impl Profile {
+    fn provider(&self) -> ProviderConfig {
+        ProviderConfig::without_region()
+            .with_region(Some(Region::new(self.region.clone())))
+            .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
+            .with_http_client(self.http.clone())
+            .with_use_fips(Some(self.use_fips))
+            .with_use_dual_stack(Some(self.use_dual_stack))
+    }
+}
+
+impl ProvideCredentials for Profile {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let profile = ProfileFileCredentialsProvider::builder().configure(&self.provider());
+            profile.build().provide_credentials().await
+        })
+    }
 }
 
 /// Who gave no credentials, and why.
@@ -199,6 +236,8 @@ struct Named {
     named_by: String,
     inner: SharedCredentialsProvider,
     used: watch::Sender<&'static str>,
+    /// Whether it was asked and knows of none, so that the next one was asked.
+    passed_over: Option<watch::Sender<bool>>,
 }
 
 impl ProvideCredentials for Named {
@@ -208,6 +247,10 @@ impl ProvideCredentials for Named {
     {
         future::ProvideCredentials::new(async {
             let asked = self.inner.provide_credentials().await;
+            if let Some(passed_over) = &self.passed_over {
+                let has_none = matches!(asked, Err(CredentialsError::CredentialsNotLoaded(_)));
+                passed_over.send_replace(has_none);
+            }
             let credentials = asked.map_err(|error| match error {
                 // Not meant to give any, so that the next one is asked.
                 CredentialsError::CredentialsNotLoaded(_) => error,
@@ -232,6 +275,9 @@ struct Known {
     inner: SharedCredentialsProvider,
     role: Option<String>,
     used: watch::Receiver<&'static str>,
+    /// The variables that name a profile, as in `, AWS_PROFILE is sync`; empty where none is set.
+    profile: String,
+    passed_over: watch::Receiver<bool>,
     known: watch::Sender<Option<Identity>>,
 }
 
@@ -241,7 +287,8 @@ impl ProvideCredentials for Known {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let credentials = self.inner.provide_credentials().await?;
+            let asked = self.inner.provide_credentials().await;
+            let credentials = asked.map_err(|error| self.explain(error))?;
             self.tell(credentials.expiry());
             Ok(credentials)
         })
@@ -253,6 +300,25 @@ impl ProvideCredentials for Known {
 }
 
 impl Known {
+    /// Adds that a profile which is asked for gave no credentials, so that others were asked.
+    fn explain(&self, error: CredentialsError) -> CredentialsError {
+        if self.profile.is_empty() || !*self.passed_over.borrow() {
+            return error;
+        }
+        let is_none = matches!(error, CredentialsError::CredentialsNotLoaded(_));
+        let explained = Refused {
+            by: format!(
+                "{PROFILE} gave no credentials{}; what came next",
+                self.profile
+            ),
+            source: error,
+        };
+        match is_none {
+            true => CredentialsError::not_loaded(explained),
+            false => CredentialsError::provider_error(explained),
+        }
+    }
+
     fn tell(&self, expiry: Option<SystemTime>) {
         let base = *self.used.borrow();
         let source = match &self.role {

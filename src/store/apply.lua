@@ -11,6 +11,7 @@
 -- one; -1 LOCKED, -2 not cached, -3 expired (nothing written or stale, and no timestamp stored); or
 -- the text of an error, which concerns that step alone.
 -- Times are epoch milliseconds: doubles hold them exactly.
+-- Of Redis' commands it calls MGET, SET and DEL alone: what the documented permissions and a server's renaming allow for.
 
 local ttl, if_exists, tombstone_ttl = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[3]
 local LOCKED, NOT_CACHED, EXPIRED, STALE = -1, -2, -3, 65536
@@ -91,7 +92,7 @@ local function step(key, arg, action, count, at)
       time = time:sub(2)
       now = tonumber(time)
       if condition == 'A' then
-        allowed = not stored[guards + i] and redis.call('EXISTS', KEYS[values + i]) == 0
+        allowed = not stored[guards + i] and not redis.call('MGET', KEYS[values + i])[1]
       elseif not stamp then
         allowed, expired = false, expired + 1
       end

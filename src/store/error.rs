@@ -30,6 +30,17 @@ const PASSING: [&str; 9] = [
 ];
 /// Codes that the call itself does not cause: the server's state, or how it is set up.
 const OF_SERVER: [&str; 5] = ["WRONGPASS", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT"];
+/// Redis, and Valkey since 8.
+const UNKNOWN: [&str; 2] = [
+    "unknown redis command",
+    "unknown command called from script",
+];
+/// States of the server that come under the code `ERR`.
+const PASSING_TEXTS: [&str; 3] = [
+    "cluster is down",
+    "on a stale replica",
+    "max number of clients",
+];
 const UNKNOWN_IN_SCRIPT: &str = "Redis does not have a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL";
 /// How Redis 7 and Valkey 9 say NOPERM from inside a script.
 const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
@@ -77,7 +88,8 @@ impl StoreError {
             return Self::healing(format!("NOPERM {}", own_words(text)));
         }
         // A command that the script calls is renamed or disabled.
-        if text.to_ascii_lowercase().contains("unknown redis command") {
+        let lower = text.to_ascii_lowercase();
+        if UNKNOWN.iter().any(|sign| lower.contains(sign)) {
             return Self::lost(UNKNOWN_IN_SCRIPT.to_owned(), true);
         }
         // Before Redis 7 an error that a script met came as "-OOM …", or behind the script's line.
@@ -91,10 +103,11 @@ impl StoreError {
         };
         let code = text.split(' ').next().unwrap_or_default();
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        let is_passing = PASSING_TEXTS.iter().any(|sign| text.contains(sign));
         Self {
-            heals: is_code && !FINAL.contains(&code),
+            heals: is_passing || (is_code && !FINAL.contains(&code)),
             person: false,
-            of_call: !PASSING.contains(&code) && !OF_SERVER.contains(&code),
+            of_call: !is_passing && !PASSING.contains(&code) && !OF_SERVER.contains(&code),
             detail: own_words(text),
         }
     }
@@ -300,6 +313,19 @@ mod tests {
                 false,
             ),
             ("ERR unknown command", false),
+            ("ERR max number of clients reached", true),
+            (
+                "ERR Script attempted to execute a command while the cluster is down script: 5b1c, on @user_script:7.",
+                true,
+            ),
+            (
+                "ERR Unknown command called from script script: 5b1c, on @user_script:7.",
+                true,
+            ),
+            (
+                "ERR Error running script (call to f_5b1c): @user_script:7: @user_script: 7: Unknown Redis command called from Lua script",
+                true,
+            ),
             (
                 "ERR The user executing the script can't run this command or subcommand",
                 true,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fred::prelude::*;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::StoreError;
@@ -27,6 +27,8 @@ pub struct Gate {
     /// It was closed because Redis gave no answer for long, rather than a refusal at once.
     silent: Arc<AtomicBool>,
     strikes: Arc<Mutex<Strikes>>,
+    /// Wakes the monitor when a write fails.
+    failed: Arc<Notify>,
     health: Arc<Health>,
     metrics: Metrics,
 }
@@ -65,6 +67,9 @@ impl Strikes {
 
 /// Twice a second, and at most a second for the answer: an outage closes the gate within 1.5 s.
 const PERIOD: Duration = Duration::from_millis(500);
+/// The first pause after a write that failed; each further one is twice as long. A connection that one call broke is
+/// there again at once, and the gate reopens before a receive under way is cut short.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(1);
 
 impl Gate {
@@ -74,6 +79,7 @@ impl Gate {
             open: watch::Sender::new(false),
             silent: Arc::default(),
             strikes: Arc::default(),
+            failed: Arc::default(),
             health,
             metrics,
         };
@@ -87,6 +93,7 @@ impl Gate {
             open: watch::Sender::new(false),
             silent: Arc::default(),
             strikes: Arc::default(),
+            failed: Arc::default(),
             health,
             metrics,
         };
@@ -114,13 +121,15 @@ impl Gate {
         let _ = self.open.subscribe().wait_for(|open| !*open).await;
     }
 
-    /// Closes the gate until the monitor finds Redis well.
-    /// Returns whether it was open, and so the error is in the log.
-    pub(super) fn close(&self, error: &StoreError) -> bool {
-        self.close_after(error, false)
+    /// Closes the gate until the monitor finds Redis well. A failure that was expected does not delay the next
+    /// opening.
+    pub(super) fn close(&self, error: &StoreError, is_expected: bool) {
+        self.close_after(error, false, is_expected);
+        self.failed.notify_one();
     }
 
-    fn close_after(&self, error: &StoreError, silent: bool) -> bool {
+    /// Returns whether the gate was open, and so the error is in the log.
+    fn close_after(&self, error: &StoreError, silent: bool, is_expected: bool) -> bool {
         {
             // One lock for all of it, so that opening and closing are never half done.
             let mut strikes = self.strikes.lock().unwrap_or_else(|lock| lock.into_inner());
@@ -132,7 +141,9 @@ impl Gate {
             if !self.open.send_replace(false) {
                 return false;
             }
-            strikes.strike();
+            if !is_expected {
+                strikes.strike();
+            }
         }
         if error.is_of_database() {
             tracing::error!(%error, "Redis has no such database: check REDIS_DB; receiving stops until it takes writes");
@@ -162,6 +173,7 @@ impl Gate {
 async fn monitor(gate: Gate, mut probe: Probe) {
     let mut seen: Option<String> = None;
     let mut said = String::new();
+    let mut pause = PERIOD;
     loop {
         let asked = Instant::now();
         match probe.ask().await {
@@ -175,11 +187,12 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 seen = Some(found);
                 said.clear();
                 gate.open();
+                pause = PERIOD;
             }
             Err(error) => {
                 let error = probe.cause().unwrap_or(error);
                 probe.link.look_again();
-                let news = !gate.close_after(&error, asked.elapsed() > PERIOD);
+                let news = !gate.close_after(&error, asked.elapsed() > PERIOD, false);
                 let text = error.to_string();
                 if text != said {
                     if !news {
@@ -195,7 +208,10 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 }
             }
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = PERIOD.min(2 * pause),
+            () = gate.failed.notified() => pause = FIRST_PAUSE,
+        }
     }
 }
 
@@ -288,5 +304,27 @@ impl Probe {
             .and_then(|errors| std::iter::from_fn(|| errors.try_recv().ok()).last());
         let of_connection = last.map(|(cause, _)| cause.into());
         self.link.trouble().or(of_connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_right_after_an_opening_delay_the_next_one_and_expected_ones_do_not() {
+        let metrics = Metrics::new().0;
+        let gate = Gate::opened_for_good(Arc::default(), metrics);
+        let fail = |is_expected| {
+            gate.close(&StoreError::timeout(), is_expected);
+            gate.open();
+            gate.is_open()
+        };
+        assert!((0..9).all(|_| fail(true)), "expected");
+        assert!(
+            fail(false),
+            "the first is soon after the opening, and alone"
+        );
+        assert!(!fail(false), "the second");
     }
 }

@@ -378,7 +378,11 @@ async fn the_edge_api_gives_credentials_and_renews_them() {
             credentials("SECOND", 3600),
         ],
     );
-    let worker = without_keys(&stand, &edge).start().await;
+    // A profile that is in no file gives way each time.
+    let worker = without_keys(&stand, &edge)
+        .env("AWS_PROFILE", "absent")
+        .start()
+        .await;
     stand.applies("acme", 1_000, SOON).await;
 
     let requests = edge.requests_to(CREDENTIALS);

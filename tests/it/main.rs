@@ -18,6 +18,7 @@ mod delivery;
 mod docs;
 mod environment;
 mod examples;
+mod first_contact;
 mod fixtures;
 mod fuzz;
 mod harness;

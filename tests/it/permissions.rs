@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::cluster::Cluster;
 use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
+use crate::support::sqs::{Sqs, TestQueue};
 use crate::support::until;
 use crate::support::worker::Worker;
 
@@ -20,14 +20,39 @@ fn grant(redis: &Redis, rights: &str) {
     redis.cmd(&command);
 }
 
+/// With an entitlement of each sort: a metered one without a usage is looked up before it is written.
 fn body() -> String {
     json!({
         "type": "entitlements.updated",
         "timestamp": "2025-11-14T19:59:45.200Z",
         "customerId": "acme",
-        "entitlements": [],
+        "entitlements": [
+            {"feature": {"id": "on", "featureType": "BOOLEAN"}},
+            {"feature": {"id": "used", "featureType": "NUMBER", "meterType": "Incremental"}, "currentUsage": 3},
+            {"feature": {"id": "unknown", "featureType": "NUMBER", "meterType": "Incremental"}},
+        ],
     })
     .to_string()
+}
+
+/// Everything that the worker does in Redis: entitlements, usage, a purge, a body that is kept.
+async fn send_everything(queue: &TestQueue) {
+    let usage = json!({
+        "type": "measurement.reported",
+        "timestamp": "2025-11-14T19:59:46.200Z",
+        "customerId": "acme",
+        "featureId": "used",
+        "currentUsage": 4,
+    });
+    let purge = json!({"type": "customer.deleted", "customerId": "gone"});
+    for body in [
+        body(),
+        usage.to_string(),
+        purge.to_string(),
+        "no JSON".into(),
+    ] {
+        queue.send(&body).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,13 +75,10 @@ async fn the_documented_rights_suffice() {
         .env("REDIS_WAIT_REPLICAS", 1)
         .start()
         .await;
-    queue.send(&body()).await;
-    queue
-        .send(&json!({"type": "customer.deleted", "customerId": "gone"}).to_string())
-        .await;
-    queue.send("no JSON").await;
+    send_everything(&queue).await;
     queue.wait_empty(LIMIT).await;
     assert!(redis.get("production:c_acme").is_some());
+    assert!(redis.get("production:c_acme:f_unknown").is_some());
     assert!(redis.get("production:c_gone#purged").is_some());
     assert_eq!(
         worker.metric("entitlement_sync_redis_errors_total").await,
@@ -67,6 +89,34 @@ async fn the_documented_rights_suffice() {
         operations.contains(RIGHTS),
         "docs/operations.md does not name {RIGHTS}"
     );
+}
+
+/// The look at the layout is the one thing that needs SCAN: without it the worker says so, and works.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_look_at_the_layout_needs_scan_and_nothing_else_does() {
+    const NEWER: &str = "customers in Redis are in the layout of SDK 4.12 and later";
+    const NOT_LOOKED: &str = "the layout of customers in Redis was not looked at";
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    redis.set("production:c_theirs", r#"{"sso":{"usageData":{}}}"#);
+    for (more, line, other) in [("", NOT_LOOKED, NEWER), (" +scan", NEWER, NOT_LOOKED)] {
+        grant(&redis, &format!("{RIGHTS}{more}"));
+        // The polls of the worker before would take messages of the same.
+        let queue = sqs.queue(&format!("rights-{}", more.len())).await;
+        let worker = Worker::builder(&redis, &queue)
+            .env("REDIS_USERNAME", "sync")
+            .env("REDIS_PASSWORD", "pass")
+            .env("MAX_RECEIVE_COUNT", 1)
+            .start()
+            .await;
+        until("it is said", LIMIT, async || worker.logs().contains(line)).await;
+        send_everything(&queue).await;
+        queue.wait_empty(LIMIT).await;
+        assert!(!worker.logs().contains(other));
+        let errors = worker.metric("entitlement_sync_redis_errors_total").await;
+        assert_eq!(errors, 0.0, "{more}");
+    }
+    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    assert!(operations.contains("So does the look at the layout at the worker's start"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,10 +138,10 @@ async fn the_rights_documented_for_a_cluster_suffice() {
         .env("MAX_RECEIVE_COUNT", 1)
         .start()
         .await;
-    queue.send(&body()).await;
-    queue.send("no JSON").await;
+    send_everything(&queue).await;
     queue.wait_empty(LIMIT).await;
     assert!(cluster.get("{production}:c_acme").is_some());
+    assert!(cluster.get("{production}:c_acme:f_unknown").is_some());
     assert_eq!(
         worker.metric("entitlement_sync_redis_errors_total").await,
         0.0

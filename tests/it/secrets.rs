@@ -1,6 +1,7 @@
 //! No secret and no body leaves the process, whatever goes wrong and however much is logged.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -276,8 +277,15 @@ async fn nothing_leaks_of_what_redis_quotes() {
         "EVAL",
         "",
     ];
-    let renamed = Stand::start_with(&rename, &[]).await;
-    refused_cleanly(&renamed, &[], &[]).await;
+    for rename in [
+        &rename[..],
+        // Errors inside the script.
+        &["--rename-command", "SET", ""],
+        &["--rename-command", "MGET", ""],
+    ] {
+        let renamed = Stand::start_with(rename, &[]).await;
+        refused_cleanly(&renamed, &[], &[]).await;
+    }
 
     let stand = Stand::start().await;
     let open = [
@@ -297,6 +305,8 @@ async fn nothing_leaks_of_what_redis_quotes() {
     refused_cleanly(&stand, &full, &["CONFIG", "SET", "maxmemory", "0"]).await;
     let replica = ["REPLICAOF", "127.0.0.1", "1"];
     refused_cleanly(&stand, &replica, &["REPLICAOF", "NO", "ONE"]).await;
+    busy_cleanly(&stand).await;
+    of_the_wrong_type_cleanly(&stand).await;
     // A proxy that says it in its own way.
     for answer in [
         "-ERR unsupported command EVALSHA production:c_canary\r\n",
@@ -353,6 +363,72 @@ async fn refused_cleanly(stand: &Stand, spoil: &[&str], heal: &[&str]) {
     for report in sentry.requests() {
         assert_clean("a report", &report.text());
     }
+}
+
+/// Another client runs a script that does not end: Redis answers BUSY to everyone, to calls for the canary too.
+async fn busy_cleanly(stand: &Stand) {
+    stand.redis.cmd(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    let mut looping = stand.redis.conn();
+    looping
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let script = std::thread::spawn(move || {
+        // It is killed.
+        let _ = redis::cmd("EVAL")
+            .arg(&["while true do end", "0"])
+            .exec(&mut looping);
+    });
+    until("Redis is busy", SOON, async || {
+        let answer = stand.redis.try_cmd(&["GET", "canary"]);
+        answer.is_err_and(|error| error.to_string().contains("BUSY"))
+    })
+    .await;
+    let worker = stand.worker().env("RUST_LOG", "trace").spawn();
+    until("it is said", SOON, async || {
+        let verbose = worker.try_http("/readyz?verbose").await;
+        verbose.is_ok_and(|it| it.body.contains("BUSY Redis is busy running a script"))
+    })
+    .await;
+    pages_are_clean(&worker).await;
+    stand.redis.cmd(&["SCRIPT", "KILL"]);
+    script.join().unwrap();
+    worker.wait_ready().await;
+    stand.applies("canary-busy", 1_000, SOON).await;
+    pages_are_clean(&worker).await;
+    worker.term();
+    worker.wait_exit(SOON).await;
+    assert_clean("the log", &worker.logs());
+}
+
+/// A customer's keys, and the stream of what is given up, hold something else than we write.
+async fn of_the_wrong_type_cleanly(stand: &Stand) {
+    let customer = "production:c_canary-type";
+    for suffix in ["", "#timestamp", "#purged", ":metadata"] {
+        let key = format!("{customer}{suffix}");
+        stand.redis.cmd(&["RPUSH", &key, "canary"]);
+    }
+    stand.redis.set("production:dead-letter", "canary");
+    let worker = stand
+        .worker()
+        .env("RUST_LOG", "trace")
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    stand.send("canary-type", 1_000).await;
+    stand.queue.wait_empty(SOON).await;
+    assert!(stand.holds("canary-type", 1_000));
+    stand.queue.send("canary").await;
+    until("it is said", SOON, async || {
+        let logs = worker.logs();
+        logs.contains("could not be kept") && logs.contains("WRONGTYPE")
+    })
+    .await;
+    pages_are_clean(&worker).await;
+    stand.redis.cmd(&["DEL", "production:dead-letter"]);
+    stand.queue.wait_empty(2 * SOON).await;
+    worker.term();
+    worker.wait_exit(SOON).await;
+    assert_clean("the log", &worker.logs());
 }
 
 /// Answers whatever it is told with this, as a Redis that refuses everything.

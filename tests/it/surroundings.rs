@@ -389,6 +389,27 @@ async fn a_provider_that_gives_no_credentials_is_named_with_its_variable() {
             &[("AWS_CONFIG_FILE", config), ("AWS_PROFILE", "sync")],
             &["AWS_PROFILE is sync", "an AWS profile"],
         ),
+        // A profile that is in no file gives way to the next source, which fails.
+        (
+            &[("AWS_CONFIG_FILE", config), ("AWS_PROFILE", "misspelled")],
+            &[
+                "an AWS profile gave no credentials",
+                "AWS_PROFILE is misspelled",
+                "the Edge API",
+            ],
+        ),
+        (
+            &[
+                ("AWS_PROFILE", "misspelled"),
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", absent),
+            ],
+            &[
+                "an AWS profile gave no credentials, AWS_PROFILE is misspelled",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+                absent,
+            ],
+        ),
         (
             &[
                 ("AWS_ENDPOINT_URL_STS", url.as_str()),

@@ -41,6 +41,12 @@ impl<Q: Queue> Batch<'_, Q> {
         if !gate.is_open() {
             return None;
         }
+        while let Some(letter) = self.letters.pop_front() {
+            if let Some(letter) = self.keep(letter, view).await {
+                self.letters.push_front(letter);
+                return None;
+            }
+        }
         if let Some(place) = self.pending.iter().position(|work| work.blamed.is_some()) {
             let work = self.pending.remove(place);
             self.refuse_blamed(work).await;
@@ -48,9 +54,10 @@ impl<Q: Queue> Batch<'_, Q> {
         }
         let suspect = self.pending.iter().position(|work| work.is_suspect);
         let range = suspect.map_or(0..self.pending.len(), |place| place..place + 1);
+        let suspects = &self.shared.suspects;
         let attempt = self.attempt(range.clone());
         // All calls share one connection: a call that breaks it makes others fail too.
-        let calls = &self.shared.suspects.calls;
+        let calls = &suspects.calls;
         let attempted = if suspect.is_some() {
             let _alone = while_alive(view, calls.write()).await;
             if !gate.is_open() {
@@ -65,6 +72,9 @@ impl<Q: Queue> Batch<'_, Q> {
             attempt.await
         };
         let (fates, error) = attempted;
+        if error.is_none() && !fates.is_empty() {
+            suspects.succeeded();
+        }
         let mut fates = fates.into_iter();
         let works: Vec<Work> = self.pending.drain(range).collect();
         let mut again = 0;
@@ -88,7 +98,8 @@ impl<Q: Queue> Batch<'_, Q> {
         };
         let sent = without(&steps, &superseded);
         let sending: Vec<&Step> = sent.iter().flatten().map(AsRef::as_ref).collect();
-        let attempt = self.shared.store.apply(&sending).await;
+        let blames_calls = self.shared.suspects.are_few();
+        let attempt = self.shared.store.apply(&sending, blames_calls).await;
         let fates = fates(&steps, &sent, &superseded, attempt.applied);
         (fates, attempt.error)
     }
@@ -242,7 +253,7 @@ fn without<'a>(steps: &[&'a Step], superseded: &[Position]) -> Vec<Option<Cow<'a
 }
 
 /// Waits for others, which is no standstill.
-async fn while_alive<T>(view: &ConsumerView, waiting: impl Future<Output = T>) -> T {
+pub(super) async fn while_alive<T>(view: &ConsumerView, waiting: impl Future<Output = T>) -> T {
     let mut waiting = std::pin::pin!(waiting);
     loop {
         view.progress();

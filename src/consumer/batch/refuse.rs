@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::Batch;
+use super::letter::Letter;
 use super::retry::retry_delay;
 use super::work::Work;
 use crate::consumer::lease::Held;
 use crate::message::Kind;
 use crate::metrics::Outcome;
 use crate::queue::Queue;
-use crate::store::DeadLetter;
 
 /// The longest pause between deliveries of a message given up that holds a FIFO group, for a redrive
 /// policy that allows more of them than `MAX_RECEIVE_COUNT`.
@@ -35,7 +35,7 @@ impl<Q: Queue> Batch<'_, Q> {
     }
 
     /// Before anything is made of its body.
-    pub(super) async fn refuse_hopeless(&self, held: Held) {
+    pub(super) async fn refuse_hopeless(&mut self, held: Held) {
         let reason = format!(
             "received {} times without an outcome: the worker may have been ended by it each time, or the customer stays locked; check for restarts, and the locks of SDKs",
             held.receive_count
@@ -45,7 +45,7 @@ impl<Q: Queue> Batch<'_, Q> {
     }
 
     /// A message whose call fails alone while Redis is well.
-    pub(super) async fn refuse_blamed(&self, work: Work) {
+    pub(super) async fn refuse_blamed(&mut self, work: Work) {
         let reason = format!(
             "the call to Redis fails for this message alone: {}",
             work.blamed.unwrap_or_default()
@@ -56,7 +56,7 @@ impl<Q: Queue> Batch<'_, Q> {
 
     /// A message that cannot be applied: tried again until the limit, then left for the dead-letter
     /// queue or, where there is none, kept in Redis.
-    pub(super) async fn refuse(&self, held: Held, kind: Kind, outcome: Outcome, reason: &str) {
+    pub(super) async fn refuse(&mut self, held: Held, kind: Kind, outcome: Outcome, reason: &str) {
         let policy = &self.shared.policy;
         self.shared.metrics.processed(kind, outcome, None);
         let redrive = self.shared.settings.borrow().max_receive_count;
@@ -103,38 +103,7 @@ impl<Q: Queue> Batch<'_, Q> {
             };
             return self.release(held, delay).await;
         }
-        let letter = DeadLetter {
-            message_id,
-            reason,
-            kind: kind_name,
-            receive_count: count,
-            sent_at: held.attributes.sent,
-            body: &held.body,
-            type_attribute: held.attributes.kind.as_deref(),
-        };
-        match self
-            .shared
-            .store
-            .keep(letter, policy.dead_letter_max_len)
-            .await
-        {
-            Ok(()) => {
-                self.shared.metrics.dead_lettered.inc();
-                tracing::error!(
-                    message_id,
-                    kind = kind_name,
-                    receive_count = count,
-                    reason,
-                    "a message is given up; its body is kept in the dead-letter stream in Redis"
-                );
-                self.shared.acknowledger.acknowledge(held.done()).await;
-            }
-            Err(error) => {
-                if let Some(unsaid) = self.shared.refusals.allow() {
-                    tracing::warn!(message_id, %error, unsaid, "a message to be given up could not be kept; it stays in the queue");
-                }
-                self.release(held, retry_delay(count)).await;
-            }
-        }
+        let letter = Letter::given_up(held, kind, reason.to_owned());
+        self.letters.push_back(letter);
     }
 }

@@ -6,7 +6,6 @@ use crate::message::{self, Kind, Unreadable};
 use crate::metrics::Outcome;
 use crate::plan::Step;
 use crate::queue::{Delivery, Queue};
-use crate::store::{DeadLetter, StoreError};
 
 /// What a message asks for.
 pub(super) struct Understood {
@@ -66,39 +65,5 @@ impl<Q: Queue> Batch<'_, Q> {
             unrecognised: reading.is_unrecognised.then_some(reading.name),
             trace_id: reading.trace_id.or_else(|| delivery.trace_header.clone()),
         }))
-    }
-
-    /// Keeps the first messages of each kind that is not known, so that someone can look at them.
-    pub(super) async fn keep_unrecognised(
-        &self,
-        delivery: &Delivery,
-        name: &str,
-    ) -> Result<(), StoreError> {
-        let Some(seen) = self.shared.unknown.count(name) else {
-            return Ok(());
-        };
-        let letter = DeadLetter {
-            message_id: &delivery.message_id,
-            reason: "unrecognised: its kind is not known, and no change was found in it",
-            kind: Kind::Other.as_str(),
-            receive_count: delivery.receive_count,
-            sent_at: delivery.attributes.sent,
-            body: &delivery.body,
-            type_attribute: delivery.attributes.kind.as_deref(),
-        };
-        let most = self.shared.policy.dead_letter_max_len;
-        if let Err(error) = self.shared.store.keep(letter, most).await {
-            self.shared.unknown.forget(name);
-            return Err(error);
-        }
-        if seen == 1 {
-            tracing::warn!(
-                message_id = delivery.message_id,
-                event = self.shared.unknown.shown(name),
-                skeleton = message::skeleton(&delivery.body),
-                "a message of an unknown kind was not recognised; it is acknowledged, and the first 10 of this kind are kept in the dead-letter stream in Redis"
-            );
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,165 @@
+//! Messages that end with their body kept in Redis: those given up, and the first of each unrecognised kind. While Redis
+//! is away they stay with the consumer, so that an outage costs them no receive count.
+
+use super::Batch;
+use super::apply::while_alive;
+use super::retry::retry_delay;
+use crate::consumer::lease::Held;
+use crate::health::ConsumerView;
+use crate::message::{self, Kind};
+use crate::metrics::Outcome;
+use crate::queue::Queue;
+use crate::store::{DeadLetter, StoreError};
+
+/// Failures to keep a body after which its message goes back to the queue: the stream may be refused to us while all
+/// else is not.
+const MAX_FAILURES: u32 = 3;
+
+/// A message whose body is to be kept before it is acknowledged.
+pub(super) struct Letter {
+    pub held: Held,
+    kind: Kind,
+    reason: String,
+    cause: Cause,
+    failures: u32,
+}
+
+enum Cause {
+    GivenUp,
+    Unrecognised {
+        name: String,
+        trace_id: Option<String>,
+        /// How many of its kind are kept with it.
+        seen: u32,
+    },
+}
+
+impl Letter {
+    pub fn given_up(held: Held, kind: Kind, reason: String) -> Self {
+        Self {
+            held,
+            kind,
+            reason,
+            cause: Cause::GivenUp,
+            failures: 0,
+        }
+    }
+
+    pub fn unrecognised(held: Held, name: String, trace_id: Option<String>, seen: u32) -> Self {
+        Self {
+            held,
+            kind: Kind::Other,
+            reason: "unrecognised: its kind is not known, and no change was found in it".into(),
+            cause: Cause::Unrecognised {
+                name,
+                trace_id,
+                seen,
+            },
+            failures: 0,
+        }
+    }
+}
+
+impl<Q: Queue> Batch<'_, Q> {
+    /// Keeps a body and ends its message. Returns the letter where Redis takes no writes: it is to be kept later.
+    pub(super) async fn keep(&self, mut letter: Letter, view: &ConsumerView) -> Option<Letter> {
+        // One that failed may be the cause, and is then kept with no call beside it.
+        let calls = &self.shared.suspects.calls;
+        let kept = if letter.failures > 0 {
+            let _alone = while_alive(view, calls.write()).await;
+            self.put(&letter).await
+        } else {
+            let _beside = while_alive(view, calls.read()).await;
+            self.put(&letter).await
+        };
+        match kept {
+            None => return Some(letter),
+            Some(Ok(())) => self.kept(letter).await,
+            Some(Err(error)) => {
+                letter.failures += 1;
+                if error.heals() && letter.failures < MAX_FAILURES {
+                    return Some(letter);
+                }
+                self.not_kept(letter, &error).await;
+            }
+        }
+        None
+    }
+
+    /// `None` where Redis takes no writes.
+    async fn put(&self, letter: &Letter) -> Option<Result<(), StoreError>> {
+        let store = &self.shared.store;
+        if !store.gate().is_open() {
+            return None;
+        }
+        let held = &letter.held;
+        let dead = DeadLetter {
+            message_id: &held.message_id,
+            reason: &letter.reason,
+            kind: letter.kind.as_str(),
+            receive_count: held.receive_count,
+            sent_at: held.attributes.sent,
+            body: &held.body,
+            type_attribute: held.attributes.kind.as_deref(),
+        };
+        Some(
+            store
+                .keep(dead, self.shared.policy.dead_letter_max_len)
+                .await,
+        )
+    }
+
+    async fn kept(&self, letter: Letter) {
+        let Letter {
+            held, kind, reason, ..
+        } = letter;
+        let message_id = &held.message_id;
+        match letter.cause {
+            Cause::GivenUp => {
+                self.shared.suspects.forget(message_id);
+                self.shared.metrics.dead_lettered.inc();
+                tracing::error!(
+                    message_id,
+                    kind = kind.as_str(),
+                    receive_count = held.receive_count,
+                    reason,
+                    "a message is given up; its body is kept in the dead-letter stream in Redis"
+                );
+                self.shared.acknowledger.acknowledge(held.done()).await;
+            }
+            Cause::Unrecognised {
+                name,
+                trace_id,
+                seen,
+            } => {
+                if seen == 1 {
+                    tracing::warn!(
+                        message_id,
+                        event = self.shared.unknown.shown(&name),
+                        skeleton = message::skeleton(&held.body),
+                        "a message of an unknown kind was not recognised; it is acknowledged, and the first 10 of this kind are kept in the dead-letter stream in Redis"
+                    );
+                }
+                self.finish(held, kind, trace_id.as_deref(), Outcome::Unrecognised)
+                    .await;
+            }
+        }
+    }
+
+    async fn not_kept(&self, letter: Letter, error: &StoreError) {
+        let (held, message_id) = (&letter.held, &letter.held.message_id);
+        match &letter.cause {
+            Cause::GivenUp => {
+                if let Some(unsaid) = self.shared.refusals.allow() {
+                    tracing::warn!(message_id, %error, unsaid, "a message to be given up could not be kept; it stays in the queue");
+                }
+            }
+            Cause::Unrecognised { name, .. } => {
+                self.shared.unknown.forget(name);
+                tracing::debug!(message_id, %error, "an unrecognised message could not be kept");
+            }
+        }
+        let delay = retry_delay(held.receive_count);
+        self.release(letter.held, delay).await;
+    }
+}
