@@ -1,9 +1,9 @@
 //! The JSON that readers find, as `JSON.stringify` of the SDK's own objects spells it.
 
 use std::collections::HashMap;
+use std::io;
 
 use crate::message::{Entitlement, Millis, Number, Usage};
-use crate::plain;
 
 /// The entitlements of an owner: feature id to entitlement. No list is `{}`.
 pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
@@ -186,35 +186,21 @@ impl Json {
         }
     }
 
-    /// Escapes what `JSON.stringify` escapes, and nothing else.
+    /// serde_json escapes the characters that `JSON.stringify` escapes, in the same way.
     fn string(&mut self, text: &str) {
-        self.0.push('"');
-        let mut rest = text;
-        loop {
-            let at = plain::length(rest.as_bytes());
-            self.0.push_str(&rest[..at]);
-            let Some(&escaped) = rest.as_bytes().get(at) else {
-                break;
-            };
-            match escaped {
-                b'"' => self.0.push_str("\\\""),
-                b'\\' => self.0.push_str("\\\\"),
-                b'\n' => self.0.push_str("\\n"),
-                b'\r' => self.0.push_str("\\r"),
-                b'\t' => self.0.push_str("\\t"),
-                0x08 => self.0.push_str("\\b"),
-                0x0c => self.0.push_str("\\f"),
-                _ => {
-                    const HEX: &[u8; 16] = b"0123456789abcdef";
-                    self.0.push_str("\\u00");
-                    self.0.push(HEX[usize::from(escaped >> 4)] as char);
-                    self.0.push(HEX[usize::from(escaped & 15)] as char);
-                }
-            }
-            // What is escaped is ASCII.
-            rest = &rest[at + 1..];
-        }
-        self.0.push('"');
+        // Neither a text nor a `String` to write to makes it fail.
+        let _ = serde_json::to_writer(self, text);
+    }
+}
+
+impl io::Write for Json {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.raw(std::str::from_utf8(bytes).map_err(io::Error::other)?);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
