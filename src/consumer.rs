@@ -108,7 +108,7 @@ pub fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
 }
 
 /// Runs until the shutdown. What was received is finished; only waiting is ever cut short.
-pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
+pub async fn run<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView) {
     let leases = Leases::new(shared.metrics.inflight_messages.clone());
     tokio::select! {
         biased;
@@ -117,7 +117,7 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
     }
 }
 
-async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc<Leases>) {
+async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases: &Arc<Leases>) {
     let mut backoff = Backoff::default();
     // Held while the queue answers: what `/readyz` counts.
     let mut polling: Option<Polling> = None;
@@ -196,14 +196,14 @@ async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc
             return;
         }
         if is_full && let Some(reserved) = shared.budget.try_reserve(shared.policy.batch_size) {
+            let (shared, leases) = (shared.clone(), leases.clone());
             ahead
-                .ask(receive(shared, leases, LONG_POLL, reserved))
+                .ask(async move { receive(&shared, &leases, LONG_POLL, reserved).await })
                 .await;
         }
         view.is(State::Working);
         view.received(count);
-        let inbox = ahead.inbox();
-        let mut work = std::pin::pin!(ahead.during(batch.work(view, &inbox)));
+        let mut work = std::pin::pin!(batch.work(view, &mut ahead));
         if tokio::time::timeout(SLOW, &mut work).await.is_err() {
             let _busy = shared.parking.busy();
             work.await;

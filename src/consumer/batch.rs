@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Shared;
-use super::ahead::Inbox;
+use super::ahead::Ahead;
 use super::budget::Reserved;
 use super::lease::{Held, LOOK, Leases};
 use crate::health::ConsumerView;
@@ -94,8 +94,8 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Takes what was asked for ahead, so that it does not wait for a lock, for room or for Redis
     /// behind messages that it has nothing to do with. Returns whether there was something.
-    fn take_over(&mut self, inbox: &Inbox) -> bool {
-        let messages = inbox.messages();
+    fn take_over(&mut self, ahead: &mut Ahead) -> bool {
+        let messages = ahead.messages();
         let is_some = messages.is_some();
         if let Some((received, reserved)) = messages {
             self.take(received, reserved);
@@ -119,10 +119,10 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     /// Works until it holds no message: acknowledged, given up, or given back at shutdown.
-    pub async fn work(mut self, view: &ConsumerView, inbox: &Inbox) {
+    pub async fn work(mut self, view: &ConsumerView, ahead: &mut Ahead) {
         loop {
             view.progress();
-            self.plan(view, inbox).await;
+            self.plan(view, ahead).await;
             if self.pending.is_empty() && self.waiting.is_empty() && self.apart.is_empty() {
                 return;
             }
@@ -134,10 +134,10 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 Some(_locked) => {
                     let pause = Duration::from_millis(fastrand::u64(LOCKED_PAUSE));
                     tokio::time::sleep(pause).await;
-                    self.take_over(inbox);
+                    self.take_over(ahead);
                 }
                 None => {
-                    if self.wait_for_redis(view, inbox).await {
+                    if self.wait_for_redis(view, ahead).await {
                         return self.release_all().await;
                     }
                 }
@@ -146,7 +146,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     /// Parses and plans what fits; what asks for nothing or for nonsense ends here.
-    async fn plan(&mut self, view: &ConsumerView, inbox: &Inbox) {
+    async fn plan(&mut self, view: &ConsumerView, ahead: &mut Ahead) {
         // Suspects are tried first, and nothing beside them.
         if self.pending.iter().any(|work| work.is_suspect) {
             return;
@@ -164,14 +164,14 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 let (is_doubtful, is_large) = (self.is_doubtful(next), self.is_large(next));
                 if is_doubtful {
                     let room = self.shared.doubtful.clone();
-                    match self.room(room, view, inbox).await {
+                    match self.room(room, view, ahead).await {
                         Room::Here(room) => doubtful = Some(room),
                         Room::NotYet => break,
                     }
                 }
                 if is_large {
                     let room = self.shared.large.clone();
-                    match self.room(room, view, inbox).await {
+                    match self.room(room, view, ahead).await {
                         Room::Here(room) => large = Some(room),
                         Room::NotYet => break,
                     }
@@ -233,7 +233,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     /// Waits until there is room in this process for a message that is planned with few others.
-    async fn room(&mut self, room: Arc<Semaphore>, view: &ConsumerView, inbox: &Inbox) -> Room {
+    async fn room(&mut self, room: Arc<Semaphore>, view: &ConsumerView, ahead: &mut Ahead) -> Room {
         let mut room = std::pin::pin!(room.acquire_owned());
         loop {
             view.progress();
@@ -243,7 +243,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 Ok(room) = &mut room => return Room::Here(room),
                 () = tokio::time::sleep(LOOK) => {}
             }
-            if self.take_over(inbox) || self.is_overdue() {
+            if self.take_over(ahead) || self.is_overdue() {
                 return Room::NotYet;
             }
         }
@@ -251,10 +251,10 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Waits until Redis takes writes, and keeps the messages. True if the process is to end
     /// first: then others shall have it.
-    async fn wait_for_redis(&mut self, view: &ConsumerView, inbox: &Inbox) -> bool {
+    async fn wait_for_redis(&mut self, view: &ConsumerView, ahead: &mut Ahead) -> bool {
         loop {
             view.progress();
-            self.take_over(inbox);
+            self.take_over(ahead);
             tokio::select! {
                 biased;
                 () = self.shared.shutdown.cancelled() => return true,
