@@ -1,6 +1,5 @@
 //! The delivery contract, in our own words and types.
 
-mod agent;
 mod answer;
 mod check;
 mod client;

@@ -6,16 +6,18 @@ use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
 
-use super::agent::UserAgent;
 use super::http;
 use crate::config::QueueConfig;
+
+/// What AWS logs as part of `userAgent`.
+const APP_NAME: &str = concat!("entitlement-sync-", env!("CARGO_PKG_VERSION"));
 
 pub const CONNECT: Duration = Duration::from_secs(3);
 /// What a short call may take, its second try included.
@@ -33,7 +35,9 @@ pub fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider) -> S
 /// What clients of AWS are told. Nothing else is: the loader of the SDK would look into the
 /// environment and the profiles for the rest, and panic at some of it.
 pub fn told(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
-    SdkConfig::builder()
+    let mut shared = SdkConfig::builder();
+    shared.set_app_name(AppName::new(APP_NAME).ok());
+    shared
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(config.region.clone()))
         .credentials_provider(credentials)
@@ -68,5 +72,4 @@ pub fn settings(
     Builder::from(shared)
         .retry_config(retries)
         .timeout_config(timeouts)
-        .interceptor(UserAgent)
 }

@@ -333,9 +333,11 @@ async fn calls_to_the_queue_name_this_program_and_its_version() {
         let calls = stand.calls.requests(action);
         assert!(!calls.is_empty(), "{action}");
         for call in calls {
-            let agent = concat!("entitlement-sync/", env!("CARGO_PKG_VERSION"));
-            assert_eq!(call.header("user-agent"), agent, "{action}");
-            assert_eq!(call.header("x-amz-user-agent"), "", "{action}");
+            let name = concat!(" app/entitlement-sync-", env!("CARGO_PKG_VERSION"));
+            for header in ["user-agent", "x-amz-user-agent"] {
+                let agent = call.header(header);
+                assert!(agent.ends_with(name), "{action}: {header}: {agent}");
+            }
         }
     }
 }
