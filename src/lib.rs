@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod check;
+pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod edge;

@@ -21,6 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::clock;
 use crate::message::Kind;
 use crate::queue::{QueueError, QueueErrorKind};
 
@@ -210,7 +211,7 @@ impl Metrics {
 
     /// The queue answered a receive.
     pub fn polled(&self, messages: usize) {
-        self.last_poll.set(now_secs());
+        self.last_poll.set(clock::now_secs());
         if messages == 0 {
             self.empty_receives.inc();
         } else {
@@ -233,7 +234,7 @@ impl Metrics {
             outcome,
             Outcome::Applied | Outcome::Stale | Outcome::Skipped | Outcome::Ignored
         ) {
-            self.last_success.set(now_secs());
+            self.last_success.set(clock::now_secs());
         }
     }
 
@@ -246,9 +247,4 @@ impl Metrics {
         };
         Kind::ALL.into_iter().map(of).sum()
     }
-}
-
-fn now_secs() -> f64 {
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    now.as_secs_f64()
 }

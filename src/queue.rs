@@ -12,8 +12,8 @@ mod sqs;
 
 pub use check::check;
 pub use credentials::{Identity, credentials, known_credentials};
-pub use letters::{HeldLetter, Resent};
-pub use send::{Outgoing, Sender};
+pub use letters::HeldLetter;
+pub use send::{Outgoing, Sender, Sent};
 pub use sqs::SqsQueue;
 
 use std::future::Future;

@@ -9,13 +9,15 @@ mod monitor;
 mod replicas;
 mod script;
 mod tracked;
+mod tally;
 mod write;
 
-pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
+pub use direct::{Browse, Direct, KEYS_PER_PAGE, KeptLetter, Ttl, check};
 pub use error::StoreError;
 pub use layout::{Layouts, NEWER_LAYOUT_ADVICE, warn_of_newer_layout};
 pub use monitor::Gate;
 pub use tracked::{Mark, Tracked, Tracking};
+pub use tally::Tally;
 pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;

@@ -60,7 +60,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let limit = match queue.settings().await {
         Ok(settings) => Limit::Known(settings.max_receive_count),
         Err(error) if error.kind == QueueErrorKind::AccessDenied => Limit::Unknown,
-        Err(error) => return Err(session::queue_failure(&error)),
+        Err(error) => return Err(session::queue_failure(&error, error.kind)),
     };
     if matches!(limit, Limit::Known(Some(0..=1))) {
         let text = "the queue moves each message to its dead-letter queue after one delivery, so whatever is looked at would \

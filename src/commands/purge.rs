@@ -97,7 +97,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         return Ok(Ended::Found);
     }
     let redis = session::redis(&config).await?;
-    let progress = Progress::new(Some(owners.len() as u64), "customers");
+    let mut progress = Progress::start("customers", Some(owners.len() as u64));
     let mut purged = Vec::with_capacity(owners.len());
     let mut failure = None;
     for owners in owners.chunks(CHUNK) {
@@ -110,7 +110,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         }
         progress.add(owners.len() as u64);
     }
-    progress.clear();
+    progress.finish();
     redis.close().await;
     show(&purged, &arguments)?;
     if let Some(error) = failure {

@@ -4,7 +4,7 @@ mod browse;
 mod check;
 mod letters;
 
-pub use browse::{Browse, LOOKED_AT};
+pub use browse::{Browse, KEYS_PER_PAGE};
 pub use check::check;
 pub use letters::KeptLetter;
 

@@ -10,6 +10,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Redactor;
+use crate::clock;
 
 /// Clones share what is kept.
 #[derive(Clone)]
@@ -62,12 +63,8 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let redact = |text: &str| self.0.redactor.redact(text).into_owned();
-        let at_ms = std::time::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default()
-            .as_millis();
         let said = Said {
-            at_ms: u64::try_from(at_ms).unwrap_or(u64::MAX),
+            at_ms: clock::now_ms(),
             level: level.as_str(),
             message: redact(&fields.message),
             cause: (!fields.cause.is_empty()).then(|| redact(&fields.cause)),

@@ -172,7 +172,7 @@ async fn without_the_right_to_send_they_are_applied_directly() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("q").await;
     let proxy = FaultProxy::start(sqs.endpoint()).await;
-    proxy.always("SendMessage", Fault::access_denied());
+    proxy.always("SendMessageBatch", Fault::access_denied());
     let id = keep(
         &redis,
         "entitlements_updated",
@@ -352,7 +352,7 @@ async fn a_message_that_cannot_be_sent_stays_where_it_is() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let (queue, dead) = sqs.queue_with_dead_letters("q", 3, &[]).await;
     let proxy = FaultProxy::start(sqs.endpoint()).await;
-    proxy.always("SendMessage", Fault::server_error());
+    proxy.always("SendMessageBatch", Fault::server_error());
     dead.send(&seats(("acme", None), 10, at(1))).await;
     let operator = Operator::of(&redis)
         .queue(&queue)

@@ -7,10 +7,10 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use entitlement_sync::keys::{self, Owner};
+use entitlement_sync::keys::Owner;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::{Failure, NO_INPUT, session};
+use crate::commands::{Failure, NO_INPUT, ids, session};
 
 /// A customer, or one of its resources.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,16 +55,7 @@ impl Customer {
         if customer.resource_id.as_deref() == Some("") {
             customer.resource_id = None;
         }
-        if customer.customer_id.is_empty() {
-            return Err("no customer id".into());
-        }
-        for id in [Some(&customer.customer_id), customer.resource_id.as_ref()] {
-            if let Some(part) = id.and_then(|id| keys::collision_of_owner(id)) {
-                return Err(format!(
-                    "an id holds \"{part}\", so its keys would be those of another"
-                ));
-            }
-        }
+        ids::check(customer.owner())?;
         Ok(customer)
     }
 }

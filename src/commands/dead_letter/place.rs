@@ -152,7 +152,7 @@ impl Held {
     async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
         loop {
             let page = self.queue.hold(HOLD, PAGE).await;
-            let page = page.map_err(|error| session::queue_failure(&error))?;
+            let page = page.map_err(|error| session::queue_failure(&error, error.kind))?;
             if page.is_empty() {
                 // Of a FIFO queue the rest of a group is not handed out while some of it are held.
                 let is_blocked = self.queue.is_fifo() && !self.held.is_empty();
@@ -186,7 +186,7 @@ impl Held {
             return Ok(());
         };
         let refused = self.queue.acknowledge(&[receipt.as_str()]).await;
-        let refused = refused.map_err(|error| session::queue_failure(&error))?;
+        let refused = refused.map_err(|error| session::queue_failure(&error, error.kind))?;
         match refused.first() {
             None => {
                 self.held.remove(&letter.message_id);

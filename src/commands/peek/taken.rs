@@ -43,7 +43,7 @@ pub async fn take(
             Ok(page) if page.is_empty() => break,
             Ok(page) => page,
             Err(error) => {
-                failure = Some(session::queue_failure(&error));
+                failure = Some(session::queue_failure(&error, error.kind));
                 break;
             }
         };

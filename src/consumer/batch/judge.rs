@@ -1,11 +1,12 @@
 //! What becomes of each message after an attempt: done, to be tried again, or refused.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::Batch;
 use super::apply::Verdict;
 use super::retry::retry_delay;
 use super::work::Work;
+use crate::clock::now_ms;
 use crate::consumer::lease::Held;
 use crate::message::Kind;
 use crate::metrics::Outcome;
@@ -99,11 +100,4 @@ impl<Q: Queue> Batch<'_, Q> {
     pub(super) async fn release(&self, held: Held, delay: Duration) {
         self.leases.release(self.shared, vec![(held, delay)]).await;
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

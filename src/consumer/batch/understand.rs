@@ -1,7 +1,8 @@
 //! From a body to the steps it asks for, and what becomes of messages that nobody knows.
 
 use super::work::bytes_of;
-use super::{Batch, HEAVY, judge};
+use super::{Batch, HEAVY};
+use crate::clock::now_ms;
 use crate::message::{self, Kind, Unreadable};
 use crate::metrics::Outcome;
 use crate::plan::Step;
@@ -33,7 +34,7 @@ impl<Q: Queue> Batch<'_, Q> {
         } else if reading.kind == Kind::Other && !reading.is_unrecognised {
             shared.unknown.say_once(&reading.name);
         }
-        let (sent, now) = (delivery.attributes.sent, judge::now_ms());
+        let (sent, now) = (delivery.attributes.sent, now_ms());
         let steps = shared.planner.all_steps(&reading.changes, sent, now);
         if !is_roomy && bytes_of(&steps) > HEAVY {
             return Ok(None);

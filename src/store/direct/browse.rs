@@ -11,7 +11,7 @@ use super::{CHUNK, Direct};
 use crate::store::StoreError;
 
 /// Keys that one SCAN looks at, whether they match or not.
-pub const LOOKED_AT: u32 = 1_000;
+pub const KEYS_PER_PAGE: u32 = 1_000;
 /// A page that has not come by then does not come any more.
 const PAGE: Duration = Duration::from_secs(10);
 /// The longest pause between two pages.
@@ -50,7 +50,7 @@ impl Browse {
         let page = self.client.scan_page::<(Str, Vec<Key>), _, _>(
             from,
             self.pattern.clone(),
-            Some(LOOKED_AT),
+            Some(KEYS_PER_PAGE),
             None,
         );
         let page = tokio::time::timeout(PAGE, page).await;

@@ -2,7 +2,7 @@
 
 use fred::prelude::*;
 
-use super::Direct;
+use super::{Direct, KEYS_PER_PAGE};
 use crate::check::{Check, LIMIT, dns};
 use crate::config::{RedisConfig, Topology, WriteConfig};
 use crate::keys::Keys;
@@ -53,11 +53,10 @@ async fn resolve(redis: &RedisConfig) -> Vec<Check> {
     futures_util::future::join_all(asked).await
 }
 
-/// Keys of others that are looked through at most, a thousand at a time.
-const ROUNDS: usize = 100;
-const ROUND: u32 = 1000;
+/// Pages of keys that are looked through at most.
+const MAX_PAGES: u32 = 100;
 /// What the scripts and commands of the worker need.
-const OLDEST: u32 = 6;
+const MIN_REDIS_MAJOR: u32 = 6;
 
 impl Direct {
     async fn check(&self, redis: &RedisConfig, writes: &WriteConfig, keys: &Keys) -> Vec<Check> {
@@ -136,37 +135,28 @@ impl Direct {
     /// Whether customers are there by this prefix. Looks at no more than some of the keys.
     async fn data(&self, keys: &Keys) -> Check {
         const NAME: &str = "redis-data";
-        let pattern = keys.pattern_of_customers();
-        let mut cursor = "0".to_owned();
-        for _ in 0..ROUNDS {
-            let page: Result<(String, Vec<String>), Error> = self
-                .client
-                .scan_page(cursor.as_str(), pattern.as_str(), Some(ROUND), None)
-                .await;
-            match page {
-                Ok((_, found)) if !found.is_empty() => {
+        let mut pages = self.browse(keys.pattern_of_customers());
+        for _ in 0..MAX_PAGES {
+            match pages.next().await {
+                Ok(Some(page)) if !page.is_empty() => {
                     return Check::pass(NAME, "customers are cached by this prefix");
                 }
-                Ok((next, _)) if next == "0" => {
+                Ok(Some(_)) => {}
+                Ok(None) => {
                     return Check::warn(
                         NAME,
                         "no customer is cached by this prefix",
                         "right for a new Redis; otherwise ENVIRONMENT_PREFIX or REDIS_DB is not that of the SDK",
                     );
                 }
-                Ok((next, _)) => cursor = next,
-                Err(error) => {
-                    let error = StoreError::from(error);
-                    let detail = format!("not looked at: {error}");
-                    return Check::pass(NAME, detail);
-                }
+                Err(error) => return Check::pass(NAME, format!("not looked at: {error}")),
             }
         }
         Check::warn(
             NAME,
             format!(
                 "no customer among {} keys or so of this Redis",
-                ROUNDS * ROUND as usize
+                MAX_PAGES * KEYS_PER_PAGE
             ),
             "check that ENVIRONMENT_PREFIX and REDIS_DB are those of the SDK",
         )
@@ -212,11 +202,11 @@ fn version(version: &str) -> Check {
     let major = version.split('.').next();
     let major = major.and_then(|it| it.parse::<u32>().ok());
     match major {
-        Some(major) if major < OLDEST => Check::warn(
+        Some(major) if major < MIN_REDIS_MAJOR => Check::warn(
             "redis-version",
             version,
             format!(
-                "use Redis {OLDEST} or newer, or Valkey: it has not been tried with older ones"
+                "use Redis {MIN_REDIS_MAJOR} or newer, or Valkey: it has not been tried with older ones"
             ),
         ),
         Some(_) => Check::pass("redis-version", version),
