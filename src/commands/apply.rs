@@ -37,14 +37,12 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Report {
     dry_run: bool,
     messages: Vec<Line>,
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Line {
     message: usize,
     line: usize,

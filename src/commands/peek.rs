@@ -131,7 +131,6 @@ impl Limit {
 
 /// A message as the queue handed it out, beside what it says.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Delivered {
     message_id: String,
     receive_count: u32,

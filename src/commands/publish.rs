@@ -60,7 +60,6 @@ pub struct Arguments {
 const GROUP: &str = "entitlement-sync";
 
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 struct Report {
     sent: u64,
     failed: u64,

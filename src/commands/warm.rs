@@ -53,7 +53,6 @@ pub struct Arguments {
 }
 
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 struct Report {
     loaded: u64,
     /// What Redis holds is newer.

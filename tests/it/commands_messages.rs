@@ -139,8 +139,8 @@ fn predicted(explained: &Value) -> BTreeMap<String, Option<String>> {
         let redis = &key["redis"];
         assert!(redis.is_object(), "{key}");
         keys.insert(text(&key["key"]).unwrap(), text(&redis["after"]));
-        if let Some(stamp) = text(&key["timestampKey"]) {
-            keys.insert(stamp, text(&redis["afterAt"]));
+        if let Some(stamp) = text(&key["timestamp_key"]) {
+            keys.insert(stamp, text(&redis["after_at"]));
         }
     }
     keys
@@ -432,7 +432,7 @@ async fn explain_says_how_it_found_out() {
         .run(&[&words[..], &["2025-11-14T20:00:00Z", "-"]].concat(), bare)
         .await;
     let message = ran.json()["messages"][0].clone();
-    assert_eq!(message["namedBy"], "a message attribute");
+    assert_eq!(message["named_by"], "a message attribute");
     assert_eq!(message["time"]["from"], "SentTimestamp");
     assert_eq!(message["keys"][0]["time"]["at"], 1763150400000_u64);
     assert_eq!(message["keys"][0]["redis"], Value::Null);

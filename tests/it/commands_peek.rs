@@ -49,8 +49,8 @@ async fn what_would_become_of_each_is_shown_and_all_is_given_back() {
     assert_eq!(messages.len(), 24);
     for message in messages {
         assert_eq!(message["outcome"], "applied", "{message:#}");
-        assert_eq!(message["receiveCount"], 1);
-        assert!(message["messageId"].is_string() && message["sentAt"].is_u64());
+        assert_eq!(message["receive_count"], 1);
+        assert!(message["message_id"].is_string() && message["sent_at"].is_u64());
     }
     assert_eq!(redis.dump(""), before);
     // They are there for a worker at once, and were delivered once before.

@@ -132,12 +132,12 @@ async fn warm_says_what_came_of_each() {
     let failures = report["failures"].take();
     assert_eq!(
         report,
-        json!({"loaded": 3, "stale": 1, "empty": 1, "kept": 0, "credits": 0, "notFound": 1, "failed": 4, "doneBefore": 0,
+        json!({"loaded": 3, "stale": 1, "empty": 1, "kept": 0, "credits": 0, "not_found": 1, "failed": 4, "done_before": 0,
         "behind": 0, "failures": null})
     );
     let reason = |customer: &str| {
         let failures = failures.as_array().unwrap();
-        let failure = failures.iter().find(|it| it["customerId"] == customer);
+        let failure = failures.iter().find(|it| it["customer_id"] == customer);
         failure.unwrap_or_else(|| panic!("{customer}"))["reason"].to_string()
     };
     for (customer, part) in [
@@ -568,7 +568,7 @@ async fn warm_goes_on_where_it_was_stopped() {
         )
         .await;
     assert_eq!(
-        (ran.code, &ran.json()["doneBefore"]),
+        (ran.code, &ran.json()["done_before"]),
         (0, &json!(first)),
         "{}",
         ran.err
@@ -637,7 +637,7 @@ async fn verify_finds_drift_and_repairs_it() {
             let place = it["field"].as_str().unwrap_or(it["key"].as_str().unwrap());
             format!(
                 "{} {} {place} {} {}",
-                it["customerId"].as_str().unwrap(),
+                it["customer_id"].as_str().unwrap(),
                 it["drift"].as_str().unwrap(),
                 it["redis"],
                 it["source"]

@@ -14,10 +14,11 @@ use crate::commands::{Failure, NO_INPUT, ids, session};
 
 /// A customer, or one of its resources.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Customer {
+    #[serde(alias = "customerId")]
     pub customer_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "resourceId", skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
 }
 
@@ -158,8 +159,12 @@ mod tests {
         assert_eq!(read("a b,c"), Ok(("a b,c".into(), None)));
         assert_eq!(read("acme\tsite"), Ok(("acme".into(), Some("site".into()))));
         assert_eq!(read("acme\t"), Ok(("acme".into(), None)));
-        let json = r#"{"customerId":"a\tb","resourceId":"c"}"#;
-        assert_eq!(read(json), Ok(("a\tb".into(), Some("c".into()))));
+        for json in [
+            r#"{"customerId":"a\tb","resourceId":"c"}"#,
+            r#"{"customer_id":"a\tb","resource_id":"c"}"#,
+        ] {
+            assert_eq!(read(json), Ok(("a\tb".into(), Some("c".into()))));
+        }
         for bad in [
             "\tsite",
             "{",

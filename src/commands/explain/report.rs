@@ -18,7 +18,6 @@ pub struct Explanation {
 
 /// One message.
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 pub struct Explained {
     message: usize,
     line: usize,
@@ -50,7 +49,6 @@ pub struct Explained {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Time {
     at: u64,
     iso: Option<String>,
@@ -59,7 +57,6 @@ struct Time {
 
 /// What would be done to one key and its time.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Write {
     #[serde(skip)]
     step: usize,
@@ -77,7 +74,6 @@ struct Write {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct InRedis {
     fate: &'static str,
     why: String,

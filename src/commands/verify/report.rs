@@ -7,7 +7,6 @@ use crate::commands::bulk::{Customer, Unloaded};
 use crate::commands::output;
 
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 pub struct Report {
     pub same: u64,
     /// Customers that differ, or differed before they were repaired.
