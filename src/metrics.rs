@@ -21,9 +21,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::clock;
 use crate::message::Kind;
 use crate::queue::{QueueError, QueueErrorKind};
+use crate::{clock, version};
 
 /// All metrics of the process; cheap to clone, all clones count together.
 #[derive(Debug, Clone)]
@@ -182,8 +182,8 @@ impl Metrics {
             "What is running",
             Info::new([
                 ("version", env!("CARGO_PKG_VERSION")),
-                ("revision", crate::REVISION),
-                ("data_layout", crate::DATA_LAYOUT),
+                ("revision", version::REVISION),
+                ("data_layout", version::DATA_LAYOUT),
             ]),
         );
         (metrics, registry)

@@ -8,12 +8,14 @@ mod error;
 mod http;
 mod letters;
 mod send;
+mod settings;
 mod sqs;
 
 pub use check::check;
 pub use credentials::{Identity, credentials, known_credentials};
 pub use letters::HeldLetter;
 pub use send::{Outgoing, Sender, Sent};
+pub use settings::watch_settings;
 pub use sqs::SqsQueue;
 
 use std::future::Future;

@@ -13,6 +13,7 @@ use crate::queue::{Depth, Identity, Settings};
 use crate::reads::Reads;
 use crate::store::Tracking;
 use crate::telemetry::{Recent, Redactor, Said};
+use crate::version;
 
 /// All that a snapshot is taken from.
 pub struct Observer {
@@ -97,8 +98,8 @@ impl Observer {
         let settings = *self.settings.borrow();
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
-            revision: crate::REVISION,
-            data_layout: crate::DATA_LAYOUT,
+            revision: version::REVISION,
+            data_layout: version::DATA_LAYOUT,
             uptime_secs: self.health.uptime().as_secs(),
             readiness: self.health.readiness(),
             unready_reason: self.unready_reason(),

@@ -115,7 +115,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Its call to Redis failed alone when it was received before.
     fn is_suspect(&self, held: &Held) -> bool {
-        held.receive_count > 1 && self.shared.suspects.knows(&held.message_id)
+        held.receive_count > 1 && self.shared.flow.suspects.knows(&held.message_id)
     }
 
     /// Works until it holds no message: acknowledged, given up, or given back at shutdown.
@@ -163,14 +163,14 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 }
                 let (is_doubtful, is_large) = (self.is_doubtful(next), self.is_large(next));
                 if is_doubtful {
-                    let room = self.shared.doubtful.clone();
+                    let room = self.shared.flow.doubtful.clone();
                     match self.room(room, view, ahead).await {
                         Room::Here(room) => doubtful = Some(room),
                         Room::NotYet => break,
                     }
                 }
                 if is_large {
-                    let room = self.shared.large.clone();
+                    let room = self.shared.flow.large.clone();
                     match self.room(room, view, ahead).await {
                         Room::Here(room) => large = Some(room),
                         Room::NotYet => break,
@@ -257,19 +257,20 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             self.take_over(ahead);
             tokio::select! {
                 biased;
-                () = self.shared.shutdown.cancelled() => return true,
-                () = self.shared.store.gate().opened() => return false,
+                () = self.shared.flow.shutdown.cancelled() => return true,
+                () = self.shared.work.store.gate().opened() => return false,
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
     fn is_overdue(&mut self) -> bool {
-        if !self.shared.shutdown.is_cancelled() {
+        if !self.shared.flow.shutdown.is_cancelled() {
             return false;
         }
         let drain = self
             .shared
+            .flow
             .drain
             .saturating_sub(AFTERWARDS)
             .max(Duration::from_millis(500));

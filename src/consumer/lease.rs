@@ -88,7 +88,7 @@ impl Leases {
 
     /// Extends up to ten messages; false if none is due.
     async fn extend<Q: Queue>(&self, shared: &Shared<Q>) -> bool {
-        let visibility = shared.settings.borrow().visibility_timeout;
+        let visibility = shared.flow.settings.borrow().visibility_timeout;
         let _changing = self.changing.lock().await;
         let due = self.due(visibility / 2);
         if due.is_empty() {
@@ -107,7 +107,7 @@ impl Leases {
             // Of a refused one someone else may have it by now. We go on: the write rule makes
             // that safe.
             if !refused.contains(&position) {
-                shared.metrics.extended.inc();
+                shared.watch.metrics.extended.inc();
                 if let Some(lease) = self.lock().all.iter_mut().find(|it| it.id == *id) {
                     lease.expires = expires;
                 }
@@ -149,7 +149,7 @@ impl Leases {
             let _changing = self.changing.lock().await;
             if let Some(refused) = change_visibility(shared, &changes).await {
                 let released = changes.len().saturating_sub(refused.len());
-                shared.metrics.released.inc_by(released as u64);
+                shared.watch.metrics.released.inc_by(released as u64);
             }
         }
     }
@@ -197,8 +197,9 @@ async fn change_visibility<Q: Queue>(
     changes: &[(&str, Duration)],
 ) -> Option<Vec<usize>> {
     let started = Instant::now();
-    let answer = shared.queue.change_visibility(changes).await;
+    let answer = shared.work.queue.change_visibility(changes).await;
     shared
+        .watch
         .metrics
         .called(Operation::ChangeVisibility, started, &answer);
     match answer {

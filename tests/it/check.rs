@@ -742,7 +742,7 @@ fn the_version_names_the_layout_of_the_data() {
     let expected = format!(
         "entitlement-sync {} (data layout {})\n",
         env!("CARGO_PKG_VERSION"),
-        entitlement_sync::DATA_LAYOUT
+        entitlement_sync::version::DATA_LAYOUT
     );
     assert_eq!(
         (ended.code, ended.stdout.as_str()),

@@ -37,7 +37,7 @@ impl<Q: Queue> Batch<'_, Q> {
     /// `None` where Redis takes no writes or an attempt failed. What is not known to be done is
     /// still pending then.
     pub(super) async fn apply(&mut self, view: &ConsumerView) -> Option<usize> {
-        let gate = self.shared.store.gate();
+        let gate = self.shared.work.store.gate();
         if !gate.is_open() {
             return None;
         }
@@ -50,7 +50,7 @@ impl<Q: Queue> Batch<'_, Q> {
         let range = suspect.map_or(0..self.pending.len(), |place| place..place + 1);
         let attempt = self.attempt(range.clone());
         // All calls share one connection: a call that breaks it makes others fail too.
-        let calls = &self.shared.suspects.calls;
+        let calls = &self.shared.flow.suspects.calls;
         let attempted = if suspect.is_some() {
             let _alone = while_alive(view, calls.write()).await;
             if !gate.is_open() {
@@ -84,11 +84,11 @@ impl<Q: Queue> Batch<'_, Q> {
         let steps: Vec<&Step> = works.iter().flat_map(|work| &work.steps).collect();
         let superseded = match steps.len() {
             0 | 1 => Vec::new(),
-            _ => plan::coalesce(&steps, self.shared.policy.update_if_exists),
+            _ => plan::coalesce(&steps, self.shared.work.policy.update_if_exists),
         };
         let sent = without(&steps, &superseded);
         let sending: Vec<&Step> = sent.iter().flatten().map(AsRef::as_ref).collect();
-        let attempt = self.shared.store.apply(&sending).await;
+        let attempt = self.shared.work.store.apply(&sending).await;
         let fates = fates(&steps, &sent, &superseded, attempt.applied);
         (fates, attempt.error)
     }
@@ -109,7 +109,7 @@ impl<Q: Queue> Batch<'_, Q> {
             }
             let Some(unsettled) = fate.unsettled else {
                 let dropped = fate.superseded.len() as u64;
-                self.shared.metrics.coalesced.inc_by(dropped);
+                self.shared.watch.metrics.coalesced.inc_by(dropped);
                 continue;
             };
             match (unsettled, &verdict, fate.refused) {

@@ -22,7 +22,7 @@ impl<Q: Queue> Batch<'_, Q> {
         verdict: Verdict,
         error: Option<&StoreError>,
     ) -> bool {
-        let suspects = &self.shared.suspects;
+        let suspects = &self.shared.flow.suspects;
         if work.is_suspect && !matches!(verdict, Verdict::Unknown) {
             suspects.forget(&work.held.message_id);
             work.is_suspect = false;
@@ -49,13 +49,14 @@ impl<Q: Queue> Batch<'_, Q> {
                 false
             }
             Verdict::Again => {
-                self.shared.metrics.locked.inc();
+                self.shared.watch.metrics.locked.inc();
                 work.locked_tries += 1;
-                if work.locked_tries <= self.shared.policy.lock_retries {
+                if work.locked_tries <= self.shared.work.policy.lock_retries {
                     self.pending.push(work);
                     return true;
                 }
                 self.shared
+                    .watch
                     .metrics
                     .processed(work.kind, Outcome::Failed, None);
                 tracing::warn!(
@@ -78,7 +79,7 @@ impl<Q: Queue> Batch<'_, Q> {
         trace_id: Option<&str>,
         outcome: Outcome,
     ) {
-        let metrics = &self.shared.metrics;
+        let metrics = &self.shared.watch.metrics;
         let lag_ms = held
             .attributes
             .sent
@@ -93,7 +94,7 @@ impl<Q: Queue> Batch<'_, Q> {
             trace_id,
             "done"
         );
-        self.shared.acknowledger.acknowledge(held.done()).await;
+        self.shared.work.acknowledger.acknowledge(held.done()).await;
     }
 
     /// Gives one message back, to be handed out again after `delay`.

@@ -30,19 +30,19 @@ impl<Q: Queue> Batch<'_, Q> {
         let shared = self.shared;
         let reading = message::read(&delivery.body, &delivery.attributes)?;
         if let Some(notice) = reading.notice {
-            shared.unknown.warn_once(notice.as_str());
+            shared.watch.unknown.warn_once(notice.as_str());
         } else if reading.kind == Kind::Other && !reading.is_unrecognised {
-            shared.unknown.say_once(&reading.name);
+            shared.watch.unknown.say_once(&reading.name);
         }
         let (sent, now) = (delivery.attributes.sent, now_ms());
-        let steps = shared.planner.all_steps(&reading.changes, sent, now);
+        let steps = shared.work.planner.all_steps(&reading.changes, sent, now);
         if !is_roomy && bytes_of(&steps) > HEAVY {
             return Ok(None);
         }
         let ahead: u32 = reading.changes.iter().map(|change| change.ahead).sum();
         if ahead > 0 {
-            shared.metrics.times_ahead.inc_by(u64::from(ahead));
-            if let Some(unsaid) = shared.refusals.allow() {
+            shared.watch.metrics.times_ahead.inc_by(u64::from(ahead));
+            if let Some(unsaid) = shared.watch.refusals.allow() {
                 tracing::warn!(
                     message_id = delivery.message_id,
                     kind = reading.kind.as_str(),
@@ -53,7 +53,7 @@ impl<Q: Queue> Batch<'_, Q> {
             }
         }
         if reading.changes.iter().any(|change| change.path.is_some()) {
-            shared.metrics.found_by_structure.inc();
+            shared.watch.metrics.found_by_structure.inc();
         }
         Ok(Some(Understood {
             kind: reading.kind,
@@ -75,7 +75,7 @@ impl<Q: Queue> Batch<'_, Q> {
         delivery: &Delivery,
         name: &str,
     ) -> Result<(), StoreError> {
-        let Some(seen) = self.shared.unknown.count(name) else {
+        let Some(seen) = self.shared.watch.unknown.count(name) else {
             return Ok(());
         };
         let letter = DeadLetter {
@@ -87,15 +87,15 @@ impl<Q: Queue> Batch<'_, Q> {
             body: &delivery.body,
             type_attribute: delivery.attributes.kind.as_deref(),
         };
-        let most = self.shared.policy.dead_letter_max_len;
-        if let Err(error) = self.shared.store.keep(letter, most).await {
-            self.shared.unknown.forget(name);
+        let most = self.shared.work.policy.dead_letter_max_len;
+        if let Err(error) = self.shared.work.store.keep(letter, most).await {
+            self.shared.watch.unknown.forget(name);
             return Err(error);
         }
         if seen == 1 {
             tracing::warn!(
                 message_id = delivery.message_id,
-                event = self.shared.unknown.shown(name),
+                event = self.shared.watch.unknown.shown(name),
                 skeleton = message::skeleton(&delivery.body),
                 "a message of an unknown kind was not recognised; it is acknowledged, and the first 10 of this kind are kept in the dead-letter stream in Redis"
             );
