@@ -18,7 +18,6 @@ mod suspects;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-
 use crate::health::{ConsumerView, Polling, State};
 use crate::metrics::Operation;
 use crate::queue::{Queue, QueueError};

@@ -19,7 +19,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use url::Url;
 
-use crate::check::{Check, LIMIT};
 use crate::config::EdgeConfig;
 use crate::http_agent;
 
@@ -39,6 +38,11 @@ impl Edge {
             config: config.clone(),
             agent: http_agent::for_host_of(&config.net, &config.url),
         }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &Url {
+        &self.config.url
     }
 
     /// The DSN that the vendor's own service would report to, if it has one.
@@ -64,16 +68,6 @@ impl Edge {
         let configuration = answer.data.and_then(|data| data.sdk_configuration);
         let dsn = configuration.and_then(|configuration| configuration.sentry_dsn);
         Ok(dsn.filter(|dsn| !dsn.is_empty()).map(SecretString::from))
-    }
-
-    /// Whether it is there and knows our key. The worker does without it where AWS knows us.
-    pub async fn check(&self) -> Check {
-        let advice = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
-        match tokio::time::timeout(LIMIT, self.sentry_dsn()).await {
-            Ok(Ok(_)) => Check::pass("edge-api", format!("{} accepts the key", self.config.url)),
-            Ok(Err(error)) => Check::warn("edge-api", format!("{error:#}"), advice),
-            Err(_) => Check::warn("edge-api", "no answer in time", advice),
-        }
     }
 
     /// Temporary credentials for one queue, good for an hour.

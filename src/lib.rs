@@ -11,8 +11,8 @@
 //!
 //! Around them: [`config`] is all that reads the environment, [`keys`] all that spells a key,
 //! [`health`] what the process knows of itself, [`server`] what it tells, [`telemetry`] and
-//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals, [`check`]
-//! what an operator is told of all of them.
+//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals, and [`app`]
+//! puts all of it together.
 //!
 //! Deliberately absent: state outside Redis and the queue; a trait in front of Redis; retries of
 //! the SDKs around receiving and writing; globals; anything that logs a body. docs/architecture.md
@@ -21,7 +21,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod app;
-pub mod check;
 pub mod clock;
 pub mod config;
 pub mod consumer;

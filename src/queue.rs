@@ -1,17 +1,17 @@
 //! The delivery contract, in our own words and types.
 
 mod answer;
-mod check;
 mod client;
 mod credentials;
 mod error;
 mod http;
 mod letters;
+pub mod probe;
 mod send;
 mod settings;
 mod sqs;
 
-pub use check::check;
+pub use client::SHORT_CALL_TIMEOUT;
 pub use credentials::{Identity, credentials, known_credentials};
 pub use letters::HeldLetter;
 pub use send::{Outgoing, Sender, Sent};

@@ -12,7 +12,9 @@ mod tracked;
 mod tally;
 mod write;
 
-pub use direct::{Browse, Direct, KEYS_PER_PAGE, KeptLetter, Ttl, check};
+pub use direct::{
+    Browse, CachedCustomers, Direct, KEYS_PER_PAGE, KeptLetter, RedisFacts, RedisInfo, Ttl,
+};
 pub use error::StoreError;
 pub use layout::{Layouts, NEWER_LAYOUT_ADVICE, warn_of_newer_layout};
 pub use monitor::Gate;

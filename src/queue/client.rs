@@ -19,9 +19,9 @@ use crate::config::QueueConfig;
 /// What AWS logs as part of `userAgent`.
 const APP_NAME: &str = concat!("entitlement-sync-", env!("CARGO_PKG_VERSION"));
 
-pub const CONNECT: Duration = Duration::from_secs(3);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a short call may take, its second try included.
-pub const SHORT: Duration = Duration::from_secs(9);
+pub const SHORT_CALL_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// What all clients of a queue have in common.
 pub fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
@@ -54,7 +54,7 @@ pub fn told(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Sdk
 /// For short calls whose retry is safe and wanted at once.
 pub fn short(shared: &SdkConfig) -> Client {
     let retries = RetryConfig::standard().with_max_attempts(2);
-    Client::from_conf(settings(shared, retries, Duration::from_secs(4), SHORT).build())
+    Client::from_conf(settings(shared, retries, Duration::from_secs(4), SHORT_CALL_TIMEOUT).build())
 }
 
 /// What a client is made of: how often and how long it tries.
@@ -65,7 +65,7 @@ pub fn settings(
     operation: Duration,
 ) -> Builder {
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
+        .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(attempt)
         .operation_timeout(operation)
         .build();

@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use super::client::{CONNECT, told};
+use super::client::{CONNECT_TIMEOUT, told};
 use super::http;
 use crate::config::{QueueConfig, StaticCredentials};
 use crate::edge::{Edge, QueueCredentials};
@@ -108,7 +108,7 @@ pub async fn known_credentials(
 
 /// For clients of STS: by these credentials, in the queue's region.
 pub(super) fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
     let mut sts = told(config, credentials)
         .into_builder()
         .http_client(http::client(&config.net))

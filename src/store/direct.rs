@@ -1,12 +1,12 @@
 //! Redis as an operator's command uses it: connects once, says why if it cannot, waits for nothing.
 
 mod browse;
-mod check;
 mod letters;
+mod probe;
 
 pub use browse::{Browse, KEYS_PER_PAGE};
-pub use check::check;
 pub use letters::KeptLetter;
+pub use probe::{CachedCustomers, RedisFacts, RedisInfo};
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -652,7 +652,7 @@ async fn verify_finds_drift_and_repairs_it() {
             "missing missing production:c_missing null null",
             "older older production:c_older 1763150385132 1763150385133",
             "torn torn production:c_torn null null",
-            "used usageDiffers currentUsage 6 7",
+            "used usage_differs currentUsage 6 7",
         ]
     );
     cli.run(&["verify", "--repair", "--customers", "-"], &lines)

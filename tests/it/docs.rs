@@ -275,6 +275,9 @@ fn the_page_on_reliability_has_the_times_of_the_program() {
         found += 1;
     }
     assert_eq!(found, 3);
-    assert!(text("src/lib.rs").contains("const PERIOD: Duration = Duration::from_secs(60);"));
+    assert!(
+        text("src/queue/settings.rs")
+            .contains("REFRESH_INTERVAL: Duration = Duration::from_secs(60);")
+    );
     assert!(page.contains("asked for at start and\n   once a minute;"));
 }

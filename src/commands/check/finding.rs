@@ -1,4 +1,4 @@
-//! What `check` finds, in words: by whoever knows the part that is looked at.
+//! What `check` finds, in words, and what to do about it.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub enum Status {
     Fail,
 }
 
-/// No call waits longer.
-pub const LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait of one probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Check {
     pub fn pass(name: &'static str, detail: impl Into<String>) -> Self {
@@ -60,7 +60,7 @@ pub async fn dns(name: &'static str, variable: &str, host: &str, port: u16) -> C
     if host.parse::<std::net::IpAddr>().is_ok() {
         return Check::pass(name, format!("{host} is an address"));
     }
-    let found = tokio::time::timeout(LIMIT, tokio::net::lookup_host((host, port))).await;
+    let found = tokio::time::timeout(PROBE_TIMEOUT, tokio::net::lookup_host((host, port))).await;
     let advice = || format!("check {variable} and the DNS of this machine or pod");
     match found {
         Ok(Ok(found)) => {
