@@ -37,17 +37,17 @@ use suspects::Suspects;
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// How long a receive under way may still take once the process is to end or Redis is away: a busy
 /// queue answers sooner, and of an idle one nothing is to be had.
-const LAST_POLL: Duration = Duration::from_secs(1);
+const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same where it took a second and a half to notice that Redis does not answer: two seconds after
 /// the fault nothing is received.
-const LAST_POLL_AFTER_SILENCE: Duration = Duration::from_millis(250);
+const LAST_POLL_TIMEOUT_AFTER_SILENCE: Duration = Duration::from_millis(250);
 
 /// For a poll that was just cut short to be forgotten at the other end.
-const FORGOTTEN: Duration = Duration::from_millis(100);
+const POLL_CANCEL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Work that takes longer, such as waiting for a locked customer, is no watching of the queue: a
 /// sleeper takes over meanwhile.
-const SLOW: Duration = Duration::from_millis(500);
+const SLOW_WORK: Duration = Duration::from_millis(500);
 
 /// What all consumers of a process share.
 pub struct Shared<Q> {
@@ -140,7 +140,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
             // Received and not begun: someone else shall have it at once. But only after the polls
             // of this process have ended: they would get it again, and burn its receive count.
             shared.flow.polls_over.cancelled().await;
-            tokio::time::sleep(FORGOTTEN).await;
+            tokio::time::sleep(POLL_CANCEL_PAUSE).await;
             batch.release_all().await;
             return;
         }
@@ -158,7 +158,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
         view.is(State::Working);
         view.received(count);
         let mut work = std::pin::pin!(batch.work(view, &mut ahead));
-        if tokio::time::timeout(SLOW, &mut work).await.is_err() {
+        if tokio::time::timeout(SLOW_WORK, &mut work).await.is_err() {
             let _busy = shared.flow.parking.busy();
             work.await;
         }
@@ -267,8 +267,8 @@ async fn redis_is_away(gate: &Gate) {
     loop {
         gate.closed().await;
         let time = match gate.was_silence() {
-            true => LAST_POLL_AFTER_SILENCE,
-            false => LAST_POLL,
+            true => LAST_POLL_TIMEOUT_AFTER_SILENCE,
+            false => LAST_POLL_TIMEOUT,
         };
         if tokio::time::timeout(time, gate.opened()).await.is_err() {
             return;

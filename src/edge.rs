@@ -29,8 +29,8 @@ pub struct Edge {
     agent: ureq::Agent,
 }
 
-const TRIES: u32 = 3;
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+const MAX_TRIES: u32 = 3;
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Edge {
     pub fn new(config: &EdgeConfig) -> Self {
@@ -115,11 +115,11 @@ impl Edge {
                 Err(EdgeError::MayPass { text, after, .. }) => (text, after),
                 Err(error) => return Err(error.into()),
             };
-            if attempt >= TRIES {
+            if attempt >= MAX_TRIES {
                 bail!(text);
             }
             let own = Duration::from_millis(u64::from(fastrand::u32(250..750)) << attempt);
-            tokio::time::sleep(wait.unwrap_or(own).min(LONGEST_RETRY_AFTER)).await;
+            tokio::time::sleep(wait.unwrap_or(own).min(MAX_RETRY_AFTER)).await;
         }
         bail!("unreachable")
     }

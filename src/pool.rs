@@ -11,10 +11,10 @@ use crate::health::ConsumerView;
 use crate::queue::Queue;
 
 /// Longer than anything a consumer waits for between two steps: a long poll and its timeout.
-const STALLED: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
-const LOOK: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
+const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks, when the process itself did not run: it was stopped, or had no CPU.
-const STOPPED: Duration = Duration::from_secs(5);
+const MIN_PROCESS_STOP: Duration = Duration::from_secs(5);
 
 struct Slot {
     view: Arc<ConsumerView>,
@@ -28,7 +28,7 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
     let mut slots: Vec<Slot> = (0..count)
         .map(|place| start(&mut tasks, &shared, place))
         .collect();
-    let mut look = tokio::time::interval(LOOK);
+    let mut look = tokio::time::interval(STALL_CHECK_INTERVAL);
     let mut looked = Instant::now();
     // Silence counts from here: no consumer made progress while the process did not run.
     let mut running_since = looked;
@@ -46,12 +46,12 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
             },
             _ = look.tick() => {
                 let now = Instant::now();
-                if now - looked > STOPPED {
+                if now - looked > MIN_PROCESS_STOP {
                     running_since = now;
                 }
                 looked = now;
                 for slot in &slots {
-                    if slot.view.silent().min(now - running_since) > STALLED {
+                    if slot.view.silent().min(now - running_since) > STALL_TIMEOUT {
                         slot.task.abort();
                     }
                 }
@@ -176,7 +176,7 @@ mod tests {
     async fn restarted(bad: Bad) -> (u64, usize) {
         let shared = shared(bad);
         let pool = tokio::spawn(run(shared.clone(), 3));
-        tokio::time::sleep(STALLED * 3).await;
+        tokio::time::sleep(STALL_TIMEOUT * 3).await;
         let polling = shared.watch.health.readiness().consumers;
         shared.flow.shutdown.cancel();
         pool.await.unwrap();
@@ -224,9 +224,9 @@ mod tests {
             // In the middle of their long polls.
             tokio::time::sleep(LONG_POLL / 2).await;
             // The clock goes on and nothing runs.
-            tokio::time::advance(STALLED * 2).await;
+            tokio::time::advance(STALL_TIMEOUT * 2).await;
         }
-        tokio::time::sleep(STALLED).await;
+        tokio::time::sleep(STALL_TIMEOUT).await;
         shared.flow.shutdown.cancel();
         pool.await.unwrap();
         assert_eq!(shared.watch.metrics.consumers_restarted.get(), 0);

@@ -12,7 +12,7 @@ use crate::metrics::{Lag, Metrics, Outcome, Point, ReadResult, UpstreamOutcome};
 use crate::queue::{Depth, Identity, Settings};
 use crate::reads::Reads;
 use crate::store::Tracking;
-use crate::telemetry::{Recent, Redactor, Said};
+use crate::telemetry::{Recent, RecentLine, Redactor};
 use crate::version;
 
 /// All that a snapshot is taken from.
@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub counters: BTreeMap<&'static str, u64>,
     pub history: Vec<Point>,
     pub consumer_states: Vec<ConsumerStatus>,
-    pub recent_errors: Vec<Said>,
+    pub recent_errors: Vec<RecentLine>,
     pub configuration: BTreeMap<&'static str, String>,
 }
 
@@ -90,7 +90,7 @@ pub struct ReadStatus {
     pub upstream_requests: BTreeMap<&'static str, u64>,
 }
 
-const WINDOW: Duration = Duration::from_secs(300);
+const LAG_WINDOW: Duration = Duration::from_secs(300);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Observer {
@@ -112,7 +112,7 @@ impl Observer {
                 credentials: self.credentials.borrow().clone(),
             },
             reads: self.reads.as_ref().map(|reads| self.read_status(reads)),
-            lag: self.metrics.history.lag(WINDOW),
+            lag: self.metrics.history.lag(LAG_WINDOW),
             counters: self.counters(),
             history: self.metrics.history.points(),
             consumer_states: self.consumers(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{Keys, Owner};
-use entitlement_sync::store::Direct;
+use entitlement_sync::store::AdminClient;
 
 use super::output::Format;
 use super::progress::Progress;
@@ -87,7 +87,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 
 async fn search(
     arguments: &Arguments,
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     owner: Owner<'_>,
 ) -> anyhow::Result<Searched> {
@@ -105,7 +105,7 @@ async fn search(
 
 async fn look<'a>(
     arguments: &'a Arguments,
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     owner: Owner<'a>,
     searched: Searched,

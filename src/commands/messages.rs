@@ -16,7 +16,7 @@ use super::{Failure, NO_INPUT, session, when};
 
 /// One message of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given<'a> {
+pub struct InputMessage<'a> {
     /// From 1.
     pub number: usize,
     /// The line on which it begins, from 1.
@@ -79,7 +79,7 @@ pub fn read(path: &str) -> anyhow::Result<String> {
 
 /// The messages of a text: JSON values one after the other, of as many lines as they like. Where
 /// not all of it is JSON, each line is a message if the first is one; else the text as a whole.
-pub fn split(text: &str) -> Vec<Given<'_>> {
+pub fn split(text: &str) -> Vec<InputMessage<'_>> {
     let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     let values: Result<Vec<&str>, _> = values.map(|value| value.map(RawValue::get)).collect();
     let bodies = values.unwrap_or_else(|_| {
@@ -93,12 +93,12 @@ pub fn split(text: &str) -> Vec<Given<'_>> {
 }
 
 /// Each line that is not blank, whatever it holds.
-pub fn lines(text: &str) -> Vec<Given<'_>> {
+pub fn lines(text: &str) -> Vec<InputMessage<'_>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     at_their_lines(text, lines.collect())
 }
 
-fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<Given<'a>> {
+fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<InputMessage<'a>> {
     let (mut line, mut seen) = (1, 0);
     let given = |(place, body): (usize, &'a str)| {
         // Each is a part of the text, and they come in its order.
@@ -106,7 +106,7 @@ fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<Given<'a>> {
         let between = text.as_bytes().get(seen..start).unwrap_or_default();
         line += between.iter().filter(|&&byte| byte == b'\n').count();
         seen = start.max(seen);
-        Given {
+        InputMessage {
             number: place + 1,
             line,
             body,

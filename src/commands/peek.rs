@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::bulk::stop_on_signal;
 use super::confirm::confirm;
 use super::explain::{self, Explained, Explanation};
-use super::messages::{Given, Picture};
+use super::messages::{InputMessage, Picture};
 use super::output::{self, Format};
 use super::{Ended, Failure, INTERRUPTED, USAGE, session, when};
 use taken::{Taken, take};
@@ -211,7 +211,7 @@ async fn explain(
     planner: &Planner,
     picture: &mut Option<Picture>,
 ) -> anyhow::Result<Explained> {
-    let given = Given {
+    let given = InputMessage {
         number,
         line: 0,
         body: &letter.delivery.body,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::bulk::{Pace, rate};
-use super::messages::{self, Given, understand};
+use super::messages::{self, InputMessage, understand};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::{Ended, Failure, USAGE, session};
@@ -57,7 +57,7 @@ pub struct Arguments {
 }
 
 /// Of messages in a FIFO queue whose customer cannot be read.
-const GROUP: &str = "entitlement-sync";
+const FALLBACK_GROUP: &str = "entitlement-sync";
 
 #[derive(Serialize, Default)]
 struct Report {
@@ -162,13 +162,13 @@ async fn send_all(
 }
 
 /// What must not be sent, and why.
-fn unfit(given: &[Given<'_>], arguments: &Arguments) -> Vec<String> {
+fn unfit(given: &[InputMessage<'_>], arguments: &Arguments) -> Vec<String> {
     let beside: usize = arguments
         .attributes
         .iter()
         .map(|(name, value)| name.len() + value.len() + 6)
         .sum();
-    let reason = |given: &Given<'_>| {
+    let reason = |given: &InputMessage<'_>| {
         let place = format!("message {} (line {})", given.number, given.line);
         let json = || serde_json::from_str::<&RawValue>(given.body).err();
         if given.body.len() + beside > Sender::MAX_MESSAGE_BYTES {
@@ -182,9 +182,11 @@ fn unfit(given: &[Given<'_>], arguments: &Arguments) -> Vec<String> {
     given.iter().filter_map(reason).collect()
 }
 
-fn outgoing(given: &Given<'_>, arguments: &Arguments, fifo: bool) -> Outgoing {
+fn outgoing(given: &InputMessage<'_>, arguments: &Arguments, fifo: bool) -> Outgoing {
     let group = arguments.group.clone().or_else(|| {
-        fifo.then(|| group_of(given.body, &arguments.attributes).unwrap_or_else(|| GROUP.into()))
+        fifo.then(|| {
+            group_of(given.body, &arguments.attributes).unwrap_or_else(|| FALLBACK_GROUP.into())
+        })
     });
     Outgoing {
         body: given.body.to_owned(),

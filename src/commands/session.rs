@@ -6,7 +6,7 @@ use entitlement_sync::edge::Edge;
 use entitlement_sync::keys::Keys;
 use entitlement_sync::plan::Planner;
 use entitlement_sync::queue::{self, QueueErrorKind, Sender, SqsQueue};
-use entitlement_sync::store::{Direct, StoreError};
+use entitlement_sync::store::{AdminClient, StoreError};
 
 use super::{BAD_CONFIGURATION, Failure, NO_INPUT, NO_PERMISSION, UNAVAILABLE};
 
@@ -41,8 +41,8 @@ pub fn planner(config: &Config) -> Planner {
 }
 
 /// A connection to Redis.
-pub async fn redis(config: &Config) -> anyhow::Result<Direct> {
-    Direct::connect(&config.redis, &config.writes)
+pub async fn redis(config: &Config) -> anyhow::Result<AdminClient> {
+    AdminClient::connect(&config.redis, &config.writes)
         .await
         .map_err(|error| redis_failure(&error))
 }

@@ -5,7 +5,7 @@ mod tally;
 use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::Keys;
-use entitlement_sync::store::{Direct, StoreError};
+use entitlement_sync::store::{AdminClient, StoreError};
 use serde_json::{Value, json};
 
 use super::output::{self, Format, doubtful};
@@ -67,7 +67,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     })
 }
 
-async fn count(redis: &Direct, keys: &Keys, limit: Option<u64>) -> Result<Stats, StoreError> {
+async fn count(redis: &AdminClient, keys: &Keys, limit: Option<u64>) -> Result<Stats, StoreError> {
     let size = redis.size().await;
     let mut progress = Progress::through_keys(size);
     let mut tally = Tally::default();

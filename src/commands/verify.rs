@@ -10,7 +10,7 @@ use entitlement_sync::config::Uses;
 use entitlement_sync::edge::EdgeError;
 use entitlement_sync::keys::{self, Keys};
 use entitlement_sync::plan::Step;
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 
 use super::bulk::{
     Bounds, Customer, Problem, Source, each, read_customers, refuse_invalidate, stop_on_signal,
@@ -61,7 +61,7 @@ pub struct Arguments {
 }
 
 /// Between the two looks at a difference.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// What comparing a customer found.
 enum Compared {
     Same,
@@ -136,7 +136,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 /// What comparing one customer needs.
 struct Check {
     source: Source,
-    redis: Direct,
+    redis: AdminClient,
     keys: Keys,
     /// Retries of a locked customer; `None` where nothing is written.
     repair_retries: Option<u32>,
@@ -149,7 +149,7 @@ impl Check {
             return Ok(Compared::Same);
         }
         // An event on its way explains a difference; one that stays is drift.
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(SETTLE_TIME).await;
         let (second, step) = self.look(customer).await?;
         let found: Vec<Finding> = second
             .into_iter()
@@ -232,7 +232,7 @@ impl Check {
 }
 
 /// Customers and resources that Redis holds, each as likely as the others.
-async fn sample(redis: &Direct, keys: &Keys, most: u32) -> Result<Vec<Customer>, StoreError> {
+async fn sample(redis: &AdminClient, keys: &Keys, most: u32) -> Result<Vec<Customer>, StoreError> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut taken: Vec<Customer> = Vec::new();
     let mut met = 0_usize;

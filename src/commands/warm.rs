@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{self, Keys};
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 use serde::Serialize;
 
 use super::bulk::{
@@ -167,7 +167,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 
 async fn load(
     source: &Source,
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     customer: &Customer,
     retries: u32,
@@ -207,7 +207,7 @@ async fn load(
 
 /// The resources that Redis holds of the customers named, and that are not named themselves.
 async fn resources(
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     named: &[Customer],
 ) -> Result<BTreeSet<Customer>, StoreError> {

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Shared;
 use super::ahead::Ahead;
 use super::budget::Reserved;
-use super::lease::{Held, LOOK, Leases};
+use super::lease::{Held, LEASE_CHECK_INTERVAL, Leases};
 use crate::health::ConsumerView;
 use crate::message::Unreadable;
 use crate::metrics::Outcome;
@@ -27,14 +27,14 @@ use understand::Understood;
 use work::Work;
 
 /// Bytes that are planned at once, or one body.
-const SLICE: usize = 1 << 20;
+const MAX_PLANNED_BYTES: usize = 1 << 20;
 /// A body of so many bytes may weigh many times as much once it is planned.
-const LARGE: usize = 256 << 10;
+const LARGE_BODY_BYTES: usize = 256 << 10;
 /// A plan of so many bytes is large too, however small its body is: what was packed may be unpacked
 /// to many times as much.
-pub(super) const HEAVY: usize = 2 << 20;
+pub(super) const HEAVY_PLAN_BYTES: usize = 2 << 20;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
-const AFTERWARDS: Duration = Duration::from_secs(2);
+const SHUTDOWN_RESERVE: Duration = Duration::from_secs(2);
 
 /// Messages that were received together.
 pub struct Batch<'a, Q> {
@@ -104,7 +104,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     fn is_large(&self, held: &Held) -> bool {
-        held.body.len() >= LARGE || self.heavy.contains(&held.message_id)
+        held.body.len() >= LARGE_BODY_BYTES || self.heavy.contains(&held.message_id)
     }
 
     /// Received more often than a message is tried: whatever ended the deliveries before, it was
@@ -152,7 +152,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             return;
         }
         let mut planned: usize = self.pending.iter().map(Work::bytes).sum();
-        while planned < SLICE {
+        while planned < MAX_PLANNED_BYTES {
             // Each refusal is a call to the queue, which may take as long as its timeout.
             view.progress();
             let is_alone = self.waiting.is_empty();
@@ -241,7 +241,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 biased;
                 // Never closed, so never an error.
                 Ok(room) = &mut room => return Room::Here(room),
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
             }
             if self.take_over(ahead) || self.is_overdue() {
                 return Room::NotYet;
@@ -259,7 +259,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 biased;
                 () = self.shared.flow.shutdown.cancelled() => return true,
                 () = self.shared.work.store.gate().opened() => return false,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
             }
         }
     }
@@ -272,7 +272,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             .shared
             .flow
             .drain
-            .saturating_sub(AFTERWARDS)
+            .saturating_sub(SHUTDOWN_RESERVE)
             .max(Duration::from_millis(500));
         *self
             .release_by

@@ -15,9 +15,9 @@ use crate::metrics::Operation;
 use crate::queue::{Delivery, Queue};
 
 /// How often the visibility timeouts are checked.
-pub const LOOK: Duration = Duration::from_secs(1);
+pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time by which a message is extended.
-const SHORTEST_EXTENSION: Duration = Duration::from_secs(10);
+const MIN_EXTENSION: Duration = Duration::from_secs(10);
 
 /// What one consumer has received and neither acknowledged nor given back.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Leases {
     /// Extends the visibility timeouts for as long as this is polled.
     pub async fn keep<Q: Queue>(&self, shared: &Shared<Q>) -> Infallible {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LEASE_CHECK_INTERVAL).await;
             while self.extend(shared).await {}
         }
     }
@@ -94,7 +94,7 @@ impl Leases {
         if due.is_empty() {
             return false;
         }
-        let timeout = visibility.max(SHORTEST_EXTENSION);
+        let timeout = visibility.max(MIN_EXTENSION);
         let changes: Vec<(&str, Duration)> = due
             .iter()
             .map(|(_, receipt)| (receipt.as_str(), timeout))
@@ -124,7 +124,9 @@ impl Leases {
         let due = inner.all.iter_mut().filter(|lease| {
             lease.expires > now
                 && lease.expires - now < half
-                && lease.extended.is_none_or(|at| now - at >= LOOK)
+                && lease
+                    .extended
+                    .is_none_or(|at| now - at >= LEASE_CHECK_INTERVAL)
         });
         due.take(10)
             .map(|lease| {

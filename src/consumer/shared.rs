@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::{Acknowledger, LAST_POLL, Limit, Parking, Suspects, Unknown};
+use super::{Acknowledger, LAST_POLL_TIMEOUT, Limit, Parking, Suspects, Unknown};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::plan::Planner;
@@ -41,7 +41,7 @@ pub struct Flow {
     pub parking: Arc<Parking>,
     pub settings: watch::Receiver<Settings>,
     pub shutdown: CancellationToken,
-    /// Is cancelled [`LAST_POLL`] after `shutdown`.
+    /// Is cancelled [`LAST_POLL_TIMEOUT`] after `shutdown`.
     pub polls_over: CancellationToken,
     /// How long the drain may take after `shutdown`.
     pub drain: Duration,
@@ -83,7 +83,7 @@ fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
     let ends = over.clone();
     tokio::spawn(async move {
         shutdown.cancelled().await;
-        tokio::time::sleep(LAST_POLL).await;
+        tokio::time::sleep(LAST_POLL_TIMEOUT).await;
         ends.cancel();
     });
     over

@@ -44,7 +44,7 @@ const INSTANCE: &str = "the role of the instance (EC2 metadata)";
 const EDGE: &str = "the Edge API";
 
 /// STS is to answer before the SDK's cache of credentials gives up, after 5 s.
-const STS: std::time::Duration = std::time::Duration::from_secs(4);
+const STS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// Given keys; else what the platform provides; else the Edge API's credentials for this queue.
 /// With a role, the role's, by whichever of the first two there is.
@@ -59,7 +59,7 @@ pub async fn known_credentials(
     known: watch::Sender<Option<Identity>>,
 ) -> SharedCredentialsProvider {
     let used = watch::Sender::new("");
-    let named = |source, inner: SharedCredentialsProvider| Named {
+    let named = |source, inner: SharedCredentialsProvider| TrackedProvider {
         source,
         named_by: named_by(config, source),
         inner,
@@ -98,7 +98,7 @@ pub async fn known_credentials(
             SharedCredentialsProvider::new(provider.build().await)
         }
     };
-    SharedCredentialsProvider::new(Known {
+    SharedCredentialsProvider::new(ReportingProvider {
         inner,
         role: config.role.as_ref().map(|role| role.arn.clone()),
         used: used.subscribe(),
@@ -112,7 +112,7 @@ pub(super) fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) 
     let mut sts = told(config, credentials)
         .into_builder()
         .http_client(http::client(&config.net))
-        .timeout_config(timeouts.operation_timeout(STS).build())
+        .timeout_config(timeouts.operation_timeout(STS_TIMEOUT).build())
         .use_fips(config.use_fips)
         .use_dual_stack(config.use_dual_stack);
     sts.set_endpoint_url(config.sts.as_ref().map(|url| url.as_str().to_owned()));
@@ -152,7 +152,7 @@ fn given(keys: &StaticCredentials) -> SharedCredentialsProvider {
 /// ones; spelt out so that it is known which link gave them.
 fn platform(
     config: &QueueConfig,
-    named: impl Fn(&'static str, SharedCredentialsProvider) -> Named,
+    named: impl Fn(&'static str, SharedCredentialsProvider) -> TrackedProvider,
 ) -> CredentialsProviderChain {
     let provider = ProviderConfig::without_region()
         .with_region(Some(Region::new(config.region.clone())))
@@ -193,7 +193,7 @@ struct Refused {
 
 /// One way to credentials, which leaves its name when it was the one.
 #[derive(Debug)]
-struct Named {
+struct TrackedProvider {
     source: &'static str,
     /// The variable that leads there, for errors.
     named_by: String,
@@ -201,7 +201,7 @@ struct Named {
     used: watch::Sender<&'static str>,
 }
 
-impl ProvideCredentials for Named {
+impl ProvideCredentials for TrackedProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -228,14 +228,14 @@ impl ProvideCredentials for Named {
 
 /// All of them, which tells what is in use.
 #[derive(Debug)]
-struct Known {
+struct ReportingProvider {
     inner: SharedCredentialsProvider,
     role: Option<String>,
     used: watch::Receiver<&'static str>,
     known: watch::Sender<Option<Identity>>,
 }
 
-impl ProvideCredentials for Known {
+impl ProvideCredentials for ReportingProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -252,7 +252,7 @@ impl ProvideCredentials for Known {
     }
 }
 
-impl Known {
+impl ReportingProvider {
     fn tell(&self, expiry: Option<SystemTime>) {
         let base = *self.used.borrow();
         let source = match &self.role {

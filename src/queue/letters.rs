@@ -19,7 +19,7 @@ pub struct HeldLetter {
 }
 
 /// A long poll asks all of SQS's servers; a short one may find nothing where there is something.
-const LOOK_SECS: i32 = 1;
+const POLL_SECS: i32 = 1;
 
 impl SqsQueue {
     pub fn is_fifo(&self) -> bool {
@@ -34,7 +34,7 @@ impl SqsQueue {
             .receive_message()
             .queue_url(&self.url)
             .max_number_of_messages(i32::try_from(most.clamp(1, 10)).unwrap_or(10))
-            .wait_time_seconds(LOOK_SECS)
+            .wait_time_seconds(POLL_SECS)
             .visibility_timeout(i32::try_from(hold.as_secs()).unwrap_or(30))
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)

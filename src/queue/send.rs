@@ -55,7 +55,7 @@ pub struct Sender {
 const MAX_MESSAGES: usize = 10;
 const MAX_BYTES: usize = 1 << 20;
 /// For what failed on the server's side.
-const TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 
 impl Sender {
     /// The largest message that a queue takes, in bytes.
@@ -108,10 +108,12 @@ impl Sender {
                     left = passing.iter().map(|entry| entry.position).collect();
                     passing
                 }
-                Err(error) if error.kind.needs_a_person() || attempt >= TRIES => return Err(error),
+                Err(error) if error.kind.needs_a_person() || attempt >= MAX_TRIES => {
+                    return Err(error);
+                }
                 Err(_) => Vec::new(),
             };
-            if left.is_empty() || attempt >= TRIES {
+            if left.is_empty() || attempt >= MAX_TRIES {
                 sent.refused.extend(passing);
                 break;
             }

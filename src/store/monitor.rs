@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::StoreError;
-use super::link::Link;
+use super::primary::Primary;
 use super::replicas::{PROBE, Replicas};
 use super::script::Script;
 use super::write::Writer;
@@ -41,19 +41,19 @@ struct Strikes {
 }
 
 impl Strikes {
-    const SOON: Duration = Duration::from_secs(2);
-    const LONGEST: Duration = Duration::from_secs(8);
+    const SOON_AFTER_OPENING: Duration = Duration::from_secs(2);
+    const MAX_HOLD: Duration = Duration::from_secs(8);
 
     fn strike(&mut self) {
         let soon = self
             .opened
-            .is_some_and(|opened| opened.elapsed() < Self::SOON);
+            .is_some_and(|opened| opened.elapsed() < Self::SOON_AFTER_OPENING);
         self.count = if soon { self.count + 1 } else { 0 };
         let hold = match self.count {
             0 | 1 => Duration::ZERO,
-            count => PERIOD
+            count => PROBE_INTERVAL
                 .saturating_mul(1 << (count - 2).min(10))
-                .min(Self::LONGEST),
+                .min(Self::MAX_HOLD),
         };
         self.hold_until = Some(Instant::now() + hold);
     }
@@ -64,8 +64,8 @@ impl Strikes {
 }
 
 /// Twice a second, and at most a second for the answer: an outage closes the gate within 1.5 s.
-const PERIOD: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
@@ -178,8 +178,8 @@ async fn monitor(gate: Gate, mut probe: Probe) {
             }
             Err(error) => {
                 let error = probe.cause().unwrap_or(error);
-                probe.link.look_again();
-                let news = !gate.close_after(&error, asked.elapsed() > PERIOD);
+                probe.primary.look_again();
+                let news = !gate.close_after(&error, asked.elapsed() > PROBE_INTERVAL);
                 let text = error.to_string();
                 if text != said {
                     if !news {
@@ -195,7 +195,7 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 }
             }
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
     }
 }
 
@@ -223,7 +223,7 @@ pub(super) fn harmless(keys: &Keys) -> Step {
 /// Asks whether Redis can be worked with, and remembers what happens on the connection meanwhile: a
 /// wrong password and the like show up there, not on commands.
 pub(super) struct Probe {
-    link: Link,
+    primary: Primary,
     replicas: Replicas,
     writer: Writer,
     script: Script,
@@ -236,9 +236,9 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub fn new(link: Link, replicas: Replicas, writer: Writer, keys: &Keys) -> Self {
+    pub fn new(primary: Primary, replicas: Replicas, writer: Writer, keys: &Keys) -> Self {
         Self {
-            link,
+            primary,
             replicas,
             writer,
             script: Script::new(PROBE),
@@ -252,7 +252,7 @@ impl Probe {
     /// A round trip that reads and writes as the work does: a replica, a full Redis or one that
     /// lacks a permission answers PING all the same. Returns the marker that was found.
     async fn ask(&mut self) -> Result<String, StoreError> {
-        let client = self.link.client()?;
+        let client = self.primary.client()?;
         if self.client != client.id() {
             client.id().clone_into(&mut self.client);
             self.errors = Some(client.error_rx());
@@ -271,10 +271,10 @@ impl Probe {
             let found = self.script.run::<String>(&client, words);
             tokio::try_join!(found, self.writer.probe(&client, &self.harmless))
         };
-        let (found, ()) = timeout(ANSWER, asked)
+        let (found, ()) = timeout(PROBE_TIMEOUT, asked)
             .await
             .map_err(|_| StoreError::timeout())??;
-        timeout(ANSWER, self.replicas.confirm(writing))
+        timeout(PROBE_TIMEOUT, self.replicas.confirm(writing))
             .await
             .map_err(|_| StoreError::timeout())??;
         Ok(found)
@@ -287,6 +287,6 @@ impl Probe {
             .as_mut()
             .and_then(|errors| std::iter::from_fn(|| errors.try_recv().ok()).last());
         let of_connection = last.map(|(cause, _)| cause.into());
-        self.link.trouble().or(of_connection)
+        self.primary.trouble().or(of_connection)
     }
 }

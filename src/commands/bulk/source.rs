@@ -21,9 +21,9 @@ pub struct Source {
 }
 
 /// Tries of one customer: about ten seconds where the server does not say how long to wait.
-const TRIES: u32 = 6;
+const MAX_TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 impl Source {
     pub fn new(config: &Config, keys: Keys, bounds: Bounds, stop: CancellationToken) -> Self {
@@ -56,14 +56,14 @@ impl Source {
                         NotPlanned::Malformed(reason) => Problem::Customer(reason),
                     });
                 }
-                Err(EdgeError::MayPass { after, .. }) if attempt < TRIES => after,
+                Err(EdgeError::MayPass { after, .. }) if attempt < MAX_TRIES => after,
                 Err(error) => return Err(Problem::Edge(error)),
             };
             let own = FIRST_PAUSE * (1 << (attempt - 1));
             let own = own.mul_f64(0.5 + fastrand::f64() / 2.0);
             match after {
                 // It speaks for all requests.
-                Some(after) => self.pace.hold(after.min(LONGEST_PAUSE)),
+                Some(after) => self.pace.hold(after.min(MAX_PAUSE)),
                 None => tokio::select! {
                     () = self.stop.cancelled() => return Err(Problem::Stopped),
                     () = tokio::time::sleep(own) => {}

@@ -3,7 +3,7 @@
 use entitlement_sync::config::{RedisConfig, Topology, WriteConfig};
 use entitlement_sync::keys::Keys;
 use entitlement_sync::store::{
-    CachedCustomers, Direct, Layouts, NEWER_LAYOUT_ADVICE, RedisFacts, RedisInfo, StoreError,
+    AdminClient, CachedCustomers, Layouts, NEWER_LAYOUT_ADVICE, RedisFacts, RedisInfo, StoreError,
 };
 
 use super::finding::{Check, PROBE_TIMEOUT, dns};
@@ -12,7 +12,7 @@ use super::finding::{Check, PROBE_TIMEOUT, dns};
 pub async fn check(redis: &RedisConfig, writes: &WriteConfig, keys: &Keys) -> Vec<Check> {
     let (mut checks, connected) = tokio::join!(
         resolve(redis),
-        tokio::time::timeout(PROBE_TIMEOUT, Direct::connect(redis, writes))
+        tokio::time::timeout(PROBE_TIMEOUT, AdminClient::connect(redis, writes))
     );
     match connected {
         Ok(Ok(direct)) => {

@@ -7,7 +7,7 @@ use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::Uses;
 use entitlement_sync::plan::{Planner, Step};
 use entitlement_sync::queue::{Outgoing, QueueErrorKind, Sender};
-use entitlement_sync::store::Direct;
+use entitlement_sync::store::AdminClient;
 use serde_json::json;
 
 use super::letter::Letter;
@@ -57,7 +57,7 @@ enum Target {
         sender: Sender,
         is_fifo: bool,
     },
-    Redis(Direct, Planner),
+    Redis(AdminClient, Planner),
     /// Of a dry run.
     Nowhere,
 }
@@ -261,7 +261,7 @@ async fn send(sender: &Sender, is_fifo: bool, letter: &Letter) -> anyhow::Result
 
 /// The outcome, what there is to say of it, and whether the letter is done with.
 async fn apply(
-    redis: &Direct,
+    redis: &AdminClient,
     steps: &[Step],
 ) -> anyhow::Result<(&'static str, Option<String>, bool)> {
     let steps: Vec<&Step> = steps.iter().collect();

@@ -98,10 +98,10 @@ impl Row {
 
 /// A value in a cell; `--json` has all of it.
 fn short(value: Option<&serde_json::Value>) -> String {
-    const MOST: usize = 40;
+    const MAX_CELL_CHARS: usize = 40;
     let text = value.map_or_else(|| "-".into(), ToString::to_string);
-    if text.chars().count() <= MOST {
+    if text.chars().count() <= MAX_CELL_CHARS {
         return text;
     }
-    text.chars().take(MOST).chain(['…']).collect()
+    text.chars().take(MAX_CELL_CHARS).chain(['…']).collect()
 }

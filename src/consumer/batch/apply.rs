@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::Batch;
 use super::work::Work;
-use crate::consumer::lease::LOOK;
+use crate::consumer::lease::LEASE_CHECK_INTERVAL;
 use crate::health::ConsumerView;
 use crate::plan::{self, Action, Position, Step};
 use crate::queue::Queue;
@@ -249,7 +249,7 @@ async fn while_alive<T>(view: &ConsumerView, waiting: impl Future<Output = T>) -
         tokio::select! {
             biased;
             done = &mut waiting => return done,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From a body to the steps it asks for, and what becomes of messages that nobody knows.
 
 use super::work::bytes_of;
-use super::{Batch, HEAVY};
+use super::{Batch, HEAVY_PLAN_BYTES};
 use crate::clock::now_ms;
 use crate::message::{self, Kind, Unreadable};
 use crate::metrics::Outcome;
@@ -36,7 +36,7 @@ impl<Q: Queue> Batch<'_, Q> {
         }
         let (sent, now) = (delivery.attributes.sent, now_ms());
         let steps = shared.work.planner.all_steps(&reading.changes, sent, now);
-        if !is_roomy && bytes_of(&steps) > HEAVY {
+        if !is_roomy && bytes_of(&steps) > HEAVY_PLAN_BYTES {
             return Ok(None);
         }
         let ahead: u32 = reading.changes.iter().map(|change| change.ahead).sum();

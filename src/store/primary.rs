@@ -19,7 +19,7 @@ use locate::Locator;
 
 /// Clones share one connection.
 #[derive(Clone)]
-pub struct Link {
+pub struct Primary {
     state: watch::Receiver<State>,
     /// Someone cannot work with the primary as it is known.
     lost: Arc<Notify>,
@@ -34,21 +34,21 @@ struct State {
 
 /// How often sentinels are asked without need: an old primary that is cut off from them does not
 /// know that it is none any more.
-const WATCH: Duration = Duration::from_secs(1);
+const SENTINEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A node of a cluster says itself that it is no longer the one; this is for those that are gone.
-const WATCH_CLUSTER: Duration = Duration::from_secs(10);
+const CLUSTER_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries while it is not found.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-impl Link {
+impl Primary {
     /// Begins to connect and goes on trying for ever; never waits.
     pub fn start(redis: &RedisConfig) -> anyhow::Result<Self> {
         let period = match &redis.topology {
             Topology::Standalone(_) | Topology::Unix(_) => {
                 return Ok(Self::to(connect::connect(redis, None)?));
             }
-            Topology::Sentinel { .. } => WATCH,
-            Topology::Cluster { .. } => WATCH_CLUSTER,
+            Topology::Sentinel { .. } => SENTINEL_CHECK_INTERVAL,
+            Topology::Cluster { .. } => CLUSTER_CHECK_INTERVAL,
         };
         // What is wrong with certificates is said at start.
         connect::check(redis)?;
@@ -138,12 +138,12 @@ async fn follow(
             _ => {}
         }
         if is_in_trouble {
-            sleep(AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
             continue;
         }
         tokio::select! {
             () = lost.notified() => {
-                sleep(AGAIN).await;
+                sleep(RETRY_INTERVAL).await;
                 locator.ask_another();
             }
             () = sleep(period) => {}
@@ -155,7 +155,7 @@ async fn follow(
 /// it hears of its end only between two tries.
 async fn retire(client: Client) {
     for _ in 0..20 {
-        let _ = timeout(WATCH, client.quit()).await;
-        sleep(AGAIN).await;
+        let _ = timeout(SENTINEL_CHECK_INTERVAL, client.quit()).await;
+        sleep(RETRY_INTERVAL).await;
     }
 }

@@ -7,15 +7,15 @@ use fred::clients::Pipeline;
 use fred::prelude::*;
 use fred::types::Key;
 
-use super::{CHUNK, Direct};
+use super::{AdminClient, KEYS_PER_CALL};
 use crate::store::StoreError;
 
 /// Keys that one SCAN looks at, whether they match or not.
 pub const KEYS_PER_PAGE: u32 = 1_000;
 /// A page that has not come by then does not come any more.
-const PAGE: Duration = Duration::from_secs(10);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest pause between two pages.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// Pages of keys. SCAN may give a key twice while Redis grows or shrinks its table, and gives every
 /// key that is there all the while.
@@ -41,7 +41,7 @@ impl Browse {
     /// is a pause as long as what was done since the last one, so that Redis works for us half of
     /// the time at most.
     pub async fn next(&mut self) -> Result<Option<Vec<String>>, StoreError> {
-        tokio::time::sleep(self.since.elapsed().min(LONGEST_PAUSE)).await;
+        tokio::time::sleep(self.since.elapsed().min(MAX_PAUSE)).await;
         self.since = Instant::now();
         let Some(from) = self.cursor.take() else {
             return Ok(None);
@@ -53,7 +53,7 @@ impl Browse {
             Some(KEYS_PER_PAGE),
             None,
         );
-        let page = tokio::time::timeout(PAGE, page).await;
+        let page = tokio::time::timeout(PAGE_TIMEOUT, page).await;
         let (next, keys) = page.map_err(|_| StoreError::timeout())??;
         self.cursor = Some(next).filter(|next| *next != "0");
         let text = |key: Key| key.as_str_lossy().into_owned();
@@ -61,7 +61,7 @@ impl Browse {
     }
 }
 
-impl Direct {
+impl AdminClient {
     /// Every key that matches. All keys of an environment are on one primary, in a cluster too.
     pub fn browse(&self, pattern: String) -> Browse {
         Browse::new(self.client.clone(), pattern)
@@ -106,7 +106,7 @@ impl Direct {
         command: impl AsyncFn(&Pipeline<Client>, &str) -> Result<(), Error>,
     ) -> Result<Vec<T>, StoreError> {
         let mut answers = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(CHUNK) {
+        for chunk in keys.chunks(KEYS_PER_CALL) {
             let pipeline = self.client.pipeline();
             for key in chunk {
                 command(&pipeline, key).await?;

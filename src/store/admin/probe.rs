@@ -2,7 +2,7 @@
 
 use fred::prelude::*;
 
-use super::{Direct, KEYS_PER_PAGE};
+use super::{AdminClient, KEYS_PER_PAGE};
 use crate::keys::Keys;
 use crate::store::StoreError;
 use crate::store::layout::{self, Layouts};
@@ -40,7 +40,7 @@ pub enum CachedCustomers {
 /// Pages of keys that are looked through at most.
 const MAX_PAGES: u32 = 100;
 
-impl Direct {
+impl AdminClient {
     pub async fn probe(&self, keys: &Keys) -> RedisFacts {
         let ping = self.client.ping::<String>(None).await;
         let (info, script) = tokio::join!(self.client.info::<String>(None), self.try_script(keys));

@@ -15,7 +15,7 @@ use fred::prelude::*;
 use fred::types::{Key, Value};
 use prometheus_client::metrics::counter::Counter;
 
-use super::link::Link;
+use super::primary::Primary;
 use super::replicas::Replicas;
 use super::write::{LOCKED_PAUSE, Writer};
 use super::{Applied, StoreError};
@@ -25,13 +25,13 @@ use crate::plan::Step;
 
 /// A connection without a gate or a monitor.
 #[derive(Clone)]
-pub struct Direct {
+pub struct AdminClient {
     client: Client,
     writer: Writer,
 }
 
 /// Keys of one call: Redis serves nobody else while it runs.
-const CHUNK: usize = 500;
+const KEYS_PER_CALL: usize = 500;
 
 /// Seconds that a key lives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,15 +52,15 @@ impl Ttl {
     }
 }
 
-impl Direct {
+impl AdminClient {
     /// Connects, or says why it cannot.
     pub async fn connect(redis: &RedisConfig, writes: &WriteConfig) -> anyhow::Result<Self> {
-        let link = Link::once(redis).await?;
-        let client = link.client()?;
+        let primary = Primary::once(redis).await?;
+        let client = primary.client()?;
         let marker = Keys::new(&writes.prefix).marker();
         let replicas = Replicas::new(redis.wait_replicas, marker, Counter::default());
         Ok(Self {
-            writer: Writer::new(link, replicas, writes),
+            writer: Writer::new(primary, replicas, writes),
             client,
         })
     }
@@ -68,7 +68,7 @@ impl Direct {
     /// The values of keys, in their order; `None` for a key that is not there, or holds no string.
     pub async fn values(&self, keys: &[String]) -> Result<Vec<Option<String>>, StoreError> {
         let mut values = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(CHUNK) {
+        for chunk in keys.chunks(KEYS_PER_CALL) {
             let chunk: Vec<Key> = chunk.iter().map(|key| key.as_str().into()).collect();
             let found: Vec<Value> = self.client.mget(chunk).await?;
             values.extend(found.iter().map(text));
@@ -79,7 +79,7 @@ impl Direct {
     /// How long keys live on, in their order.
     pub async fn ttls(&self, keys: &[String]) -> Result<Vec<Ttl>, StoreError> {
         let mut ttls = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(CHUNK) {
+        for chunk in keys.chunks(KEYS_PER_CALL) {
             let pipeline = self.client.pipeline();
             for key in chunk {
                 let () = pipeline.ttl(key.as_str()).await?;

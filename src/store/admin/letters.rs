@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fred::prelude::*;
 
-use super::Direct;
+use super::AdminClient;
 use crate::store::StoreError;
 
 /// A message given up, as it stands in the stream.
@@ -24,9 +24,9 @@ pub struct KeptLetter {
 }
 
 /// Entries of one answer: bodies may be large.
-const PAGE: u64 = 50;
+const LETTERS_PER_PAGE: u64 = 50;
 
-impl Direct {
+impl AdminClient {
     /// How many letters a stream holds.
     pub async fn count_letters(&self, stream: &str) -> Result<u64, StoreError> {
         Ok(self.client.xlen(stream).await?)
@@ -43,7 +43,8 @@ impl Direct {
             .and_then(parts)
             .map(|(ms, n)| format!("{ms}-{}", n + 1));
         let start = next.unwrap_or_else(|| "-".to_owned());
-        self.range(stream, start, "+".into(), PAGE).await
+        self.range(stream, start, "+".into(), LETTERS_PER_PAGE)
+            .await
     }
 
     /// The letter of one entry. An id that cannot be one has none.
