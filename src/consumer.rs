@@ -73,7 +73,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
     let mut ahead = Ahead::default();
     loop {
         // Asked for while the batch before was worked on, or else now.
-        view.is(State::Receiving);
+        view.set_state(State::Receiving);
         let received = match ahead.answer().await {
             Some(received) => received,
             None => match ready(shared, view, &mut polling).await {
@@ -87,7 +87,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
                     } else {
                         Duration::ZERO
                     };
-                    view.is(State::Receiving);
+                    view.set_state(State::Receiving);
                     receive(shared, leases, wait, reserved).await
                 }
             },
@@ -99,7 +99,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
                 polling = None;
                 shared.flow.parking.wake_all();
                 view.failed(error.to_string());
-                view.is(State::BackingOff);
+                view.set_state(State::BackingOff);
                 let pause = backoff.after(&error);
                 report(shared, &error, pause, &backoff);
                 tokio::select! {
@@ -155,7 +155,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
                 .ask(async move { receive(&shared, &leases, LONG_POLL, reserved).await })
                 .await;
         }
-        view.is(State::Working);
+        view.set_state(State::Working);
         view.received(count);
         let mut work = std::pin::pin!(batch.work(view, &mut ahead));
         if tokio::time::timeout(SLOW_WORK, &mut work).await.is_err() {
@@ -181,7 +181,7 @@ async fn ready<Q: Queue>(
     let gate = shared.work.store.gate();
     if !gate.is_open() {
         *polling = None;
-        view.is(State::WaitingForRedis);
+        view.set_state(State::WaitingForRedis);
         tokio::select! {
             biased;
             () = shared.flow.shutdown.cancelled() => return Ready::Over,
@@ -189,7 +189,7 @@ async fn ready<Q: Queue>(
             () = tokio::time::sleep(LONG_POLL) => return Ready::No,
         }
     }
-    view.is(State::WaitingForRoom);
+    view.set_state(State::WaitingForRoom);
     tokio::select! {
         biased;
         () = shared.flow.shutdown.cancelled() => Ready::Over,
@@ -204,7 +204,7 @@ async fn sleep_while_idle<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
     let Some(parked) = shared.flow.parking.park() else {
         return;
     };
-    view.is(State::Sleeping);
+    view.set_state(State::Sleeping);
     loop {
         tokio::select! {
             () = shared.flow.shutdown.cancelled() => return,

@@ -51,7 +51,7 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
                 }
                 looked = now;
                 for slot in &slots {
-                    if slot.view.silent().min(now - running_since) > STALL_TIMEOUT {
+                    if slot.view.idle_for().min(now - running_since) > STALL_TIMEOUT {
                         slot.task.abort();
                     }
                 }

@@ -18,10 +18,10 @@ use crate::metrics::{Metrics, Scrape};
 use crate::queue::Settings;
 use crate::reads::{Access, Reads};
 use crate::server::{self, reads::Serving};
+use crate::shutdown::{EXIT_MARGIN, Ended};
 use crate::status::Observer;
 use crate::store::{Store, Tracked};
 use crate::telemetry::{self, Telemetry, Traces};
-use crate::shutdown::{EXIT_MARGIN, Ended};
 
 /// The read API of this process.
 pub struct Answering {

@@ -8,8 +8,8 @@ mod monitor;
 mod primary;
 mod replicas;
 mod script;
-mod tracked;
 mod tally;
+mod tracked;
 mod write;
 
 pub use admin::{
@@ -18,8 +18,8 @@ pub use admin::{
 pub use error::StoreError;
 pub use layout::{Layouts, NEWER_LAYOUT_ADVICE, warn_of_newer_layout};
 pub use monitor::Gate;
-pub use tracked::{Mark, Tracked, Tracking};
 pub use tally::Tally;
+pub use tracked::{Mark, Tracked, Tracking};
 pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ const POLL_SECS: i32 = 1;
 
 impl SqsQueue {
     pub fn is_fifo(&self) -> bool {
-        self.url.ends_with(".fifo")
+        self.is_fifo
     }
 
     /// At most `most` messages, of ten at most, hidden from others for `hold`. Each call raises their

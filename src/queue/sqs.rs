@@ -23,6 +23,7 @@ use crate::message::Attributes;
 #[derive(Debug)]
 pub struct SqsQueue {
     pub(super) url: String,
+    pub(super) is_fifo: bool,
     /// Never retries: the consumer does, with a back-off of its own that knows the reason. The
     /// SDK's retry bucket would drain and then fail at once.
     pub(super) receiving: Client,
@@ -44,6 +45,7 @@ impl SqsQueue {
         let receiving = settings(&shared, RetryConfig::disabled(), receive, receive);
         Self {
             url: config.url.to_string(),
+            is_fifo: config.is_fifo(),
             receiving: Client::from_conf(receiving.interceptor(ReadReceived).build()),
             short: short(&shared),
             visibility_ms: AtomicU64::new(

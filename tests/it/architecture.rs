@@ -264,12 +264,12 @@ fn the_rules_depend_on_no_runtime() {
 }
 
 #[test]
-fn nothing_but_lib_knows_who_works_and_who_serves() {
+fn nothing_but_app_knows_who_works_and_who_serves() {
     for (module, users) in [
-        ("consumer", &["lib", "serve", "consumer", "pool"][..]),
-        ("pool", &["lib", "pool"]),
+        ("consumer", &["app", "serve", "consumer", "pool"][..]),
+        ("pool", &["app", "pool"]),
         // main asks it for the health check.
-        ("server", &["lib", "serve", "server", "main"]),
+        ("server", &["app", "serve", "server", "main"]),
     ] {
         only_in(
             &format!("{module} is for {users:?} alone"),
