@@ -14,8 +14,8 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 
-use crate::fixtures::{self, Fixture};
-use crate::fuzz::number;
+use crate::delivery::fixtures::{self, Fixture};
+use crate::delivery::fuzz::number;
 
 /// Objects and lists that are searched, within each other.
 const MAX_LEVELS: usize = 8;

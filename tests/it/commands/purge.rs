@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::commands_messages::Cli;
+use crate::commands::messages::Cli;
 use crate::messages::{at, seats};
 use crate::support::{Operator, Redis, Sqs, Worker};
 

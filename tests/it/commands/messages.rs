@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
-use crate::fixtures;
+use crate::delivery::fixtures;
 use crate::stand::{state, usage};
 use crate::support::{Fault, FaultProxy, Redis, Sqs, TestQueue, free_port};
 

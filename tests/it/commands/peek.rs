@@ -6,7 +6,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::commands_messages::ended;
+use crate::commands::messages::ended;
 use crate::messages::{at, seats};
 use crate::support::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
 

@@ -8,9 +8,9 @@ use entitlement_sync::keys::Keys;
 use entitlement_sync::message::{self, Attributes};
 use entitlement_sync::plan;
 
-use crate::fixtures;
-use crate::memory::peak_rss_mib;
-use crate::wrappings::wrap;
+use crate::delivery::fixtures;
+use crate::delivery::memory::peak_rss_mib;
+use crate::delivery::wrappings::wrap;
 
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)

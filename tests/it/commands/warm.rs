@@ -6,7 +6,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::commands_messages::{Cli, ended};
+use crate::commands::messages::{Cli, ended};
 use crate::stand::state;
 use crate::support::{Answer, EdgeMock, Redis, free_port, sdk, until};
 

@@ -19,7 +19,7 @@ const OLD: &str = "2025-11-14T19:00:00.000Z";
 
 /// What no fault from outside brings about reliably, and the unit test that moves it instead. A consumer panics only by
 /// a bug, and stalls only in a process that stands still for 45 s: what is silent then is a matter of who wakes first.
-/// Lines are dropped where standard error is full: tests/it/logging.rs.
+/// Lines are dropped where standard error is full: tests/it/operations/logging.rs.
 const ELSEWHERE: [(&str, &str, &str); 2] = [
     (
         "entitlement_sync_consumers_restarted",

@@ -1,0 +1,5 @@
+//! The project itself: its design, its documents, and the tools of the tests.
+
+mod architecture;
+mod docs;
+mod harness;

@@ -1,0 +1,6 @@
+//! Redis in each topology, with TLS and logins.
+
+mod cluster;
+mod login;
+mod sentinel;
+mod tls;
