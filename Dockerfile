@@ -7,10 +7,10 @@ ARG RUST_VERSION=1.95.0
 FROM rust:${RUST_VERSION}-slim-bookworm AS build
 WORKDIR /build
 
-# Static, so that the final image needs no libc; names that tell generic functions apart, for order.ld to go by. An
-# explicit target keeps the flags away from build scripts and procedural macros, which cannot be linked statically.
+# Static, so that the final image needs no libc. An explicit target keeps the flag away from build scripts and procedural
+# macros, which cannot be linked statically.
 # Optimised as a whole, which takes longer than everyday builds should, and saves three percent of CPU.
-ENV RUSTFLAGS="-C target-feature=+crt-static -C symbol-mangling-version=v0" \
+ENV RUSTFLAGS="-C target-feature=+crt-static" \
     CARGO_PROFILE_RELEASE_LTO=fat \
     CARGO_INCREMENTAL=0
 
@@ -27,14 +27,11 @@ RUN for source in src/main.rs bench/src/main.rs benches/stages.rs \
     && cargo build --locked --release --target "$(rustc --print host-tuple)"
 
 # COPY keeps old modification times, and cargo would take the empty programs for the newer ones.
-# What is run at all is put in one place (script/order says why), and addresses to be set at start are kept in short.
 COPY core/src core/src
 COPY src src
-COPY script/order.ld ./
 ARG REVISION=""
 RUN find core src -name '*.rs' -exec touch {} + \
-    && cargo rustc --locked --release --target "$(rustc --print host-tuple)" --bin entitlement-sync -- \
-        -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,-T,/build/order.ld \
+    && cargo build --locked --release --target "$(rustc --print host-tuple)" --bin entitlement-sync \
     && cp "target/$(rustc --print host-tuple)/release/entitlement-sync" /entitlement-sync
 
 # Certificates, time zones and a passwd file; no shell and no package manager.

@@ -12,104 +12,53 @@ pub mod budget;
 mod lease;
 mod limit;
 mod parking;
+mod shared;
 mod suspects;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
-
-use crate::health::{ConsumerView, Health, Polling, State};
-use crate::metrics::{Metrics, Operation};
-use crate::plan::Planner;
-use crate::queue::{Queue, QueueError, Settings};
-use crate::store::{Gate, Store};
-use crate::telemetry::Traces;
+use crate::health::{ConsumerView, Polling, State};
+use crate::metrics::Operation;
+use crate::queue::{Queue, QueueError};
+use crate::store::Gate;
 pub use acknowledger::Acknowledger;
 use ahead::Ahead;
 use backoff::Backoff;
 use batch::Batch;
-use budget::{Budget, Reserved};
+use budget::Reserved;
 use lease::{Held, Leases};
 pub use limit::{Limit, Unknown};
 pub use parking::Parking;
-pub use suspects::Suspects;
+pub use shared::{Flow, Policy, Watch, Work};
+use suspects::Suspects;
 
 /// How long a receive waits for messages.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// How long a receive under way may still take once the process is to end or Redis is away: a busy
 /// queue answers sooner, and of an idle one nothing is to be had.
-const LAST_POLL: Duration = Duration::from_secs(1);
+const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same where it took a second and a half to notice that Redis does not answer: two seconds after
 /// the fault nothing is received.
-const LAST_POLL_AFTER_SILENCE: Duration = Duration::from_millis(250);
+const LAST_POLL_TIMEOUT_AFTER_SILENCE: Duration = Duration::from_millis(250);
 
 /// For a poll that was just cut short to be forgotten at the other end.
-const FORGOTTEN: Duration = Duration::from_millis(100);
+const POLL_CANCEL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Work that takes longer, such as waiting for a locked customer, is no watching of the queue: a
 /// sleeper takes over meanwhile.
-const SLOW: Duration = Duration::from_millis(500);
-
-/// Large bodies that are planned at once in a process: one of 1 MiB may weigh 20 MiB then.
-pub const LARGE_AT_ONCE: usize = 2;
+const SLOW_WORK: Duration = Duration::from_millis(500);
 
 /// What all consumers of a process share.
 pub struct Shared<Q> {
-    pub queue: Arc<Q>,
-    pub store: Store,
-    pub planner: Planner,
-    pub acknowledger: Acknowledger,
-    pub budget: Budget,
-    /// Permits of those whose large bodies are planned right now.
-    pub large: Arc<Semaphore>,
-    /// The permit of the one that is worked on though it was received too often already.
-    pub doubtful: Arc<Semaphore>,
-    pub suspects: Suspects,
-    pub health: Arc<Health>,
-    pub metrics: Metrics,
-    pub settings: watch::Receiver<Settings>,
-    pub shutdown: CancellationToken,
-    /// Cancelled when the last polls are over; see [`last_polls`].
-    pub polls_over: CancellationToken,
-    /// When the drain is to be over; only looked at once `shutdown` is cancelled.
-    pub drain: Duration,
-    pub policy: Policy,
-    pub refusals: Limit,
-    /// Lines on the queue's going and coming back.
-    pub outages: Limit,
-    pub unknown: Unknown,
-    pub traces: Traces,
-    pub parking: Arc<Parking>,
-}
-
-/// What the configuration says about the work.
-#[derive(Debug, Clone, Copy)]
-pub struct Policy {
-    pub batch_size: usize,
-    pub fifo: bool,
-    pub update_if_exists: bool,
-    pub lock_retries: u32,
-    pub max_receive_count: u32,
-    pub dead_letter_max_len: u64,
-}
-
-/// Is cancelled when receives that were under way at the shutdown have had their time.
-pub fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
-    let (shutdown, over) = (shutdown.clone(), CancellationToken::new());
-    let ends = over.clone();
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        tokio::time::sleep(LAST_POLL).await;
-        ends.cancel();
-    });
-    over
+    pub work: Work<Q>,
+    pub flow: Flow,
+    pub watch: Watch,
 }
 
 /// Runs until the shutdown. What was received is finished; only waiting is ever cut short.
-pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
-    let leases = Leases::new(shared.metrics.inflight_messages.clone());
+pub async fn run<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView) {
+    let leases = Leases::new(shared.watch.metrics.inflight_messages.clone());
     tokio::select! {
         biased;
         () = consume(shared, view, &leases) => {}
@@ -117,14 +66,14 @@ pub async fn run<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
     }
 }
 
-async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc<Leases>) {
+async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases: &Arc<Leases>) {
     let mut backoff = Backoff::default();
     // Held while the queue answers: what `/readyz` counts.
     let mut polling: Option<Polling> = None;
     let mut ahead = Ahead::default();
     loop {
         // Asked for while the batch before was worked on, or else now.
-        view.is(State::Receiving);
+        view.set_state(State::Receiving);
         let received = match ahead.answer().await {
             Some(received) => received,
             None => match ready(shared, view, &mut polling).await {
@@ -138,7 +87,7 @@ async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc
                     } else {
                         Duration::ZERO
                     };
-                    view.is(State::Receiving);
+                    view.set_state(State::Receiving);
                     receive(shared, leases, wait, reserved).await
                 }
             },
@@ -148,13 +97,13 @@ async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc
             Received::Interrupted => continue,
             Received::Failed(error) => {
                 polling = None;
-                shared.parking.wake_all();
+                shared.flow.parking.wake_all();
                 view.failed(error.to_string());
-                view.is(State::BackingOff);
+                view.set_state(State::BackingOff);
                 let pause = backoff.after(&error);
                 report(shared, &error, pause, &backoff);
                 tokio::select! {
-                    () = shared.shutdown.cancelled() => return,
+                    () = shared.flow.shutdown.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
                 }
                 continue;
@@ -164,14 +113,14 @@ async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc
         let outage = backoff.reset();
         // Each consumer finds out for itself, and one says it.
         if (first || outage.is_some())
-            && shared.health.queue_up()
-            && shared.outages.allow().is_some()
+            && shared.watch.health.queue_up()
+            && shared.watch.outages.allow().is_some()
         {
             let after_secs = outage.map(|outage| outage.as_secs());
             tracing::info!(after_secs, "the queue answers again");
         }
         if first {
-            polling = Some(Polling::start(&shared.health));
+            polling = Some(Polling::start(&shared.watch.health));
         }
         if received.is_empty() {
             drop(reserved);
@@ -180,32 +129,37 @@ async fn consume<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView, leases: &Arc
             }
             continue;
         }
-        let is_full = received.len() >= shared.policy.batch_size;
+        let is_full = received.len() >= shared.work.policy.batch_size;
         let count = received.len();
         let headers = received
             .iter()
             .filter_map(|held| held.trace_header.as_deref());
-        let _span = shared.traces.batch(count, headers);
+        let _span = shared.watch.traces.batch(count, headers);
         let batch = Batch::new(shared, leases, received, reserved);
-        if shared.shutdown.is_cancelled() {
+        if shared.flow.shutdown.is_cancelled() {
             // Received and not begun: someone else shall have it at once. But only after the polls
             // of this process have ended: they would get it again, and burn its receive count.
-            shared.polls_over.cancelled().await;
-            tokio::time::sleep(FORGOTTEN).await;
+            shared.flow.polls_over.cancelled().await;
+            tokio::time::sleep(POLL_CANCEL_PAUSE).await;
             batch.release_all().await;
             return;
         }
-        if is_full && let Some(reserved) = shared.budget.try_reserve(shared.policy.batch_size) {
+        if is_full
+            && let Some(reserved) = shared
+                .flow
+                .budget
+                .try_reserve(shared.work.policy.batch_size)
+        {
+            let (shared, leases) = (shared.clone(), leases.clone());
             ahead
-                .ask(receive(shared, leases, LONG_POLL, reserved))
+                .ask(async move { receive(&shared, &leases, LONG_POLL, reserved).await })
                 .await;
         }
-        view.is(State::Working);
+        view.set_state(State::Working);
         view.received(count);
-        let inbox = ahead.inbox();
-        let mut work = std::pin::pin!(ahead.during(batch.work(view, &inbox)));
-        if tokio::time::timeout(SLOW, &mut work).await.is_err() {
-            let _busy = shared.parking.busy();
+        let mut work = std::pin::pin!(batch.work(view, &mut ahead));
+        if tokio::time::timeout(SLOW_WORK, &mut work).await.is_err() {
+            let _busy = shared.flow.parking.busy();
             work.await;
         }
     }
@@ -224,22 +178,22 @@ async fn ready<Q: Queue>(
     view: &ConsumerView,
     polling: &mut Option<Polling>,
 ) -> Ready {
-    let gate = shared.store.gate();
+    let gate = shared.work.store.gate();
     if !gate.is_open() {
         *polling = None;
-        view.is(State::WaitingForRedis);
+        view.set_state(State::WaitingForRedis);
         tokio::select! {
             biased;
-            () = shared.shutdown.cancelled() => return Ready::Over,
+            () = shared.flow.shutdown.cancelled() => return Ready::Over,
             () = gate.opened() => {}
             () = tokio::time::sleep(LONG_POLL) => return Ready::No,
         }
     }
-    view.is(State::WaitingForRoom);
+    view.set_state(State::WaitingForRoom);
     tokio::select! {
         biased;
-        () = shared.shutdown.cancelled() => Ready::Over,
-        reserved = shared.budget.reserve(shared.policy.batch_size) => Ready::Yes(reserved),
+        () = shared.flow.shutdown.cancelled() => Ready::Over,
+        reserved = shared.flow.budget.reserve(shared.work.policy.batch_size) => Ready::Yes(reserved),
         () = tokio::time::sleep(LONG_POLL) => Ready::No,
     }
 }
@@ -247,14 +201,14 @@ async fn ready<Q: Queue>(
 /// After an empty poll: sleeps until a neighbour finds more than it can carry, if enough go on
 /// polling meanwhile.
 async fn sleep_while_idle<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
-    let Some(parked) = shared.parking.park() else {
+    let Some(parked) = shared.flow.parking.park() else {
         return;
     };
-    view.is(State::Sleeping);
+    view.set_state(State::Sleeping);
     loop {
         tokio::select! {
-            () = shared.shutdown.cancelled() => return,
-            () = shared.store.gate().closed() => return,
+            () = shared.flow.shutdown.cancelled() => return,
+            () = shared.work.store.gate().closed() => return,
             () = parked.woken() => return,
             () = tokio::time::sleep(LONG_POLL) => view.progress(),
         }
@@ -277,30 +231,33 @@ async fn receive<Q: Queue>(
     mut reserved: Reserved,
 ) -> Received {
     let started = Instant::now();
-    let batch_size = shared.policy.batch_size;
+    let batch_size = shared.work.policy.batch_size;
     let answer = tokio::select! {
         biased;
-        answer = shared.queue.receive(batch_size, wait) => answer,
-        () = shared.polls_over.cancelled() => return Received::Interrupted,
-        () = redis_is_away(shared.store.gate()) => return Received::Interrupted,
+        answer = shared.work.queue.receive(batch_size, wait) => answer,
+        () = shared.flow.polls_over.cancelled() => return Received::Interrupted,
+        () = redis_is_away(shared.work.store.gate()) => return Received::Interrupted,
     };
-    shared.metrics.called(Operation::Receive, started, &answer);
+    shared
+        .watch
+        .metrics
+        .called(Operation::Receive, started, &answer);
     let messages = match answer {
         Ok(messages) => messages,
         Err(error) => return Received::Failed(error),
     };
     let bodies = messages.iter().map(|delivery| delivery.body.len());
-    shared.budget.settle(&mut reserved, bodies);
-    shared.metrics.polled(messages.len());
+    shared.flow.budget.settle(&mut reserved, bodies);
+    shared.watch.metrics.polled(messages.len());
     if messages.len() >= batch_size {
         // There is more: twice as many ask for it, until all do.
-        shared.parking.wake(2);
+        shared.flow.parking.wake(2);
     }
     let redelivered = messages
         .iter()
         .filter(|delivery| delivery.receive_count > 1)
         .count();
-    shared.metrics.redelivered.inc_by(redelivered as u64);
+    shared.watch.metrics.redelivered.inc_by(redelivered as u64);
     let held = messages.into_iter().map(|it| leases.hold(it)).collect();
     Received::Messages(held, reserved)
 }
@@ -310,8 +267,8 @@ async fn redis_is_away(gate: &Gate) {
     loop {
         gate.closed().await;
         let time = match gate.was_silence() {
-            true => LAST_POLL_AFTER_SILENCE,
-            false => LAST_POLL,
+            true => LAST_POLL_TIMEOUT_AFTER_SILENCE,
+            false => LAST_POLL_TIMEOUT,
         };
         if tokio::time::timeout(time, gate.opened()).await.is_err() {
             return;
@@ -323,9 +280,10 @@ async fn redis_is_away(gate: &Gate) {
 /// the first to notice says it at full voice.
 fn report<Q>(shared: &Shared<Q>, error: &QueueError, pause: Duration, backoff: &Backoff) {
     let is_news = shared
+        .watch
         .health
         .queue_down(error.kind.to_string(), error.detail.clone());
-    let news = is_news && shared.outages.allow().is_some();
+    let news = is_news && shared.watch.outages.allow().is_some();
     if !news && !backoff.failures().is_multiple_of(20) {
         tracing::debug!(%error, "receiving failed again");
         return;

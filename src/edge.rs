@@ -4,7 +4,6 @@ mod forward;
 mod load;
 
 pub use forward::Forwarded;
-pub use load::Unloaded;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +19,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use url::Url;
 
-use crate::check::{Check, LIMIT};
 use crate::config::EdgeConfig;
 use crate::http_agent;
 
@@ -31,8 +29,8 @@ pub struct Edge {
     agent: ureq::Agent,
 }
 
-const TRIES: u32 = 3;
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+const MAX_TRIES: u32 = 3;
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Edge {
     pub fn new(config: &EdgeConfig) -> Self {
@@ -40,6 +38,11 @@ impl Edge {
             config: config.clone(),
             agent: http_agent::for_host_of(&config.net, &config.url),
         }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &Url {
+        &self.config.url
     }
 
     /// The DSN that the vendor's own service would report to, if it has one.
@@ -65,16 +68,6 @@ impl Edge {
         let configuration = answer.data.and_then(|data| data.sdk_configuration);
         let dsn = configuration.and_then(|configuration| configuration.sentry_dsn);
         Ok(dsn.filter(|dsn| !dsn.is_empty()).map(SecretString::from))
-    }
-
-    /// Whether it is there and knows our key. The worker does without it where AWS knows us.
-    pub async fn check(&self) -> Check {
-        let advice = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
-        match tokio::time::timeout(LIMIT, self.sentry_dsn()).await {
-            Ok(Ok(_)) => Check::pass("edge-api", format!("{} accepts the key", self.config.url)),
-            Ok(Err(error)) => Check::warn("edge-api", format!("{error:#}"), advice),
-            Err(_) => Check::warn("edge-api", "no answer in time", advice),
-        }
     }
 
     /// Temporary credentials for one queue, good for an hour.
@@ -114,48 +107,53 @@ impl Edge {
             url.query_pairs_mut().extend_pairs(query);
         }
         for attempt in 1.. {
-            let (error, wait) = match self.ask(url.to_string(), path).await? {
+            let (text, wait) = match self.ask(url.to_string(), path).await {
                 Ok(body) => {
                     return parse(&body)
                         .with_context(|| format!("bad answer of the Edge API to {path}"));
                 }
-                Err(Failure::Passing { error, after, .. }) => (error, after),
-                Err(Failure::Missing(error) | Failure::Refused(error) | Failure::Final(error)) => {
-                    return Err(error);
-                }
+                Err(EdgeError::MayPass { text, after, .. }) => (text, after),
+                Err(error) => return Err(error.into()),
             };
-            if attempt >= TRIES {
-                return Err(error);
+            if attempt >= MAX_TRIES {
+                bail!(text);
             }
             let own = Duration::from_millis(u64::from(fastrand::u32(250..750)) << attempt);
-            tokio::time::sleep(wait.unwrap_or(own).min(LONGEST_RETRY_AFTER)).await;
+            tokio::time::sleep(wait.unwrap_or(own).min(MAX_RETRY_AFTER)).await;
         }
         bail!("unreachable")
     }
 
-    /// One request; `path` is how errors name it. The outer error is our own.
-    async fn ask(&self, url: String, path: &str) -> anyhow::Result<Result<String, Failure>> {
+    /// Sends one request; errors name it by `path`.
+    async fn ask(&self, url: String, path: &str) -> Result<String, EdgeError> {
         let (agent, key, path) = (
             self.agent.clone(),
             self.config.api_key.clone(),
             path.to_owned(),
         );
         let answer = tokio::task::spawn_blocking(move || request(&agent, &url, &path, &key));
-        Ok(answer.await?)
+        answer
+            .await
+            .unwrap_or_else(|error| Err(EdgeError::Final(error.to_string())))
     }
 }
 
-enum Failure {
-    /// There is no such thing.
-    Missing(anyhow::Error),
-    /// The key was refused.
-    Refused(anyhow::Error),
-    Final(anyhow::Error),
-    /// May heal; with the pause that the server asked for.
-    Passing {
-        error: anyhow::Error,
+/// Why one request to the Edge API brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    #[error("{0}")]
+    NotFound(String),
+    /// `SERVER_API_KEY` was refused, as it will be for every request.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Final(String),
+    /// May succeed later, after the pause that the server asked for.
+    #[error("{text}")]
+    MayPass {
+        text: String,
         after: Option<Duration>,
-        /// There was an answer, though not the one that was hoped for.
+        /// The Edge API answered, for example with a 500.
         reached: bool,
     },
 }
@@ -165,14 +163,17 @@ fn request(
     url: &str,
     path: &str,
     key: &SecretString,
-) -> Result<String, Failure> {
+) -> Result<String, EdgeError> {
     let answer = agent
         .get(url)
         .header("X-API-KEY", key.expose_secret())
         .header("X-API-VERSION", "1")
         .call();
-    let mut answer = answer.map_err(|error| Failure::Passing {
-        error: anyhow::Error::new(error).context("the Edge API is not reachable"),
+    let mut answer = answer.map_err(|error| EdgeError::MayPass {
+        text: format!(
+            "the Edge API is not reachable: {:#}",
+            anyhow::Error::new(error)
+        ),
         after: None,
         reached: false,
     })?;
@@ -181,30 +182,30 @@ fn request(
         let to = answer.headers().get("location");
         let to = to.and_then(|to| target(url, to.to_str().ok()?));
         let to = to.as_deref().unwrap_or("a place that it does not name");
-        return Err(Failure::Final(anyhow::anyhow!(
+        return Err(EdgeError::Final(format!(
             "the Edge API answered {status} to /{path}, a redirect to {to}, which is not followed because the request carries SERVER_API_KEY: check EDGE_API_URL and the proxy"
         )));
     }
     if status >= 400 {
-        let error = anyhow::anyhow!("the Edge API answered {status} to /{path}");
+        let text = format!("the Edge API answered {status} to /{path}");
         let after = answer.headers().get("retry-after");
         let after = after.and_then(|after| after.to_str().ok()?.trim().parse().ok());
         return Err(match status {
-            429 | 500.. => Failure::Passing {
-                error,
+            429 | 500.. => EdgeError::MayPass {
+                text,
                 after: after.map(Duration::from_secs),
                 reached: true,
             },
-            401 | 403 => Failure::Refused(error.context("SERVER_API_KEY was refused")),
-            404 => Failure::Missing(error),
-            _ => Failure::Final(error),
+            401 | 403 => EdgeError::Refused(format!("SERVER_API_KEY was refused: {text}")),
+            404 => EdgeError::NotFound(text),
+            _ => EdgeError::Final(text),
         });
     }
     answer
         .body_mut()
         .read_to_string()
-        .map_err(|error| Failure::Passing {
-            error: error.into(),
+        .map_err(|error| EdgeError::MayPass {
+            text: error.to_string(),
             after: None,
             reached: true,
         })

@@ -5,10 +5,11 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use entitlement_sync::app;
 use entitlement_sync::config::{self, Config, Uses};
-use entitlement_sync::shutdown::{FLUSH, Signals};
+use entitlement_sync::shutdown::{Ended, FLUSH, Signals};
 use entitlement_sync::telemetry::{self, Telemetry, print};
-use entitlement_sync::{Ended, runtime, server};
+use entitlement_sync::{runtime, serve, server};
 
 mod commands;
 mod help;
@@ -148,8 +149,8 @@ fn start(
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let runtime = runtime::for_consumers(config.queue.consumers)?;
     let ended = match role {
-        Role::Worker => runtime.block_on(entitlement_sync::run(config, telemetry, shutdown)),
-        Role::Reader => runtime.block_on(entitlement_sync::serve(config, telemetry, shutdown)),
+        Role::Worker => runtime.block_on(app::run(config, telemetry, shutdown)),
+        Role::Reader => runtime.block_on(serve::serve(config, telemetry, shutdown)),
     };
     // A call that hangs does not hold up the exit: what was to be finished is finished.
     runtime.shutdown_background();

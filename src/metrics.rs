@@ -23,6 +23,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::message::Kind;
 use crate::queue::{QueueError, QueueErrorKind};
+use crate::{clock, version};
 
 /// All metrics of the process; cheap to clone, all clones count together.
 #[derive(Debug, Clone)]
@@ -181,8 +182,8 @@ impl Metrics {
             "What is running",
             Info::new([
                 ("version", env!("CARGO_PKG_VERSION")),
-                ("revision", crate::REVISION),
-                ("data_layout", crate::DATA_LAYOUT),
+                ("revision", version::REVISION),
+                ("data_layout", version::DATA_LAYOUT),
             ]),
         );
         (metrics, registry)
@@ -210,7 +211,7 @@ impl Metrics {
 
     /// The queue answered a receive.
     pub fn polled(&self, messages: usize) {
-        self.last_poll.set(now_secs());
+        self.last_poll.set(clock::now_secs());
         if messages == 0 {
             self.empty_receives.inc();
         } else {
@@ -233,7 +234,7 @@ impl Metrics {
             outcome,
             Outcome::Applied | Outcome::Stale | Outcome::Skipped | Outcome::Ignored
         ) {
-            self.last_success.set(now_secs());
+            self.last_success.set(clock::now_secs());
         }
     }
 
@@ -246,9 +247,4 @@ impl Metrics {
         };
         Kind::ALL.into_iter().map(of).sum()
     }
-}
-
-fn now_secs() -> f64 {
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    now.as_secs_f64()
 }

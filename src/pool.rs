@@ -11,10 +11,10 @@ use crate::health::ConsumerView;
 use crate::queue::Queue;
 
 /// Longer than anything a consumer waits for between two steps: a long poll and its timeout.
-const STALLED: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
-const LOOK: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
+const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks, when the process itself did not run: it was stopped, or had no CPU.
-const STOPPED: Duration = Duration::from_secs(5);
+const MIN_PROCESS_STOP: Duration = Duration::from_secs(5);
 
 struct Slot {
     view: Arc<ConsumerView>,
@@ -28,16 +28,16 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
     let mut slots: Vec<Slot> = (0..count)
         .map(|place| start(&mut tasks, &shared, place))
         .collect();
-    let mut look = tokio::time::interval(LOOK);
+    let mut look = tokio::time::interval(STALL_CHECK_INTERVAL);
     let mut looked = Instant::now();
     // Silence counts from here: no consumer made progress while the process did not run.
     let mut running_since = looked;
     loop {
-        shared.health.tick();
+        shared.watch.health.tick();
         tokio::select! {
             ended = tasks.join_next_with_id() => match ended {
                 None => return,
-                Some(Ok(_)) if shared.shutdown.is_cancelled() => {}
+                Some(Ok(_)) if shared.flow.shutdown.is_cancelled() => {}
                 Some(Ok((id, ()))) => replace(&mut slots, id, "ended", &mut tasks, &shared),
                 Some(Err(error)) => {
                     let how = if error.is_panic() { "panicked" } else { "stalled" };
@@ -46,12 +46,12 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
             },
             _ = look.tick() => {
                 let now = Instant::now();
-                if now - looked > STOPPED {
+                if now - looked > MIN_PROCESS_STOP {
                     running_since = now;
                 }
                 looked = now;
                 for slot in &slots {
-                    if slot.view.silent().min(now - running_since) > STALLED {
+                    if slot.view.idle_for().min(now - running_since) > STALL_TIMEOUT {
                         slot.task.abort();
                     }
                 }
@@ -61,7 +61,7 @@ pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
 }
 
 fn start<Q: Queue>(tasks: &mut JoinSet<()>, shared: &Arc<Shared<Q>>, place: usize) -> Slot {
-    let view = shared.health.consumer(place);
+    let view = shared.watch.health.consumer(place);
     let (shared, of_task) = (shared.clone(), view.clone());
     let task = tasks.spawn(async move { consumer::run(&shared, &of_task).await });
     Slot { view, task }
@@ -77,8 +77,8 @@ fn replace<Q: Queue>(
     let Some(place) = slots.iter().position(|slot| slot.task.id() == id) else {
         return;
     };
-    shared.metrics.consumers_restarted.inc();
-    if shared.shutdown.is_cancelled() {
+    shared.watch.metrics.consumers_restarted.inc();
+    if shared.flow.shutdown.is_cancelled() {
         tracing::error!(
             kind = how,
             "a consumer failed during the shutdown; what it had in hand comes again"
@@ -96,7 +96,7 @@ fn replace<Q: Queue>(
 mod tests {
     use super::*;
     use crate::consumer::budget::Budget;
-    use crate::consumer::{Acknowledger, Limit, Parking, Policy, Unknown};
+    use crate::consumer::{Acknowledger, Flow, Parking, Policy, Watch, Work};
     use crate::health::Health;
     use crate::keys::Keys;
     use crate::metrics::Metrics;
@@ -105,7 +105,7 @@ mod tests {
     use crate::store::Store;
     use crate::telemetry::Traces;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::sync::{Semaphore, watch};
+    use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
 
     /// Its first receives hang as no timeout would allow, or panic; the later ones are empty.
@@ -146,49 +146,41 @@ mod tests {
         let shutdown = CancellationToken::new();
         let (metrics, _) = Metrics::new();
         let health = Arc::new(Health::default());
+        let parking = Arc::new(Parking::new(Arc::default(), 3, 1));
+        let settings = watch::channel(Settings::default()).1;
+        let budget = Budget::new(None, None, &metrics);
         Arc::new(Shared {
-            store: Store::unconnected(metrics.clone(), health.clone()),
-            acknowledger: Acknowledger::start(queue.clone(), metrics.clone(), 1, false).0,
-            queue,
-            planner: Planner {
-                keys: Keys::new("p"),
-                rules: Default::default(),
-                ttl_secs: None,
+            work: Work {
+                store: Store::unconnected(metrics.clone(), health.clone()),
+                acknowledger: Acknowledger::start(queue.clone(), metrics.clone(), 1, false).0,
+                queue,
+                planner: Planner {
+                    keys: Keys::new("p"),
+                    rules: Default::default(),
+                    ttl_secs: None,
+                },
+                policy: Policy {
+                    batch_size: 10,
+                    fifo: false,
+                    update_if_exists: false,
+                    lock_retries: 0,
+                    max_receive_count: 5,
+                    dead_letter_max_len: 10,
+                },
             },
-            budget: Budget::new(None, None, &metrics),
-            large: Arc::new(Semaphore::new(consumer::LARGE_AT_ONCE)),
-            doubtful: Arc::new(Semaphore::new(1)),
-            suspects: consumer::Suspects::default(),
-            health,
-            metrics,
-            settings: watch::channel(Settings::default()).1,
-            polls_over: consumer::last_polls(&shutdown),
-            shutdown,
-            drain: Duration::from_secs(8),
-            policy: Policy {
-                batch_size: 10,
-                fifo: false,
-                update_if_exists: false,
-                lock_retries: 0,
-                max_receive_count: 5,
-                dead_letter_max_len: 10,
-            },
-            refusals: Limit::per_minute(1),
-            outages: Limit::per_minute(1),
-            unknown: Unknown::default(),
-            traces: Traces::default(),
-            parking: Arc::new(Parking::new(Arc::default(), 3, 1)),
+            flow: Flow::new(budget, parking, settings, shutdown, Duration::from_secs(8)),
+            watch: Watch::new(health, metrics, Traces::default()),
         })
     }
 
     async fn restarted(bad: Bad) -> (u64, usize) {
         let shared = shared(bad);
         let pool = tokio::spawn(run(shared.clone(), 3));
-        tokio::time::sleep(STALLED * 3).await;
-        let polling = shared.health.readiness().consumers;
-        shared.shutdown.cancel();
+        tokio::time::sleep(STALL_TIMEOUT * 3).await;
+        let polling = shared.watch.health.readiness().consumers;
+        shared.flow.shutdown.cancel();
         pool.await.unwrap();
-        (shared.metrics.consumers_restarted.get(), polling)
+        (shared.watch.metrics.consumers_restarted.get(), polling)
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,11 +224,11 @@ mod tests {
             // In the middle of their long polls.
             tokio::time::sleep(LONG_POLL / 2).await;
             // The clock goes on and nothing runs.
-            tokio::time::advance(STALLED * 2).await;
+            tokio::time::advance(STALL_TIMEOUT * 2).await;
         }
-        tokio::time::sleep(STALLED).await;
-        shared.shutdown.cancel();
+        tokio::time::sleep(STALL_TIMEOUT).await;
+        shared.flow.shutdown.cancel();
         pool.await.unwrap();
-        assert_eq!(shared.metrics.consumers_restarted.get(), 0);
+        assert_eq!(shared.watch.metrics.consumers_restarted.get(), 0);
     }
 }

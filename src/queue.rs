@@ -1,20 +1,21 @@
 //! The delivery contract, in our own words and types.
 
-mod agent;
 mod answer;
-mod check;
 mod client;
 mod credentials;
 mod error;
 mod http;
 mod letters;
+pub mod probe;
 mod send;
+mod settings;
 mod sqs;
 
-pub use check::check;
+pub use client::SHORT_CALL_TIMEOUT;
 pub use credentials::{Identity, credentials, known_credentials};
-pub use letters::{HeldLetter, Resent};
-pub use send::{Outgoing, Sender};
+pub use letters::HeldLetter;
+pub use send::{Outgoing, Sender, Sent};
+pub use settings::watch_settings;
 pub use sqs::SqsQueue;
 
 use std::future::Future;

@@ -18,10 +18,10 @@ use crate::metrics::{Metrics, Scrape};
 use crate::queue::Settings;
 use crate::reads::{Access, Reads};
 use crate::server::{self, reads::Serving};
+use crate::shutdown::{EXIT_MARGIN, Ended};
 use crate::status::Observer;
 use crate::store::{Store, Tracked};
 use crate::telemetry::{self, Telemetry, Traces};
-use crate::{Ended, MARGIN};
 
 /// The read API of this process.
 pub struct Answering {
@@ -122,7 +122,7 @@ pub async fn serve(
         store.close().await;
         telemetry::flush(reports, Traces::default(), Duration::from_secs(1)).await;
     };
-    let ended = match tokio::time::timeout(config.shutdown_timeout - MARGIN, drain).await {
+    let ended = match tokio::time::timeout(config.shutdown_timeout - EXIT_MARGIN, drain).await {
         Ok(()) => Ended::Drained,
         Err(_) => Ended::Overran,
     };

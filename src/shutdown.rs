@@ -106,5 +106,17 @@ async fn next(
     .await
 }
 
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything in hand was finished or given back.
+    Drained,
+    /// `SHUTDOWN_TIMEOUT_SECS` were over first; SQS redelivers the messages in flight.
+    Overran,
+}
+
+/// The part of `SHUTDOWN_TIMEOUT_SECS` that stopping HTTP and exiting takes.
+pub const EXIT_MARGIN: Duration = Duration::from_millis(500);
+
 /// For the last lines before the process ends, within what a shutdown may take.
 pub const FLUSH: Duration = Duration::from_millis(300);

@@ -12,7 +12,8 @@ use crate::metrics::{Lag, Metrics, Outcome, Point, ReadResult, UpstreamOutcome};
 use crate::queue::{Depth, Identity, Settings};
 use crate::reads::Reads;
 use crate::store::Tracking;
-use crate::telemetry::{Recent, Redactor, Said};
+use crate::telemetry::{Recent, RecentLine, Redactor};
+use crate::version;
 
 /// All that a snapshot is taken from.
 pub struct Observer {
@@ -52,7 +53,7 @@ pub struct Snapshot {
     pub counters: BTreeMap<&'static str, u64>,
     pub history: Vec<Point>,
     pub consumer_states: Vec<ConsumerStatus>,
-    pub recent_errors: Vec<Said>,
+    pub recent_errors: Vec<RecentLine>,
     pub configuration: BTreeMap<&'static str, String>,
 }
 
@@ -89,7 +90,7 @@ pub struct ReadStatus {
     pub upstream_requests: BTreeMap<&'static str, u64>,
 }
 
-const WINDOW: Duration = Duration::from_secs(300);
+const LAG_WINDOW: Duration = Duration::from_secs(300);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Observer {
@@ -97,8 +98,8 @@ impl Observer {
         let settings = *self.settings.borrow();
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
-            revision: crate::REVISION,
-            data_layout: crate::DATA_LAYOUT,
+            revision: version::REVISION,
+            data_layout: version::DATA_LAYOUT,
             uptime_secs: self.health.uptime().as_secs(),
             readiness: self.health.readiness(),
             unready_reason: self.unready_reason(),
@@ -111,7 +112,7 @@ impl Observer {
                 credentials: self.credentials.borrow().clone(),
             },
             reads: self.reads.as_ref().map(|reads| self.read_status(reads)),
-            lag: self.metrics.history.lag(WINDOW),
+            lag: self.metrics.history.lag(LAG_WINDOW),
             counters: self.counters(),
             history: self.metrics.history.points(),
             consumer_states: self.consumers(),

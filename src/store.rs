@@ -1,20 +1,24 @@
 //! Redis, through fred. The only module that knows it.
 
+mod admin;
 mod connect;
-mod direct;
 mod error;
 mod layout;
-mod link;
 mod monitor;
+mod primary;
 mod replicas;
 mod script;
+mod tally;
 mod tracked;
 mod write;
 
-pub use direct::{Browse, Direct, KeptLetter, LOOKED_AT, Ttl, check};
+pub use admin::{
+    AdminClient, Browse, CachedCustomers, KEYS_PER_PAGE, KeptLetter, RedisFacts, RedisInfo, Ttl,
+};
 pub use error::StoreError;
 pub use layout::{Layouts, NEWER_LAYOUT_ADVICE, warn_of_newer_layout};
 pub use monitor::Gate;
+pub use tally::Tally;
 pub use tracked::{Mark, Tracked, Tracking};
 pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
@@ -28,15 +32,15 @@ use crate::health::Health;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::plan::Step;
-use link::Link;
 use monitor::Probe;
+use primary::Primary;
 use replicas::Replicas;
 use write::Writer;
 
 /// Compares and writes. Clones share one connection, on which concurrent calls are pipelined.
 #[derive(Clone)]
 pub struct Store {
-    link: Link,
+    primary: Primary,
     keys: Keys,
     writer: Writer,
     replicas: Replicas,
@@ -53,16 +57,16 @@ impl Store {
         metrics: Metrics,
         health: Arc<Health>,
     ) -> anyhow::Result<Self> {
-        let link = Link::start(redis)?;
+        let primary = Primary::start(redis)?;
         let missing = metrics.redis_replicas_missing.clone();
         let replicas = Replicas::new(redis.wait_replicas, keys.marker(), missing);
-        let writer = Writer::new(link.clone(), replicas.clone(), writes);
-        let probe = Probe::new(link.clone(), replicas.clone(), writer.clone(), &keys);
+        let writer = Writer::new(primary.clone(), replicas.clone(), writes);
+        let probe = Probe::new(primary.clone(), replicas.clone(), writer.clone(), &keys);
         let gate = Gate::start(probe, health, metrics.clone());
         Ok(Self {
             writer,
             replicas,
-            link,
+            primary,
             keys,
             metrics,
             gate,
@@ -79,12 +83,12 @@ impl Store {
             rules: Default::default(),
             lock_retries: 0,
         };
-        let link = Link::to(Client::default());
+        let primary = Primary::to(Client::default());
         let replicas = Replicas::new(0, String::new(), Default::default());
         Self {
-            writer: Writer::new(link.clone(), replicas.clone(), &writes),
+            writer: Writer::new(primary.clone(), replicas.clone(), &writes),
             replicas,
-            link,
+            primary,
             keys: Keys::new("p"),
             gate: Gate::opened_for_good(health, metrics.clone()),
             metrics,
@@ -118,7 +122,7 @@ impl Store {
     fn failed(&self, error: &StoreError, is_expected: bool) {
         self.metrics.redis_errors.inc();
         self.gate.close(error, is_expected);
-        self.link.look_again();
+        self.primary.look_again();
     }
 
     /// Keeps a message that cannot be applied, whole, in a stream of at most `most` messages.
@@ -145,7 +149,7 @@ impl Store {
         }
         let cap = ("MAXLEN", "=", i64::try_from(most).unwrap_or(i64::MAX));
         let kept = async {
-            let client = self.link.client()?;
+            let client = self.primary.client()?;
             let writing = self.replicas.watch(&client);
             let key = self.keys.dead_letters();
             let _: String = client.xadd(key, false, cap, "*", fields).await?;
@@ -160,18 +164,18 @@ impl Store {
 
     /// What some customers in Redis look like.
     pub async fn layouts(&self) -> Result<Layouts, StoreError> {
-        layout::look(&self.link.client()?, &self.keys).await
+        layout::look(&self.primary.client()?, &self.keys).await
     }
 
     /// The server's version, once connected.
     pub fn version(&self) -> Option<String> {
-        let client = self.link.client().ok()?;
+        let client = self.primary.client().ok()?;
         client.server_version().map(|version| version.to_string())
     }
 
     /// Closes the connection.
     pub async fn close(&self) {
-        let Ok(client) = self.link.client() else {
+        let Ok(client) = self.primary.client() else {
             return;
         };
         if let Err(error) = client.quit().await {

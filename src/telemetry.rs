@@ -8,7 +8,7 @@ mod reports;
 mod traces;
 
 pub use lines::{Lines, print};
-pub use recent::{Recent, Said};
+pub use recent::{Recent, RecentLine};
 pub use redact::Redactor;
 pub use reports::Reports;
 pub use traces::{BatchSpan, Traces};

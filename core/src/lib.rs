@@ -9,6 +9,5 @@
 
 pub mod keys;
 pub mod message;
-pub mod plain;
 pub mod plan;
 pub mod reader;

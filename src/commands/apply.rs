@@ -2,7 +2,7 @@
 
 use entitlement_sync::config::Uses;
 use entitlement_sync::plan::Step;
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 use serde::Serialize;
 
 use super::messages::{self, Beside, Outcome, Picture, understand};
@@ -37,14 +37,12 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Report {
     dry_run: bool,
     messages: Vec<Line>,
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Line {
     message: usize,
     line: usize,
@@ -123,7 +121,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     }
 }
 
-async fn apply(redis: &Direct, steps: &[&Step], retries: u32) -> Result<Vec<Applied>, StoreError> {
+async fn apply(
+    redis: &AdminClient,
+    steps: &[&Step],
+    retries: u32,
+) -> Result<Vec<Applied>, StoreError> {
     redis.apply_when_unlocked(steps, retries).await
 }
 

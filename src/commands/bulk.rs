@@ -1,14 +1,14 @@
-//! What work on many customers needs: the list of them, a pace, progress, a way to stop and to go on.
+//! Work on many customers: their list, a bounded pace, a way to stop and to resume.
 
 mod customers;
 mod pace;
-mod progress;
 mod source;
+mod unloaded;
 
 pub use customers::{Customer, Finished, read as read_customers};
 pub use pace::{Pace, rate};
-pub use progress::Progress;
-pub use source::{Source, Trouble};
+pub use source::Source;
+pub use unloaded::{Problem, Unloaded};
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use entitlement_sync::shutdown::Signals;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::progress::Progress;
 use super::{BAD_CONFIGURATION, Failure};
 
 /// Bounds of what is asked of the Edge API.
@@ -32,7 +33,7 @@ pub struct Bounds {
 }
 
 /// How often a line is written where nobody watches a bar.
-const LINE: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Refuses to write entitlements where only SDKs write them, in a layout that may be newer than ours.
 pub fn refuse_invalidate(config: &Config, command: &str) -> anyhow::Result<()> {
@@ -51,16 +52,19 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(Signals::register()?.watch(|code| std::process::exit(code))?)
 }
 
-/// Does `work` for each customer, a bounded number of them at once, and hands what came of it to
-/// `done`, whose error ends it all. After `stop` nothing more is begun.
-pub async fn each<'a, T, F: Future<Output = T>>(
+/// Does `work` for each customer, a bounded number of them at once. `done` is given the result, and
+/// `None` for a customer of which there is nothing to load; its error ends the run, as one of Redis or
+/// of all requests does. After `stop` no more work begins.
+pub async fn each<'a, T, F: Future<Output = Result<T, Problem>>>(
+    what: &'static str,
     customers: &'a [Customer],
     bounds: Bounds,
     stop: &CancellationToken,
-    progress: &mut Progress,
     work: impl Fn(&'a Customer) -> F,
-    mut done: impl FnMut(&'a Customer, T, &Progress) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    mut done: impl FnMut(&'a Customer, Option<T>) -> anyhow::Result<()>,
+) -> (Unloaded, anyhow::Result<()>) {
+    let mut progress = Progress::start(what, Some(customers.len() as u64));
+    let mut unloaded = Unloaded::default();
     let begun = customers.iter().take_while(|_| !stop.is_cancelled());
     let work = |customer| {
         let work = work(customer);
@@ -69,9 +73,10 @@ pub async fn each<'a, T, F: Future<Output = T>>(
     let mut results = futures_util::stream::iter(begun)
         .map(work)
         .buffer_unordered(usize::from(bounds.concurrency));
-    let mut line = tokio::time::interval(LINE);
+    let mut line = tokio::time::interval(LINE_INTERVAL);
     line.reset();
-    loop {
+    let mut ended = Ok(());
+    while ended.is_ok() {
         let result = tokio::select! {
             result = results.next() => result,
             _ = line.tick() => {
@@ -80,9 +85,22 @@ pub async fn each<'a, T, F: Future<Output = T>>(
             }
         };
         let Some((customer, result)) = result else {
-            return Ok(());
+            break;
         };
         progress.add(1);
-        done(customer, result, progress)?;
+        ended = match result {
+            Ok(result) => {
+                unloaded.reached();
+                done(customer, Some(result))
+            }
+            Err(problem) => match unloaded.add(customer, problem, &progress) {
+                Ok(true) => done(customer, None),
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
     }
+    progress.finish();
+    unloaded.stopped |= stop.is_cancelled();
+    (unloaded, ended)
 }

@@ -1,16 +1,20 @@
-//! `check`: whether the worker could do its work from here, part by part.
+//! `check`: whether the worker could do its work from here, part by part. The facts come from
+//! `queue`, `store` and `edge`; what they mean, and what to do, is said here.
+
+mod finding;
+mod queue;
+mod redis;
 
 use std::time::Duration;
 
-use entitlement_sync::check::{Check, Status};
 use entitlement_sync::config::{Config, Uses};
 use entitlement_sync::edge::Edge;
-use entitlement_sync::{queue, store};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::{self, Format};
 use super::{Ended, session};
+use finding::{Check, PROBE_TIMEOUT, Status};
 
 /// Try all that the worker needs, and say what to mend
 ///
@@ -81,14 +85,25 @@ async fn all(config: &Config) -> Vec<Check> {
     let keys = session::keys(config);
     let (queue, redis, edge) = tokio::join!(
         queue::check(&config.queue, &edge),
-        store::check(&config.redis, &config.writes, &keys),
-        edge.check()
+        redis::check(&config.redis, &config.writes, &keys),
+        edge_api(&edge)
     );
     let mut checks = configuration(config);
     checks.extend(queue);
     checks.extend(redis);
     checks.push(edge);
     checks
+}
+
+/// The worker does without the Edge API where AWS gives it credentials.
+async fn edge_api(edge: &Edge) -> Check {
+    const NAME: &str = "edge-api";
+    let advice = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
+    match tokio::time::timeout(PROBE_TIMEOUT, edge.sentry_dsn()).await {
+        Ok(Ok(_)) => Check::pass(NAME, format!("{} accepts the key", edge.url())),
+        Ok(Err(error)) => Check::warn(NAME, format!("{error:#}"), advice),
+        Err(_) => Check::warn(NAME, "no answer in time", advice),
+    }
 }
 
 fn configuration(config: &Config) -> Vec<Check> {

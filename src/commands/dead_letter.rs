@@ -4,6 +4,7 @@ mod letter;
 mod place;
 mod replay;
 
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::{self, Config, Uses};
 
 use super::confirm::confirm;
@@ -293,7 +294,7 @@ fn tell_if_cut_short(place: &Place) -> bool {
 
 fn age(sent_at: Option<u64>) -> String {
     let ago = |sent: u64| {
-        let age = i64::try_from(when::now()).unwrap_or(i64::MAX) - i64::try_from(sent).unwrap_or(0);
+        let age = i64::try_from(now_ms()).unwrap_or(i64::MAX) - i64::try_from(sent).unwrap_or(0);
         when::ago(age)
     };
     sent_at.map_or_else(|| "-".into(), ago)

@@ -7,7 +7,7 @@ use entitlement_sync::config::{self, Config, Uses};
 use entitlement_sync::message::Attributes;
 use entitlement_sync::plan::Planner;
 
-use super::messages::{self, Beside, Given, Outcome, Picture, understand};
+use super::messages::{self, Beside, InputMessage, Outcome, Picture, understand};
 use super::output::{self, Format};
 use super::{Ended, session};
 pub use report::{Explained, Explanation};
@@ -63,7 +63,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 
 /// Explains one message, after those that the picture has seen.
 pub async fn one(
-    given: Given<'_>,
+    given: InputMessage<'_>,
     attributes: &Attributes,
     planner: &Planner,
     picture: &mut Option<Picture>,

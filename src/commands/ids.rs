@@ -1,4 +1,4 @@
-//! Ids that operators give, refused as the worker refuses them in messages.
+//! Ids that operators give, refused as the worker refuses ids in messages.
 
 use entitlement_sync::keys::{self, Owner};
 
@@ -7,26 +7,38 @@ use super::{Failure, USAGE};
 /// A customer, or a resource of it; an empty resource is none.
 pub fn owner<'a>(customer: &'a str, resource: Option<&'a str>) -> anyhow::Result<Owner<'a>> {
     let resource = resource.filter(|id| !id.is_empty());
-    for (what, id) in [("customer", Some(customer)), ("resource", resource)] {
+    let owner = Owner { customer, resource };
+    match check(owner) {
+        Ok(()) => Ok(owner),
+        Err(text) => Err(Failure::with(USAGE, text)),
+    }
+}
+
+/// Whether an owner has keys of its own; the error says why it has none.
+pub fn check(owner: Owner<'_>) -> Result<(), String> {
+    for (what, id) in [
+        ("customer", Some(owner.customer)),
+        ("resource", owner.resource),
+    ] {
         let Some(id) = id else { continue };
         if id.is_empty() {
-            return Err(Failure::with(USAGE, format!("the {what} id is empty")));
+            return Err(format!("the {what} id is empty"));
         }
         if let Some(part) = keys::collision_of_owner(id) {
-            return Err(refused(what, id, part));
+            return Err(collides(what, id, part));
         }
     }
-    Ok(Owner { customer, resource })
+    Ok(())
 }
 
-/// An id that comes last in its key.
+/// Checks an id that comes last in its key.
 pub fn suffix(what: &str, id: &str) -> anyhow::Result<()> {
-    keys::collision_of_suffix(id).map_or(Ok(()), |part| Err(refused(what, id, part)))
+    match keys::collision_of_suffix(id) {
+        None => Ok(()),
+        Some(part) => Err(Failure::with(USAGE, collides(what, id, part))),
+    }
 }
 
-fn refused(what: &str, id: &str, part: &str) -> anyhow::Error {
-    let text = format!(
-        "{what} \"{id}\": no such id has keys, since \"{part}\" in it would make them those of another"
-    );
-    Failure::with(USAGE, text)
+fn collides(what: &str, id: &str, part: &str) -> String {
+    format!("{what} id \"{id}\" contains \"{part}\", so its keys would be those of another entity")
 }

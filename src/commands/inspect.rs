@@ -7,13 +7,14 @@ mod report;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{Keys, Owner};
-use entitlement_sync::store::Direct;
+use entitlement_sync::store::AdminClient;
 
 use super::output::Format;
 use super::progress::Progress;
-use super::{Ended, ids, session, when};
+use super::{Ended, ids, session};
 use gather::{Found, Searched};
 use report::Report;
 
@@ -86,7 +87,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 
 async fn search(
     arguments: &Arguments,
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     owner: Owner<'_>,
 ) -> anyhow::Result<Searched> {
@@ -96,15 +97,15 @@ async fn search(
             ..Searched::default()
         });
     }
-    let progress = Progress::through_keys(redis.size().await);
-    let searched = Searched::look(redis, keys, owner, || progress.page()).await;
-    progress.clear();
+    let mut progress = Progress::through_keys(redis.size().await);
+    let searched = Searched::look(redis, keys, owner, || progress.add_page()).await;
+    progress.finish();
     searched.map_err(|error| session::redis_failure(&error.into()))
 }
 
 async fn look<'a>(
     arguments: &'a Arguments,
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     owner: Owner<'a>,
     searched: Searched,
@@ -117,7 +118,7 @@ async fn look<'a>(
         .await
         .map_err(failed)?;
     let feature = arguments.feature.as_deref();
-    Ok(Report::new(owner, feature, found, resources, when::now()))
+    Ok(Report::new(owner, feature, found, resources, now_ms()))
 }
 
 /// On a terminal in the place of the last one; elsewhere one after the other.

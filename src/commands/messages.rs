@@ -6,17 +6,17 @@ mod understood;
 pub use picture::{Foreseen, Picture, counts};
 pub use understood::{Understood, understand};
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::message::{Attributes, Millis};
-use entitlement_sync::store::Applied;
+use entitlement_sync::metrics;
+use entitlement_sync::store::{Applied, Tally};
 use serde_json::value::RawValue;
 
 use super::{Failure, NO_INPUT, session, when};
 
 /// One message of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given<'a> {
+pub struct InputMessage<'a> {
     /// From 1.
     pub number: usize,
     /// The line on which it begins, from 1.
@@ -44,7 +44,7 @@ impl Beside {
         };
         Attributes {
             kind: named("type").or_else(|| named("eventType")),
-            sent: Some(self.sent.unwrap_or_else(now)),
+            sent: Some(self.sent.unwrap_or_else(now_ms)),
         }
     }
 }
@@ -67,14 +67,6 @@ fn read_attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Milliseconds since the epoch, by this machine's clock.
-pub fn now() -> Millis {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX)
-}
-
 /// The text of a file, or of standard input, that holds a message at least.
 pub fn read(path: &str) -> anyhow::Result<String> {
     let text = session::input(path)?;
@@ -87,7 +79,7 @@ pub fn read(path: &str) -> anyhow::Result<String> {
 
 /// The messages of a text: JSON values one after the other, of as many lines as they like. Where
 /// not all of it is JSON, each line is a message if the first is one; else the text as a whole.
-pub fn split(text: &str) -> Vec<Given<'_>> {
+pub fn split(text: &str) -> Vec<InputMessage<'_>> {
     let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     let values: Result<Vec<&str>, _> = values.map(|value| value.map(RawValue::get)).collect();
     let bodies = values.unwrap_or_else(|_| {
@@ -101,12 +93,12 @@ pub fn split(text: &str) -> Vec<Given<'_>> {
 }
 
 /// Each line that is not blank, whatever it holds.
-pub fn lines(text: &str) -> Vec<Given<'_>> {
+pub fn lines(text: &str) -> Vec<InputMessage<'_>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     at_their_lines(text, lines.collect())
 }
 
-fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<Given<'a>> {
+fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<InputMessage<'a>> {
     let (mut line, mut seen) = (1, 0);
     let given = |(place, body): (usize, &'a str)| {
         // Each is a part of the text, and they come in its order.
@@ -114,7 +106,7 @@ fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<Given<'a>> {
         let between = text.as_bytes().get(seen..start).unwrap_or_default();
         line += between.iter().filter(|&&byte| byte == b'\n').count();
         seen = start.max(seen);
-        Given {
+        InputMessage {
             number: place + 1,
             line,
             body,
@@ -145,37 +137,39 @@ impl Outcome {
 
     /// As the worker judges a message by all its steps.
     pub fn judge(steps: impl IntoIterator<Item = Applied>) -> Self {
-        let mut outcome = Self::of("stale", None);
-        let (mut skipped, mut expired, mut locked, mut failed) = (false, false, false, None);
+        let (mut tally, mut locked, mut failed) = (Tally::default(), false, None);
         for step in steps {
+            tally.add(&step);
             match step {
-                Applied::Written { written, stale } => {
-                    outcome.written += written;
-                    outcome.stale += stale;
-                }
-                Applied::NotCached => skipped = true,
-                Applied::Expired => expired = true,
                 Applied::Locked => locked = true,
                 Applied::Failed(error) => failed = Some(error.to_string()),
+                Applied::Written { .. } | Applied::NotCached | Applied::Expired => {}
             }
         }
-        if locked {
-            outcome.word = "locked";
-            outcome.reason = Some("an SDK holds its lock on the customer".into());
+        let (word, reason) = if locked {
+            (
+                "locked",
+                Some("an SDK holds its lock on the customer".into()),
+            )
         } else if failed.is_some() {
-            outcome.word = "failed";
-            outcome.reason = failed;
-        } else if outcome.written > 0 {
-            outcome.word = "applied";
-        } else if expired && outcome.stale == 0 {
-            outcome.word = "expired";
-            outcome.reason =
-                Some("sent longer ago than the keys live, and nothing is stored".into());
-        } else if skipped && outcome.stale == 0 {
-            outcome.word = "skipped";
-            outcome.reason = Some("the customer is not cached".into());
+            ("failed", failed)
+        } else {
+            let outcome = tally.outcome();
+            let reason = match outcome {
+                metrics::Outcome::Expired => {
+                    Some("sent longer ago than the keys live, and nothing is stored".into())
+                }
+                metrics::Outcome::Skipped => Some("the customer is not cached".into()),
+                _ => None,
+            };
+            (outcome.as_str(), reason)
+        };
+        Self {
+            word,
+            written: tally.written,
+            stale: tally.stale,
+            reason,
         }
-        outcome
     }
 
     /// Someone should look at it.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::bulk::stop_on_signal;
 use super::confirm::confirm;
 use super::explain::{self, Explained, Explanation};
-use super::messages::{Given, Picture};
+use super::messages::{InputMessage, Picture};
 use super::output::{self, Format};
 use super::{Ended, Failure, INTERRUPTED, USAGE, session, when};
 use taken::{Taken, take};
@@ -60,7 +60,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let limit = match queue.settings().await {
         Ok(settings) => Limit::Known(settings.max_receive_count),
         Err(error) if error.kind == QueueErrorKind::AccessDenied => Limit::Unknown,
-        Err(error) => return Err(session::queue_failure(&error)),
+        Err(error) => return Err(session::queue_failure(&error, error.kind)),
     };
     if matches!(limit, Limit::Known(Some(0..=1))) {
         let text = "the queue moves each message to its dead-letter queue after one delivery, so whatever is looked at would \
@@ -131,7 +131,6 @@ impl Limit {
 
 /// A message as the queue handed it out, beside what it says.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Delivered {
     message_id: String,
     receive_count: u32,
@@ -212,7 +211,7 @@ async fn explain(
     planner: &Planner,
     picture: &mut Option<Picture>,
 ) -> anyhow::Result<Explained> {
-    let given = Given {
+    let given = InputMessage {
         number,
         line: 0,
         body: &letter.delivery.body,

@@ -1,46 +1,115 @@
-//! How far a long command has come, on standard error, for whoever watches it there.
+//! How far a long command has come, on standard error: a bar for a person, a line now and then for a log.
 
-use entitlement_sync::store::LOOKED_AT;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::{Duration, Instant};
+
+use entitlement_sync::store::KEYS_PER_PAGE;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
 
-pub struct Progress(ProgressBar);
+#[derive(Debug)]
+pub struct Progress {
+    what: &'static str,
+    /// `None` where standard error is not a terminal.
+    bar: Option<ProgressBar>,
+    /// `None` where the end is not known.
+    total: Option<u64>,
+    done: u64,
+    started: Instant,
+}
 
 impl Progress {
-    /// Through all keys of Redis, of which there are this many where that is known.
-    pub fn through_keys(keys: Option<u64>) -> Self {
-        Self::new(keys, "keys")
-    }
-
-    pub fn new(length: Option<u64>, of: &str) -> Self {
-        let target = if output::has_watcher() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(length, target);
-        let template = match length {
-            Some(_) => format!("{{bar:30}} {{pos}} of {{len}} {of}, {{eta}} left"),
-            None => format!("{{spinner}} {{pos}} {of}"),
-        };
-        // A template that is not understood leaves the default one.
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
+    /// `what` completes the sentence "20 of 100 ...".
+    pub fn start(what: &'static str, total: Option<u64>) -> Self {
+        let bar = output::has_watcher().then(|| {
+            let (bar, template) = match total {
+                Some(total) => (
+                    ProgressBar::new(total),
+                    "{bar:30} {pos} of {len} {msg}, {per_sec}, {eta} left",
+                ),
+                None => (ProgressBar::new_spinner(), "{spinner} {pos} {msg}"),
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_message(what);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self {
+            what,
+            bar,
+            total,
+            done: 0,
+            started: Instant::now(),
         }
-        Self(bar)
     }
 
-    /// One page of a SCAN.
-    pub fn page(&self) {
-        self.0.inc(u64::from(LOOKED_AT));
+    /// Counts the keys of Redis; `keys` is how many there are, where Redis says so.
+    pub fn through_keys(keys: Option<u64>) -> Self {
+        Self::start("keys", keys)
     }
 
-    pub fn add(&self, count: u64) {
-        self.0.inc(count);
+    pub fn add(&mut self, count: u64) {
+        self.done += count;
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.done);
+        }
     }
 
-    pub fn clear(&self) {
-        self.0.finish_and_clear();
+    /// Counts one page of a SCAN.
+    pub fn add_page(&mut self) {
+        self.add(u64::from(KEYS_PER_PAGE));
+    }
+
+    /// Prints a text without breaking the bar.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Prints a line for a log, where there is no bar.
+    pub fn line(&self) {
+        if self.bar.is_none() {
+            eprintln!("{}", self.text(self.started.elapsed()));
+        }
+    }
+
+    fn text(&self, elapsed: Duration) -> String {
+        let rate = self.done as f64 / elapsed.as_secs_f64().max(0.001);
+        let (done, what) = (self.done, self.what);
+        let Some(total) = self.total else {
+            return format!("{done} {what}, {rate:.1}/s");
+        };
+        let left = match done {
+            0 => "no end in sight".into(),
+            _ => format!("{:.0} s left", total.saturating_sub(done) as f64 / rate),
+        };
+        format!("{done} of {total} {what}, {rate:.1}/s, {left}")
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_the_rate_and_the_rest() {
+        let mut progress = Progress::start("loaded", Some(100));
+        let after = |progress: &Progress, secs| progress.text(Duration::from_secs(secs));
+        assert!(after(&progress, 1).contains("no end in sight"));
+        progress.add(20);
+        assert_eq!(after(&progress, 10), "20 of 100 loaded, 2.0/s, 40 s left");
+        let mut endless = Progress::start("keys", None);
+        endless.add_page();
+        assert_eq!(after(&endless, 10), "1000 keys, 100.0/s");
     }
 }

@@ -3,18 +3,18 @@
 use std::num::NonZeroU32;
 
 use entitlement_sync::config::Uses;
-use entitlement_sync::edge::Edge;
 use entitlement_sync::keys::Keys;
 use entitlement_sync::message::Attributes;
 use entitlement_sync::plan::{Planner, Rules};
-use entitlement_sync::queue::{Outgoing, QueueError, Sender, credentials};
+use entitlement_sync::queue::{Outgoing, QueueError, QueueErrorKind, Sender};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::bulk::{Pace, Progress, rate};
-use super::messages::{self, Given, understand};
+use super::bulk::{Pace, rate};
+use super::messages::{self, InputMessage, understand};
 use super::output::{self, Format};
-use super::{Ended, Failure, NO_PERMISSION, UNAVAILABLE, USAGE, session};
+use super::progress::Progress;
+use super::{Ended, Failure, USAGE, session};
 
 /// Send messages to QUEUE_URL
 #[derive(clap::Args)]
@@ -57,10 +57,9 @@ pub struct Arguments {
 }
 
 /// Of messages in a FIFO queue whose customer cannot be read.
-const GROUP: &str = "entitlement-sync";
+const FALLBACK_GROUP: &str = "entitlement-sync";
 
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 struct Report {
     sent: u64,
     failed: u64,
@@ -93,8 +92,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         .iter()
         .map(|given| outgoing(given, &arguments, config.queue.is_fifo()))
         .collect();
-    let edge = Edge::new(&config.edge);
-    let sender = Sender::new(&config.queue, credentials(&config.queue, &edge).await).await;
+    let sender = session::sender(&config).await;
     let (report, failure) = send_all(&sender, messages, &arguments, config.queue.is_fifo()).await?;
     if arguments.format.is_json() {
         output::json(&report)?;
@@ -115,7 +113,7 @@ async fn send_all(
     fifo: bool,
 ) -> anyhow::Result<(Report, Option<QueueError>)> {
     let total = messages.len() as u64 * u64::from(arguments.repeat.get());
-    let mut progress = Progress::start("sent", total);
+    let mut progress = Progress::start("sent", Some(total));
     let pace = Pace::new(arguments.rate);
     // Of this run alone, so that neither a repetition nor the next run is a duplicate.
     let run = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
@@ -140,7 +138,7 @@ async fn send_all(
                 pace.turn().await;
             }
             let refused = match sender.send(call).await {
-                Ok(refused) => refused,
+                Ok(sent) => sent.refused,
                 Err(error) => {
                     progress.finish();
                     return Ok((report, Some(error)));
@@ -164,16 +162,16 @@ async fn send_all(
 }
 
 /// What must not be sent, and why.
-fn unfit(given: &[Given<'_>], arguments: &Arguments) -> Vec<String> {
+fn unfit(given: &[InputMessage<'_>], arguments: &Arguments) -> Vec<String> {
     let beside: usize = arguments
         .attributes
         .iter()
         .map(|(name, value)| name.len() + value.len() + 6)
         .sum();
-    let reason = |given: &Given<'_>| {
+    let reason = |given: &InputMessage<'_>| {
         let place = format!("message {} (line {})", given.number, given.line);
         let json = || serde_json::from_str::<&RawValue>(given.body).err();
-        if given.body.len() + beside > Sender::LARGEST {
+        if given.body.len() + beside > Sender::MAX_MESSAGE_BYTES {
             return Some(format!("{place} is larger than 1 MiB"));
         }
         if arguments.raw {
@@ -184,9 +182,11 @@ fn unfit(given: &[Given<'_>], arguments: &Arguments) -> Vec<String> {
     given.iter().filter_map(reason).collect()
 }
 
-fn outgoing(given: &Given<'_>, arguments: &Arguments, fifo: bool) -> Outgoing {
+fn outgoing(given: &InputMessage<'_>, arguments: &Arguments, fifo: bool) -> Outgoing {
     let group = arguments.group.clone().or_else(|| {
-        fifo.then(|| group_of(given.body, &arguments.attributes).unwrap_or_else(|| GROUP.into()))
+        fifo.then(|| {
+            group_of(given.body, &arguments.attributes).unwrap_or_else(|| FALLBACK_GROUP.into())
+        })
     });
     Outgoing {
         body: given.body.to_owned(),
@@ -215,23 +215,14 @@ fn group_of(body: &str, attributes: &[(String, String)]) -> Option<String> {
 }
 
 fn queue_failure(error: &QueueError) -> anyhow::Error {
-    use entitlement_sync::queue::QueueErrorKind as Kind;
-    let (code, advice) = match error.kind {
-        Kind::AccessDenied => (NO_PERMISSION, "allow sqs:SendMessage on the queue"),
-        Kind::Kms => (
-            NO_PERMISSION,
-            "allow kms:GenerateDataKey and kms:Decrypt on the key of the queue",
-        ),
-        Kind::Credentials | Kind::CredentialsExpired | Kind::Clock => {
-            (NO_PERMISSION, error.kind.advice())
-        }
-        Kind::NoQueue | Kind::Timeout | Kind::Unreachable | Kind::Foreign | Kind::Proxy => {
-            (UNAVAILABLE, error.kind.advice())
-        }
-        Kind::Throttled => (UNAVAILABLE, "a lower --rate"),
-        Kind::Failed => (UNAVAILABLE, "try again later"),
+    let advice = match error.kind {
+        QueueErrorKind::AccessDenied => "allow sqs:SendMessage on the queue",
+        QueueErrorKind::Kms => "allow kms:GenerateDataKey and kms:Decrypt on the key of the queue",
+        QueueErrorKind::Throttled => "use a lower --rate",
+        QueueErrorKind::Failed => "try again later",
+        kind => kind.advice(),
     };
-    Failure::with(code, format!("the queue: {error}: {advice}"))
+    session::queue_failure(format_args!("{error}: {advice}"), error.kind)
 }
 
 impl Report {

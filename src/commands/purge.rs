@@ -6,7 +6,7 @@ use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{self, Keys, Owner};
 use entitlement_sync::message::{Entity, Millis, StateChange};
 use entitlement_sync::plan::{self, Step};
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 use serde::Serialize;
 
 use super::confirm::confirm;
@@ -53,7 +53,7 @@ pub struct Arguments {
 /// Eight seconds or so: an SDK that dies with the lock leaves it for five.
 pub const LOCKED_RETRIES: u32 = 90;
 /// Owners of one call.
-const CHUNK: usize = 200;
+const OWNERS_PER_CALL: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,10 +97,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         return Ok(Ended::Found);
     }
     let redis = session::redis(&config).await?;
-    let progress = Progress::new(Some(owners.len() as u64), "customers");
+    let mut progress = Progress::start("customers", Some(owners.len() as u64));
     let mut purged = Vec::with_capacity(owners.len());
     let mut failure = None;
-    for owners in owners.chunks(CHUNK) {
+    for owners in owners.chunks(OWNERS_PER_CALL) {
         match purge(&redis, &keys, owners, at, arguments.dry_run).await {
             Ok(done) => purged.extend(done),
             Err(error) => {
@@ -110,7 +110,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         }
         progress.add(owners.len() as u64);
     }
-    progress.clear();
+    progress.finish();
     redis.close().await;
     show(&purged, &arguments)?;
     if let Some(error) = failure {
@@ -159,7 +159,7 @@ fn name(owner: Owner<'_>) -> String {
 
 /// Purges some owners, in their order.
 async fn purge(
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     owners: &[Owner<'_>],
     at: Millis,
@@ -214,7 +214,7 @@ impl Stored {
     }
 }
 
-async fn stored(redis: &Direct, steps: &[Step]) -> Result<Vec<Stored>, StoreError> {
+async fn stored(redis: &AdminClient, steps: &[Step]) -> Result<Vec<Stored>, StoreError> {
     let wanted = |step: &Step| {
         let values = step.items.iter().map(|item| item.key.clone());
         let timestamps = step.items.iter().map(|item| keys::timestamp(&item.key));
@@ -241,7 +241,7 @@ async fn stored(redis: &Direct, steps: &[Step]) -> Result<Vec<Stored>, StoreErro
 }
 
 async fn apply(
-    redis: &Direct,
+    redis: &AdminClient,
     steps: &[Step],
     stored: &[Stored],
 ) -> Result<Vec<(Outcome, Option<String>)>, StoreError> {

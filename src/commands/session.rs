@@ -5,8 +5,8 @@ use entitlement_sync::config::{self, Config, Uses};
 use entitlement_sync::edge::Edge;
 use entitlement_sync::keys::Keys;
 use entitlement_sync::plan::Planner;
-use entitlement_sync::queue::{self, QueueError, QueueErrorKind, SqsQueue};
-use entitlement_sync::store::{Direct, StoreError};
+use entitlement_sync::queue::{self, QueueErrorKind, Sender, SqsQueue};
+use entitlement_sync::store::{AdminClient, StoreError};
 
 use super::{BAD_CONFIGURATION, Failure, NO_INPUT, NO_PERMISSION, UNAVAILABLE};
 
@@ -41,8 +41,8 @@ pub fn planner(config: &Config) -> Planner {
 }
 
 /// A connection to Redis.
-pub async fn redis(config: &Config) -> anyhow::Result<Direct> {
-    Direct::connect(&config.redis, &config.writes)
+pub async fn redis(config: &Config) -> anyhow::Result<AdminClient> {
+    AdminClient::connect(&config.redis, &config.writes)
         .await
         .map_err(|error| redis_failure(&error))
 }
@@ -62,14 +62,20 @@ pub async fn queue(config: &Config) -> SqsQueue {
     SqsQueue::new(&config.queue, credentials).await
 }
 
+/// Sends to the queue of a configuration; nothing is sent yet.
+pub async fn sender(config: &Config) -> Sender {
+    let credentials = queue::credentials(&config.queue, &Edge::new(&config.edge)).await;
+    Sender::new(&config.queue, credentials).await
+}
+
 /// What went wrong with a queue, with the exit code that says so.
-pub fn queue_failure(error: &QueueError) -> anyhow::Error {
-    let code = match error.kind {
+pub fn queue_failure(text: impl std::fmt::Display, kind: QueueErrorKind) -> anyhow::Error {
+    let code = match kind {
         QueueErrorKind::NoQueue | QueueErrorKind::Foreign | QueueErrorKind::Proxy => UNAVAILABLE,
         kind if kind.needs_a_person() => NO_PERMISSION,
         _ => UNAVAILABLE,
     };
-    Failure::with(code, format!("the queue: {error}"))
+    Failure::with(code, format!("the queue: {text}"))
 }
 
 /// A file, or standard input for `-`; without a byte order mark.

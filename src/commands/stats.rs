@@ -2,9 +2,10 @@
 
 mod tally;
 
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::Keys;
-use entitlement_sync::store::{Direct, StoreError};
+use entitlement_sync::store::{AdminClient, StoreError};
 use serde_json::{Value, json};
 
 use super::output::{self, Format, doubtful};
@@ -66,25 +67,25 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     })
 }
 
-async fn count(redis: &Direct, keys: &Keys, limit: Option<u64>) -> Result<Stats, StoreError> {
+async fn count(redis: &AdminClient, keys: &Keys, limit: Option<u64>) -> Result<Stats, StoreError> {
     let size = redis.size().await;
-    let progress = Progress::through_keys(size);
+    let mut progress = Progress::through_keys(size);
     let mut tally = Tally::default();
     let mut scan = redis.browse(keys.pattern_of_all());
     let mut is_sample = false;
     while let Some(mut page) = scan.next().await? {
-        progress.page();
+        progress.add_page();
         if let Some(limit) = limit {
             let left = usize::try_from(limit - tally.counted()).unwrap_or(usize::MAX);
             is_sample = page.len() > left;
             page.truncate(left);
         }
-        tally.count(redis, keys, page, when::now()).await?;
+        tally.count(redis, keys, page, now_ms()).await?;
         if is_sample {
             break;
         }
     }
-    progress.clear();
+    progress.finish();
     // Another kind of key may stand where the stream would.
     let dead_letters = match redis.count_letters(&keys.dead_letters()).await {
         Err(error) if error.heals() && !error.needs_a_person() => return Err(error),

@@ -7,16 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use entitlement_sync::config::Uses;
+use entitlement_sync::edge::EdgeError;
 use entitlement_sync::keys::{self, Keys};
 use entitlement_sync::plan::Step;
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 
 use super::bulk::{
-    Bounds, Customer, Progress, Source, Trouble, each, read_customers, refuse_invalidate,
-    stop_on_signal,
+    Bounds, Customer, Problem, Source, each, read_customers, refuse_invalidate, stop_on_signal,
 };
 use super::output::{self, Format};
-use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
+use super::{Ended, Failure, INTERRUPTED, UNAVAILABLE, session};
 use compare::{Drift, Finding};
 use report::Report;
 
@@ -61,22 +61,15 @@ pub struct Arguments {
 }
 
 /// Between the two looks at a difference.
-const SETTLE: Duration = Duration::from_secs(1);
-/// In a row, and nothing else between them: then it is not the customers.
-const MOST_UNREACHABLE: u32 = 20;
-
-/// What came of one customer.
-enum Came {
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// What comparing a customer found.
+enum Compared {
     Same,
-    /// With what is left of it, after a repair if there was one.
+    /// With the differences that are left after a repair, if there was one.
     Drift {
         found: Vec<Finding>,
         left: Vec<Finding>,
     },
-    /// Neither there nor here.
-    Nowhere,
-    Trouble(Trouble),
-    Redis(StoreError),
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
@@ -100,66 +93,26 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         source: Source::new(&config, keys.clone(), arguments.bounds, stop.clone()),
         redis: redis.clone(),
         keys,
-        repair: arguments.repair.then_some(config.writes.lock_retries),
+        repair_retries: arguments.repair.then_some(config.writes.lock_retries),
     };
     let mut report = Report::default();
-    let mut progress = Progress::start("compared", customers.len() as u64);
-    let mut unreachable = 0;
-    let worked = each(
+    let (unloaded, worked) = each(
+        "compared",
         &customers,
         arguments.bounds,
         &stop,
-        &mut progress,
         |customer| check.one(customer),
-        |customer, came, progress| {
-            let reason = match came {
-                Came::Same => {
-                    report.same += 1;
-                    None
-                }
-                Came::Nowhere => {
-                    report.not_found += 1;
-                    None
-                }
-                Came::Drift { found, left } => {
-                    report.drift(customer, found, left);
-                    None
-                }
-                Came::Trouble(Trouble::NotFound) => None,
-                Came::Trouble(Trouble::Credits) => {
-                    report.credits += 1;
-                    None
-                }
-                Came::Trouble(Trouble::Stopped) => {
-                    report.stopped = true;
-                    return Ok(());
-                }
-                Came::Trouble(Trouble::Failed(reason)) => Some(reason),
-                Came::Trouble(Trouble::Unreachable(reason)) => {
-                    unreachable += 1;
-                    if unreachable >= MOST_UNREACHABLE {
-                        return Err(Failure::with(UNAVAILABLE, reason));
-                    }
-                    Some(reason)
-                }
-                Came::Trouble(Trouble::Refused(reason)) => {
-                    return Err(Failure::with(NO_PERMISSION, reason));
-                }
-                Came::Redis(error) => return Err(session::redis_failure(&error.into())),
-            };
-            match reason {
-                Some(reason) => {
-                    progress.say(&format!("{customer}: {reason}"));
-                    report.fail(customer, reason);
-                }
-                None => unreachable = 0,
+        |customer, compared| {
+            match compared {
+                Some(Compared::Same) => report.same += 1,
+                Some(Compared::Drift { found, left }) => report.drift(customer, found, left),
+                None => {}
             }
             Ok(())
         },
     )
     .await;
-    progress.finish();
-    report.stopped |= stop.is_cancelled();
+    report.unloaded = unloaded;
     redis.close().await;
     if arguments.format.is_json() {
         output::json(&report)?;
@@ -167,10 +120,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         report.print(arguments.repair)?;
     }
     worked?;
-    if report.stopped {
+    if report.unloaded.stopped {
         return Err(Failure::with(INTERRUPTED, "stopped before the end"));
     }
-    if report.compared() == 0 && unreachable > 0 {
+    if report.compared() == 0 && report.unloaded.is_unreachable() {
         return Err(Failure::with(UNAVAILABLE, "no customer could be compared"));
     }
     Ok(if report.is_clean() {
@@ -183,74 +136,70 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 /// What comparing one customer needs.
 struct Check {
     source: Source,
-    redis: Direct,
+    redis: AdminClient,
     keys: Keys,
-    /// How often a locked customer is tried again; none: nothing is written.
-    repair: Option<u32>,
+    /// Retries of a locked customer; `None` where nothing is written.
+    repair_retries: Option<u32>,
 }
 
 impl Check {
-    async fn one(&self, customer: &Customer) -> Came {
-        self.twice(customer).await.unwrap_or_else(|came| came)
-    }
-
-    async fn twice(&self, customer: &Customer) -> Result<Came, Came> {
+    async fn one(&self, customer: &Customer) -> Result<Compared, Problem> {
         let (first, _) = self.look(customer).await?;
         if first.is_empty() {
-            return Ok(Came::Same);
+            return Ok(Compared::Same);
         }
         // An event on its way explains a difference; one that stays is drift.
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(SETTLE_TIME).await;
         let (second, step) = self.look(customer).await?;
         let found: Vec<Finding> = second
             .into_iter()
             .filter(|finding| first.iter().any(|it| it.is_about_the_same(finding)))
             .collect();
         if found.is_empty() {
-            return Ok(Came::Same);
+            return Ok(Compared::Same);
         }
-        let left = match (self.repair, step) {
+        let left = match (self.repair_retries, step) {
             (Some(retries), Some((step, dated))) => {
-                self.mend(customer, &step, dated, retries).await?
+                self.repair(customer, &step, dated, retries).await?
             }
             _ => found.clone(),
         };
-        Ok(Came::Drift { found, left })
+        Ok(Compared::Drift { found, left })
     }
 
     /// What differs now, and what the source says; nothing where it does not know the customer.
     async fn look(
         &self,
         customer: &Customer,
-    ) -> Result<(Vec<Finding>, Option<(Step, bool)>), Came> {
+    ) -> Result<(Vec<Finding>, Option<(Step, bool)>), Problem> {
         match self.source.load(customer).await {
             Ok(answer) => {
                 let found = self.compare(customer, &answer.step, answer.dated).await?;
                 Ok((found, Some((answer.step, answer.dated))))
             }
-            Err(Trouble::NotFound) => {
+            Err(Problem::Edge(unknown @ EdgeError::NotFound(_))) => {
                 let key = self.keys.entitlements(customer.owner());
-                let held = self.redis.values(std::slice::from_ref(&key)).await;
-                match held.map_err(Came::Redis)?.pop().flatten() {
+                let mut held = self.redis.values(std::slice::from_ref(&key)).await?;
+                match held.pop().flatten() {
                     Some(_) => Ok((vec![Finding::new(Drift::Unknown, &key)], None)),
-                    None => Err(Came::Nowhere),
+                    None => Err(Problem::Edge(unknown)),
                 }
             }
-            Err(trouble) => Err(Came::Trouble(trouble)),
+            Err(problem) => Err(problem),
         }
     }
 
     /// Writes what the source says, and returns what differs afterwards.
-    async fn mend(
+    async fn repair(
         &self,
         customer: &Customer,
         step: &Step,
         dated: bool,
         retries: u32,
-    ) -> Result<Vec<Finding>, Came> {
-        let applied = self.redis.apply_when_unlocked(&[step], retries).await;
-        if let Some(Applied::Failed(error)) = applied.map_err(Came::Redis)?.pop() {
-            return Err(Came::Trouble(Trouble::Failed(error.to_string())));
+    ) -> Result<Vec<Finding>, Problem> {
+        let mut applied = self.redis.apply_when_unlocked(&[step], retries).await?;
+        if let Some(Applied::Failed(error)) = applied.pop() {
+            return Err(Problem::Customer(error.to_string()));
         }
         self.compare(customer, step, dated).await
     }
@@ -261,14 +210,14 @@ impl Check {
         customer: &Customer,
         step: &Step,
         dated: bool,
-    ) -> Result<Vec<Finding>, Came> {
+    ) -> Result<Vec<Finding>, Problem> {
         let metadata = self.keys.metadata(customer.owner());
         let items = step.items.iter().map(|item| item.key.as_str());
         let wanted: Vec<String> = items
             .chain([metadata.as_str()])
             .flat_map(|key| [key.to_owned(), keys::timestamp(key)])
             .collect();
-        let values = self.redis.values(&wanted).await.map_err(Came::Redis)?;
+        let values = self.redis.values(&wanted).await?;
         let held = wanted.into_iter().zip(values);
         let held: HashMap<String, String> = held
             .filter_map(|(key, value)| Some((key, value?)))
@@ -283,7 +232,7 @@ impl Check {
 }
 
 /// Customers and resources that Redis holds, each as likely as the others.
-async fn sample(redis: &Direct, keys: &Keys, most: u32) -> Result<Vec<Customer>, StoreError> {
+async fn sample(redis: &AdminClient, keys: &Keys, most: u32) -> Result<Vec<Customer>, StoreError> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut taken: Vec<Customer> = Vec::new();
     let mut met = 0_usize;

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use entitlement_sync::config::Uses;
 use entitlement_sync::keys::{self, Keys};
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 use serde::Serialize;
 
 use super::bulk::{
-    Bounds, Customer, Finished, Progress, Source, Trouble, each, read_customers, refuse_invalidate,
+    Bounds, Customer, Finished, Problem, Source, Unloaded, each, read_customers, refuse_invalidate,
     stop_on_signal,
 };
 use super::output::{self, Format};
-use super::{Ended, Failure, INTERRUPTED, NO_PERMISSION, UNAVAILABLE, session};
+use super::{Ended, Failure, INTERRUPTED, UNAVAILABLE, session};
 
 /// Load customers whole from the Edge API into Redis
 #[derive(clap::Args)]
@@ -53,7 +53,6 @@ pub struct Arguments {
 }
 
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 struct Report {
     loaded: u64,
     /// What Redis holds is newer.
@@ -62,37 +61,24 @@ struct Report {
     empty: u64,
     /// The Edge API gives no time to compare, and Redis holds entitlements already.
     kept: u64,
-    /// They have credit entitlements, so that only SDKs can load them.
-    credits: u64,
-    not_found: u64,
-    failed: u64,
     /// Left out, by the file to resume by.
     done_before: u64,
     /// Resources that are older than their customer, so that readers miss them.
     behind: u64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    stopped: bool,
-    failures: Vec<Failed>,
-}
-
-#[derive(Serialize)]
-struct Failed {
     #[serde(flatten)]
-    customer: Customer,
-    reason: String,
+    unloaded: Unloaded,
 }
 
-/// What came of one customer.
-enum Came {
-    Written { empty: bool, behind: bool },
+/// How Redis took a customer.
+enum Loaded {
+    Written {
+        is_empty: bool,
+        /// It is a resource, older than its customer.
+        is_behind: bool,
+    },
     Stale,
     Kept,
-    Trouble(Trouble),
-    Redis(StoreError),
 }
-
-/// In a row, and nothing else between them: then it is not the customers.
-const MOST_UNREACHABLE: u32 = 20;
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let mut config = session::configuration(&[Uses::Redis, Uses::Edge])?;
@@ -121,78 +107,35 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         ..Report::default()
     };
     let source = Source::new(&config, keys.clone(), arguments.bounds, stop.clone());
-    let mut progress = Progress::start("loaded", customers.len() as u64);
     let retries = config.writes.lock_retries;
-    let mut unreachable = 0;
-    let worked = each(
+    let (unloaded, worked) = each(
+        "loaded",
         &customers,
         arguments.bounds,
         &stop,
-        &mut progress,
         |customer| load(&source, &redis, &keys, customer, retries),
-        |customer, came, progress| {
-            let failed = match came {
-                Came::Written { empty, behind } => {
-                    report.empty += u64::from(empty);
-                    report.loaded += u64::from(!empty);
-                    report.behind += u64::from(behind);
-                    None
+        |customer, loaded| {
+            match loaded {
+                Some(Loaded::Written {
+                    is_empty,
+                    is_behind,
+                }) => {
+                    report.empty += u64::from(is_empty);
+                    report.loaded += u64::from(!is_empty);
+                    report.behind += u64::from(is_behind);
                 }
-                Came::Stale => {
-                    report.stale += 1;
-                    None
-                }
-                Came::Kept => {
-                    report.kept += 1;
-                    None
-                }
-                Came::Trouble(Trouble::NotFound) => {
-                    report.not_found += 1;
-                    None
-                }
-                Came::Trouble(Trouble::Credits) => {
-                    report.credits += 1;
-                    None
-                }
-                Came::Trouble(Trouble::Stopped) => {
-                    report.stopped = true;
-                    return Ok(());
-                }
-                Came::Trouble(Trouble::Failed(reason)) => Some(reason),
-                Came::Trouble(Trouble::Unreachable(reason)) => {
-                    unreachable += 1;
-                    if unreachable >= MOST_UNREACHABLE {
-                        return Err(Failure::with(UNAVAILABLE, reason));
-                    }
-                    Some(reason)
-                }
-                Came::Trouble(Trouble::Refused(reason)) => {
-                    return Err(Failure::with(NO_PERMISSION, reason));
-                }
-                Came::Redis(error) => return Err(session::redis_failure(&error.into())),
-            };
-            match failed {
-                Some(reason) => {
-                    progress.say(&format!("{customer}: {reason}"));
-                    report.failed += 1;
-                    report.failures.push(Failed {
-                        customer: customer.clone(),
-                        reason,
-                    });
-                }
-                None => {
-                    unreachable = 0;
-                    if let Some(finished) = &mut finished {
-                        finished.add(customer)?;
-                    }
-                }
+                Some(Loaded::Stale) => report.stale += 1,
+                Some(Loaded::Kept) => report.kept += 1,
+                None => {}
             }
-            Ok(())
+            match &mut finished {
+                Some(finished) => finished.add(customer),
+                None => Ok(()),
+            }
         },
     )
     .await;
-    progress.finish();
-    report.stopped |= stop.is_cancelled();
+    report.unloaded = unloaded;
     redis.close().await;
     if arguments.format.is_json() {
         output::json(&report)?;
@@ -207,42 +150,36 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         eprintln!("entitlement-sync: stopped; {again}");
         return Err(error);
     }
-    if report.stopped {
+    let unloaded = &report.unloaded;
+    if unloaded.stopped {
         return Err(Failure::with(INTERRUPTED, format!("stopped; {again}")));
     }
     let done = report.loaded + report.stale + report.empty + report.kept;
-    let done = done + report.not_found + report.credits;
-    if done == 0 && unreachable > 0 {
+    let done = done + unloaded.not_found + unloaded.credits;
+    if done == 0 && unloaded.is_unreachable() {
         return Err(Failure::with(UNAVAILABLE, "no customer could be loaded"));
     }
-    Ok(if report.failed > 0 {
-        Ended::Found
-    } else {
-        Ended::Well
+    Ok(match unloaded.failed {
+        0 => Ended::Well,
+        _ => Ended::Found,
     })
 }
 
 async fn load(
     source: &Source,
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     customer: &Customer,
     retries: u32,
-) -> Came {
-    let answer = match source.load(customer).await {
-        Ok(answer) => answer,
-        Err(trouble) => return Came::Trouble(trouble),
-    };
-    let applied = match redis.apply_when_unlocked(&[&answer.step], retries).await {
-        Ok(applied) => applied,
-        Err(error) => return Came::Redis(error),
-    };
+) -> Result<Loaded, Problem> {
+    let answer = source.load(customer).await?;
+    let applied = redis.apply_when_unlocked(&[&answer.step], retries).await?;
     match applied.into_iter().next() {
         Some(Applied::Written { .. } | Applied::NotCached | Applied::Expired) => {}
-        Some(Applied::Failed(error)) => return Came::Trouble(Trouble::Failed(error.to_string())),
+        Some(Applied::Failed(error)) => return Err(Problem::Customer(error.to_string())),
         Some(Applied::Locked) | None => {
             let locked = "an SDK holds its lock on the customer";
-            return Came::Trouble(Trouble::Failed(locked.into()));
+            return Err(Problem::Customer(locked.into()));
         }
     }
     // Usage may be written where the entitlements are not, so their own time says which it was.
@@ -252,28 +189,25 @@ async fn load(
     };
     let stamps =
         [customer.owner(), whole.owner()].map(|owner| keys::timestamp(&keys.entitlements(owner)));
-    let stamps = match redis.values(&stamps).await {
-        Ok(stamps) => stamps,
-        Err(error) => return Came::Redis(error),
-    };
+    let stamps = redis.values(&stamps).await?;
     let time = |place: usize| -> u64 {
         let stamp = stamps.get(place).and_then(Option::as_deref);
         stamp.and_then(|stamp| stamp.parse().ok()).unwrap_or(0)
     };
     let at = answer.step.items.first().map_or(0, |item| item.at);
-    match time(0) == at {
-        true => Came::Written {
-            empty: answer.entitlements == 0,
-            behind: time(0) < time(1),
+    Ok(match time(0) == at {
+        true => Loaded::Written {
+            is_empty: answer.entitlements == 0,
+            is_behind: time(0) < time(1),
         },
-        false if answer.dated => Came::Stale,
-        false => Came::Kept,
-    }
+        false if answer.dated => Loaded::Stale,
+        false => Loaded::Kept,
+    })
 }
 
 /// The resources that Redis holds of the customers named, and that are not named themselves.
 async fn resources(
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     named: &[Customer],
 ) -> Result<BTreeSet<Customer>, StoreError> {
@@ -303,7 +237,7 @@ impl Report {
     fn print(&self) -> anyhow::Result<()> {
         output::line(format!(
             "{} loaded, {} stale, {} empty, {} not found, {} failed",
-            self.loaded, self.stale, self.empty, self.not_found, self.failed
+            self.loaded, self.stale, self.empty, self.unloaded.not_found, self.unloaded.failed
         ))?;
         if self.kept > 0 {
             output::line(format!(
@@ -311,10 +245,10 @@ impl Report {
                 self.kept
             ))?;
         }
-        if self.credits > 0 {
+        if self.unloaded.credits > 0 {
             output::line(format!(
                 "{} left to SDKs: they have credit entitlements, which this layout cannot hold",
-                self.credits
+                self.unloaded.credits
             ))?;
         }
         if self.done_before > 0 {

@@ -1,17 +1,8 @@
 //! Times as operators read and write them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::message::{self, iso};
 use entitlement_sync::store::Ttl;
-
-/// Epoch milliseconds.
-pub fn now() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// How far a time that is written may lie ahead: clocks differ by that much.
 const MAX_AHEAD_MINUTES: u64 = 5;
@@ -19,7 +10,7 @@ const MAX_AHEAD_MINUTES: u64 = 5;
 /// Reads a time that Redis is to hold: `now`, ISO 8601 or epoch milliseconds. A time ahead would keep
 /// out all true state until it has passed.
 pub fn written(text: &str) -> Result<u64, String> {
-    let now = now();
+    let now = now_ms();
     if text.trim() == "now" {
         return Ok(now);
     }
@@ -90,7 +81,7 @@ mod tests {
 
     #[test]
     fn times_far_ahead_are_refused() {
-        let ahead = |minutes: u64| (now() + minutes * 60_000).to_string();
+        let ahead = |minutes: u64| (now_ms() + minutes * 60_000).to_string();
         assert_eq!(written("1763070116923"), Ok(1_763_070_116_923));
         assert_eq!(written(" 2025-11-13T21:41:56.923Z "), Ok(1_763_070_116_923));
         assert!(written("now").is_ok() && written(&ahead(4)).is_ok());

@@ -84,7 +84,7 @@ pub fn read(
     }
 }
 
-fn database(read: &mut Reader, raw: &mut Raw, url: Option<&url::Given>) -> u8 {
+fn database(read: &mut Reader, raw: &mut Raw, url: Option<&url::RedisUrlSource>) -> u8 {
     let of_url = url.and_then(|url| url.parsed.db.clone());
     let own = text(raw.redis_db.take());
     let db = read.optional_number("REDIS_DB", own, 0..=255);

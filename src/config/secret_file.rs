@@ -44,7 +44,7 @@ pub fn shown_path(path: &Path) -> String {
 }
 
 /// A secret, and the file that it came from.
-pub struct Given {
+pub struct SecretSource {
     pub secret: SecretString,
     pub file: Option<SecretFile>,
 }
@@ -54,10 +54,10 @@ pub fn given(
     read: &mut Reader,
     (name, value): (&'static str, Option<String>),
     (variable, path): (&'static str, Option<String>),
-) -> Option<Given> {
+) -> Option<SecretSource> {
     let Some(path) = text(path) else {
         let secret = read.secret(value)?;
-        return Some(Given { secret, file: None });
+        return Some(SecretSource { secret, file: None });
     };
     if value.is_some_and(|value| !value.is_empty()) {
         read.problem(
@@ -74,7 +74,7 @@ pub fn given(
             if let Some(doubt) = tidy::doubt(variable, secret.expose_secret()) {
                 read.warn(doubt);
             }
-            Some(Given {
+            Some(SecretSource {
                 secret: read.secret(Some(secret.expose_secret().to_owned()))?,
                 file: Some(file),
             })

@@ -24,15 +24,15 @@ pub struct Acknowledger {
 }
 
 /// What one delete call takes.
-const FULL: usize = 10;
+const MAX_ENTRIES: usize = 10;
 /// How long the first of a batch waits for company. In a FIFO queue its group waits too.
-const PATIENCE: Duration = Duration::from_millis(50);
-const PATIENCE_FIFO: Duration = Duration::from_millis(5);
+const MAX_WAIT: Duration = Duration::from_millis(50);
+const MAX_WAIT_FIFO: Duration = Duration::from_millis(5);
 /// Waiting acknowledgements at which consumers begin to wait too.
-const BACKLOG: usize = 2_000;
+const MAX_BACKLOG: usize = 2_000;
 /// Tries of a batch whose call or entries fail on the server's side, and the pause before the next.
-const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(150);
+const MAX_TRIES: u32 = 4;
+const RETRY_PAUSE: Duration = Duration::from_millis(150);
 
 impl Acknowledger {
     /// Starts the task. At most `calls` delete calls are under way at once.
@@ -42,13 +42,13 @@ impl Acknowledger {
         calls: usize,
         fifo: bool,
     ) -> (Self, JoinHandle<()>) {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (sender, receiver) = mpsc::channel(MAX_BACKLOG);
         let task = tokio::spawn(run(
             queue,
             metrics,
             receiver,
             Arc::new(Semaphore::new(calls)),
-            if fifo { PATIENCE_FIFO } else { PATIENCE },
+            if fifo { MAX_WAIT_FIFO } else { MAX_WAIT },
         ));
         (Self { sender }, task)
     }
@@ -85,13 +85,13 @@ async fn next_batch(
     receiver: &mut mpsc::Receiver<Acknowledgement>,
     patience: Duration,
 ) -> Option<Vec<Acknowledgement>> {
-    let mut batch = Vec::with_capacity(FULL);
-    if receiver.recv_many(&mut batch, FULL).await == 0 {
+    let mut batch = Vec::with_capacity(MAX_ENTRIES);
+    if receiver.recv_many(&mut batch, MAX_ENTRIES).await == 0 {
         return None;
     }
     let deadline = tokio::time::Instant::now() + patience;
-    while batch.len() < FULL {
-        let room = FULL - batch.len();
+    while batch.len() < MAX_ENTRIES {
+        let room = MAX_ENTRIES - batch.len();
         match tokio::time::timeout_at(deadline, receiver.recv_many(&mut batch, room)).await {
             Ok(0) | Err(_) => break,
             Ok(_) => {}
@@ -108,7 +108,7 @@ async fn delete<Q: Queue>(
 ) {
     let total = batch.len();
     let mut looked = None;
-    for attempt in 1..=TRIES {
+    for attempt in 1..=MAX_TRIES {
         looked = Some(say_late(&batch, looked, &metrics));
         let receipts: Vec<&str> = batch.iter().map(|it| it.receipt.as_str()).collect();
         let started = Instant::now();
@@ -148,9 +148,9 @@ async fn delete<Q: Queue>(
                 }
             }
         }
-        if attempt < TRIES {
+        if attempt < MAX_TRIES {
             let jitter = fastrand::u32(50..150);
-            tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1) * jitter / 100).await;
+            tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(attempt - 1) * jitter / 100).await;
         }
     }
     metrics.acknowledge_failed.inc_by(batch.len() as u64);

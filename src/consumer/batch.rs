@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Shared;
-use super::ahead::Inbox;
+use super::ahead::Ahead;
 use super::budget::Reserved;
-use super::lease::{Held, LOOK, Leases};
+use super::lease::{Held, LEASE_CHECK_INTERVAL, Leases};
 use crate::health::ConsumerView;
 use crate::message::Unreadable;
 use crate::metrics::Outcome;
@@ -29,14 +29,14 @@ use understand::Understood;
 use work::Work;
 
 /// Bytes that are planned at once, or one body.
-const SLICE: usize = 1 << 20;
+const MAX_PLANNED_BYTES: usize = 1 << 20;
 /// A body of so many bytes may weigh many times as much once it is planned.
-const LARGE: usize = 256 << 10;
+const LARGE_BODY_BYTES: usize = 256 << 10;
 /// A plan of so many bytes is large too, however small its body is: what was packed may be unpacked
 /// to many times as much.
-pub(super) const HEAVY: usize = 2 << 20;
+pub(super) const HEAVY_PLAN_BYTES: usize = 2 << 20;
 /// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
-const AFTERWARDS: Duration = Duration::from_secs(2);
+const SHUTDOWN_RESERVE: Duration = Duration::from_secs(2);
 
 /// Messages that were received together.
 pub struct Batch<'a, Q> {
@@ -99,8 +99,8 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Takes what was asked for ahead, so that it does not wait for a lock, for room or for Redis
     /// behind messages that it has nothing to do with. Returns whether there was something.
-    fn take_over(&mut self, inbox: &Inbox) -> bool {
-        let messages = inbox.messages();
+    fn take_over(&mut self, ahead: &mut Ahead) -> bool {
+        let messages = ahead.messages();
         let is_some = messages.is_some();
         if let Some((received, reserved)) = messages {
             self.take(received, reserved);
@@ -109,7 +109,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     fn is_large(&self, held: &Held) -> bool {
-        held.body.len() >= LARGE || self.heavy.contains(&held.message_id)
+        held.body.len() >= LARGE_BODY_BYTES || self.heavy.contains(&held.message_id)
     }
 
     /// Received more often than a message is tried: whatever ended the deliveries before, it was
@@ -120,14 +120,14 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Its call to Redis failed alone when it was received before.
     fn is_suspect(&self, held: &Held) -> bool {
-        held.receive_count > 1 && self.shared.suspects.knows(&held.message_id)
+        held.receive_count > 1 && self.shared.flow.suspects.knows(&held.message_id)
     }
 
     /// Works until it holds no message: acknowledged, given up, or given back at shutdown.
-    pub async fn work(mut self, view: &ConsumerView, inbox: &Inbox) {
+    pub async fn work(mut self, view: &ConsumerView, ahead: &mut Ahead) {
         loop {
             view.progress();
-            self.plan(view, inbox).await;
+            self.plan(view, ahead).await;
             if self.is_empty() {
                 return;
             }
@@ -139,10 +139,10 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 Some(_locked) => {
                     let pause = Duration::from_millis(fastrand::u64(LOCKED_PAUSE));
                     tokio::time::sleep(pause).await;
-                    self.take_over(inbox);
+                    self.take_over(ahead);
                 }
                 None => {
-                    if self.wait_for_redis(view, inbox).await {
+                    if self.wait_for_redis(view, ahead).await {
                         return self.release_all().await;
                     }
                 }
@@ -158,13 +158,13 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     /// Parses and plans what fits; what asks for nothing or for nonsense ends here.
-    async fn plan(&mut self, view: &ConsumerView, inbox: &Inbox) {
+    async fn plan(&mut self, view: &ConsumerView, ahead: &mut Ahead) {
         // Suspects are tried first, and nothing beside them.
         if self.pending.iter().any(|work| work.is_suspect) {
             return;
         }
         let mut planned: usize = self.pending.iter().map(Work::bytes).sum();
-        while planned < SLICE {
+        while planned < MAX_PLANNED_BYTES {
             // Each refusal is a call to the queue, which may take as long as its timeout.
             view.progress();
             let is_alone = self.waiting.is_empty();
@@ -175,15 +175,15 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 }
                 let (is_doubtful, is_large) = (self.is_doubtful(next), self.is_large(next));
                 if is_doubtful {
-                    let room = self.shared.doubtful.clone();
-                    match self.room(room, view, inbox).await {
+                    let room = self.shared.flow.doubtful.clone();
+                    match self.room(room, view, ahead).await {
                         Room::Here(room) => doubtful = Some(room),
                         Room::NotYet => break,
                     }
                 }
                 if is_large {
-                    let room = self.shared.large.clone();
-                    match self.room(room, view, inbox).await {
+                    let room = self.shared.flow.large.clone();
+                    match self.room(room, view, ahead).await {
                         Room::Here(room) => large = Some(room),
                         Room::NotYet => break,
                     }
@@ -221,7 +221,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 unrecognised,
             } = understood;
             if let Some(name) = unrecognised
-                && let Some(seen) = self.shared.unknown.count(&name)
+                && let Some(seen) = self.shared.watch.unknown.count(&name)
             {
                 let letter = Letter::unrecognised(held, name, trace_id, seen);
                 self.letters.push_back(letter);
@@ -244,7 +244,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
     }
 
     /// Waits until there is room in this process for a message that is planned with few others.
-    async fn room(&mut self, room: Arc<Semaphore>, view: &ConsumerView, inbox: &Inbox) -> Room {
+    async fn room(&mut self, room: Arc<Semaphore>, view: &ConsumerView, ahead: &mut Ahead) -> Room {
         let mut room = std::pin::pin!(room.acquire_owned());
         loop {
             view.progress();
@@ -252,9 +252,9 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 biased;
                 // Never closed, so never an error.
                 Ok(room) = &mut room => return Room::Here(room),
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
             }
-            if self.take_over(inbox) || self.is_overdue() {
+            if self.take_over(ahead) || self.is_overdue() {
                 return Room::NotYet;
             }
         }
@@ -262,27 +262,28 @@ impl<'a, Q: Queue> Batch<'a, Q> {
 
     /// Waits until Redis takes writes, and keeps the messages. True if the process is to end
     /// first: then others shall have it.
-    async fn wait_for_redis(&mut self, view: &ConsumerView, inbox: &Inbox) -> bool {
+    async fn wait_for_redis(&mut self, view: &ConsumerView, ahead: &mut Ahead) -> bool {
         loop {
             view.progress();
-            self.take_over(inbox);
+            self.take_over(ahead);
             tokio::select! {
                 biased;
-                () = self.shared.shutdown.cancelled() => return true,
-                () = self.shared.store.gate().opened() => return false,
-                () = tokio::time::sleep(LOOK) => {}
+                () = self.shared.flow.shutdown.cancelled() => return true,
+                () = self.shared.work.store.gate().opened() => return false,
+                () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
             }
         }
     }
 
     fn is_overdue(&mut self) -> bool {
-        if !self.shared.shutdown.is_cancelled() {
+        if !self.shared.flow.shutdown.is_cancelled() {
             return false;
         }
         let drain = self
             .shared
+            .flow
             .drain
-            .saturating_sub(AFTERWARDS)
+            .saturating_sub(SHUTDOWN_RESERVE)
             .max(Duration::from_millis(500));
         *self
             .release_by

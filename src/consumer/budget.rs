@@ -34,12 +34,12 @@ const SMALLEST_KIB: usize = 16;
 
 /// The limit in force: `bytes`, or a quarter of `memory_limit` and at most 64 MiB; one body fits in any case.
 pub fn limit_kib(bytes: Option<usize>, memory_limit: Option<u64>) -> u32 {
-    const MOST: usize = 64 << 20;
+    const MAX_DEFAULT_BYTES: usize = 64 << 20;
     let bytes = bytes.unwrap_or_else(|| {
         let quarter = memory_limit.map_or(usize::MAX, |limit| {
             usize::try_from(limit / 4).unwrap_or(usize::MAX)
         });
-        quarter.min(MOST)
+        quarter.min(MAX_DEFAULT_BYTES)
     });
     u32::try_from(bytes >> 10).unwrap_or(u32::MAX).max(1024)
 }

@@ -15,9 +15,9 @@ use crate::metrics::Operation;
 use crate::queue::{Delivery, Queue};
 
 /// How often the visibility timeouts are checked.
-pub const LOOK: Duration = Duration::from_secs(1);
+pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time by which a message is extended.
-const SHORTEST_EXTENSION: Duration = Duration::from_secs(10);
+const MIN_EXTENSION: Duration = Duration::from_secs(10);
 
 /// What one consumer has received and neither acknowledged nor given back.
 #[derive(Debug)]
@@ -81,20 +81,20 @@ impl Leases {
     /// Extends the visibility timeouts for as long as this is polled.
     pub async fn keep<Q: Queue>(&self, shared: &Shared<Q>) -> Infallible {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LEASE_CHECK_INTERVAL).await;
             while self.extend(shared).await {}
         }
     }
 
     /// Extends up to ten messages; false if none is due.
     async fn extend<Q: Queue>(&self, shared: &Shared<Q>) -> bool {
-        let visibility = shared.settings.borrow().visibility_timeout;
+        let visibility = shared.flow.settings.borrow().visibility_timeout;
         let _changing = self.changing.lock().await;
         let due = self.due(visibility / 2);
         if due.is_empty() {
             return false;
         }
-        let timeout = visibility.max(SHORTEST_EXTENSION);
+        let timeout = visibility.max(MIN_EXTENSION);
         let changes: Vec<(&str, Duration)> = due
             .iter()
             .map(|(_, receipt)| (receipt.as_str(), timeout))
@@ -107,7 +107,7 @@ impl Leases {
             // Of a refused one someone else may have it by now. We go on: the write rule makes
             // that safe.
             if !refused.contains(&position) {
-                shared.metrics.extended.inc();
+                shared.watch.metrics.extended.inc();
                 if let Some(lease) = self.lock().all.iter_mut().find(|it| it.id == *id) {
                     lease.expires = expires;
                 }
@@ -124,7 +124,9 @@ impl Leases {
         let due = inner.all.iter_mut().filter(|lease| {
             lease.expires > now
                 && lease.expires - now < half
-                && lease.extended.is_none_or(|at| now - at >= LOOK)
+                && lease
+                    .extended
+                    .is_none_or(|at| now - at >= LEASE_CHECK_INTERVAL)
         });
         due.take(10)
             .map(|lease| {
@@ -149,7 +151,7 @@ impl Leases {
             let _changing = self.changing.lock().await;
             if let Some(refused) = change_visibility(shared, &changes).await {
                 let released = changes.len().saturating_sub(refused.len());
-                shared.metrics.released.inc_by(released as u64);
+                shared.watch.metrics.released.inc_by(released as u64);
             }
         }
     }
@@ -197,8 +199,9 @@ async fn change_visibility<Q: Queue>(
     changes: &[(&str, Duration)],
 ) -> Option<Vec<usize>> {
     let started = Instant::now();
-    let answer = shared.queue.change_visibility(changes).await;
+    let answer = shared.work.queue.change_visibility(changes).await;
     shared
+        .watch
         .metrics
         .called(Operation::ChangeVisibility, started, &answer);
     match answer {

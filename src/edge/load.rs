@@ -1,32 +1,11 @@
 //! The entitlements of a customer, as SDKs ask for them on a miss.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Edge, Failure, parse};
-
-/// Why the entitlements of a customer were not had.
-#[derive(Debug, thiserror::Error)]
-pub enum Unloaded {
-    #[error("the Edge API does not know it")]
-    NotFound,
-    /// `SERVER_API_KEY` was refused: so it will be for every customer.
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Final(String),
-    /// May heal, after the pause that the server asked for, if it did.
-    #[error("{text}")]
-    Passing {
-        text: String,
-        after: Option<Duration>,
-        /// There was an answer at all.
-        reached: bool,
-    },
-}
+use super::{Edge, EdgeError, parse};
 
 impl Edge {
     /// The entitlements of a customer or of one of its resources: a JSON list in the GraphQL shape.
@@ -35,7 +14,7 @@ impl Edge {
         &self,
         customer: &str,
         resource: Option<&str>,
-    ) -> Result<Box<RawValue>, Unloaded> {
+    ) -> Result<Box<RawValue>, EdgeError> {
         #[derive(Deserialize)]
         struct Answer {
             data: Data,
@@ -47,7 +26,7 @@ impl Edge {
         // Whatever takes part in this request may take them for a step up or for nothing at all.
         if let "." | ".." = customer {
             let text = format!("\"{customer}\" cannot stand in the path of a request");
-            return Err(Unloaded::Final(text));
+            return Err(EdgeError::Final(text));
         }
         let mut url = self.config.url.as_str().trim_end_matches('/').to_owned();
         url.push_str("/v1/c/");
@@ -57,32 +36,15 @@ impl Edge {
             url.push_str("?resourceId=");
             encode(&mut url, resource);
         }
-        let answer = self.ask(url, "v1/c/<customer>/entitlements.json").await;
-        let body = match answer.map_err(|error| Unloaded::Final(error.to_string()))? {
-            Ok(body) => body,
-            Err(Failure::Missing(_)) => return Err(Unloaded::NotFound),
-            Err(Failure::Refused(error)) => return Err(Unloaded::Refused(format!("{error:#}"))),
-            Err(Failure::Final(error)) => return Err(Unloaded::Final(format!("{error:#}"))),
-            Err(Failure::Passing {
-                error,
-                after,
-                reached,
-            }) => {
-                return Err(Unloaded::Passing {
-                    text: format!("{error:#}"),
-                    after,
-                    reached,
-                });
-            }
-        };
+        let body = self.ask(url, "v1/c/<customer>/entitlements.json").await?;
         let answer: Answer = parse(&body).map_err(|error| {
-            Unloaded::Final(format!(
+            EdgeError::Final(format!(
                 "the answer of the Edge API is malformed: {error:#}"
             ))
         })?;
         match answer.data.entitlements.get().starts_with('[') {
             true => Ok(answer.data.entitlements),
-            false => Err(Unloaded::Final(
+            false => Err(EdgeError::Final(
                 "the answer of the Edge API is malformed: its entitlements are no list".into(),
             )),
         }

@@ -59,7 +59,7 @@ impl Default for ConsumerView {
 
 impl ConsumerView {
     /// Also counts as progress.
-    pub fn is(&self, state: State) {
+    pub fn set_state(&self, state: State) {
         let now = Instant::now();
         let mut inner = self.lock();
         if inner.state != state {
@@ -82,7 +82,7 @@ impl ConsumerView {
     }
 
     /// Since the last progress.
-    pub fn silent(&self) -> std::time::Duration {
+    pub fn idle_for(&self) -> std::time::Duration {
         self.lock().progress.elapsed()
     }
 

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use super::client::{CONNECT, told};
+use super::client::{CONNECT_TIMEOUT, told};
 use super::http;
 use crate::config::{QueueConfig, StaticCredentials};
 use crate::edge::{Edge, QueueCredentials};
@@ -45,7 +45,7 @@ const INSTANCE: &str = "the role of the instance (EC2 metadata)";
 const EDGE: &str = "the Edge API";
 
 /// STS is to answer before the SDK's cache of credentials gives up, after 5 s.
-const STS: std::time::Duration = std::time::Duration::from_secs(4);
+const STS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// Given keys; else what the platform provides; else the Edge API's credentials for this queue.
 /// With a role, the role's, by whichever of the first two there is.
@@ -60,7 +60,7 @@ pub async fn known_credentials(
     known: watch::Sender<Option<Identity>>,
 ) -> SharedCredentialsProvider {
     let (used, passed_over) = (watch::Sender::new(""), watch::Sender::new(false));
-    let named = |source, inner: SharedCredentialsProvider| Named {
+    let named = |source, inner: SharedCredentialsProvider| TrackedProvider {
         source,
         named_by: named_by(config, source),
         inner,
@@ -100,7 +100,7 @@ pub async fn known_credentials(
             SharedCredentialsProvider::new(provider.build().await)
         }
     };
-    SharedCredentialsProvider::new(Known {
+    SharedCredentialsProvider::new(ReportingProvider {
         inner,
         role: config.role.as_ref().map(|role| role.arn.clone()),
         used: used.subscribe(),
@@ -112,11 +112,11 @@ pub async fn known_credentials(
 
 /// For clients of STS: by these credentials, in the queue's region.
 pub(super) fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
     let mut sts = told(config, credentials)
         .into_builder()
         .http_client(http::client(&config.net))
-        .timeout_config(timeouts.operation_timeout(STS).build())
+        .timeout_config(timeouts.operation_timeout(STS_TIMEOUT).build())
         .use_fips(config.use_fips)
         .use_dual_stack(config.use_dual_stack);
     sts.set_endpoint_url(config.sts.as_ref().map(|url| url.as_str().to_owned()));
@@ -156,7 +156,7 @@ fn given(keys: &StaticCredentials) -> SharedCredentialsProvider {
 /// ones; spelt out so that it is known which link gave them.
 fn platform(
     config: &QueueConfig,
-    named: impl Fn(&'static str, SharedCredentialsProvider) -> Named,
+    named: impl Fn(&'static str, SharedCredentialsProvider) -> TrackedProvider,
 ) -> CredentialsProviderChain {
     let profile = Profile {
         region: config.region.clone(),
@@ -230,7 +230,7 @@ struct Refused {
 
 /// One way to credentials, which leaves its name when it was the one.
 #[derive(Debug)]
-struct Named {
+struct TrackedProvider {
     source: &'static str,
     /// The variable that leads there, for errors.
     named_by: String,
@@ -240,7 +240,7 @@ struct Named {
     passed_over: Option<watch::Sender<bool>>,
 }
 
-impl ProvideCredentials for Named {
+impl ProvideCredentials for TrackedProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -271,7 +271,7 @@ impl ProvideCredentials for Named {
 
 /// All of them, which tells what is in use.
 #[derive(Debug)]
-struct Known {
+struct ReportingProvider {
     inner: SharedCredentialsProvider,
     role: Option<String>,
     used: watch::Receiver<&'static str>,
@@ -281,7 +281,7 @@ struct Known {
     known: watch::Sender<Option<Identity>>,
 }
 
-impl ProvideCredentials for Known {
+impl ProvideCredentials for ReportingProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -299,7 +299,7 @@ impl ProvideCredentials for Known {
     }
 }
 
-impl Known {
+impl ReportingProvider {
     /// Adds that a profile which is asked for gave no credentials, so that others were asked.
     fn explain(&self, error: CredentialsError) -> CredentialsError {
         if self.profile.is_empty() || !*self.passed_over.borrow() {

@@ -1,5 +1,6 @@
 //! Sending, for the commands of an operator. The worker itself sends nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -34,6 +35,15 @@ impl Outgoing {
     }
 }
 
+/// The answer to sending several messages.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// The message ids that SQS gave, by position.
+    pub ids: BTreeMap<usize, String>,
+    /// By position, the messages that were refused for good.
+    pub refused: Vec<Refused>,
+}
+
 /// Sends to one queue.
 #[derive(Debug, Clone)]
 pub struct Sender {
@@ -42,14 +52,14 @@ pub struct Sender {
 }
 
 /// What SQS takes in one call, and in one message.
-const MOST_MESSAGES: usize = 10;
-const MOST_BYTES: usize = 1 << 20;
+const MAX_MESSAGES: usize = 10;
+const MAX_BYTES: usize = 1 << 20;
 /// For what failed on the server's side.
-const TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 
 impl Sender {
     /// The largest message that a queue takes, in bytes.
-    pub const LARGEST: usize = MOST_BYTES;
+    pub const MAX_MESSAGE_BYTES: usize = MAX_BYTES;
 
     /// Sets up the client; nothing is sent yet.
     pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
@@ -64,39 +74,53 @@ impl Sender {
         let mut bytes = 0;
         let fits = |(place, message): &(usize, &Outgoing)| {
             bytes += message.bytes();
-            *place == 0 || bytes <= MOST_BYTES
+            *place == 0 || bytes <= MAX_BYTES
         };
-        let first = messages.iter().take(MOST_MESSAGES).enumerate();
+        let first = messages.iter().take(MAX_MESSAGES).enumerate();
         first.take_while(fits).count()
     }
 
-    /// Sends what [`fitting`](Self::fitting) says goes into one call. `Ok` holds, by position, those
-    /// that were refused for good; the others are in the queue. What failed on the server's side is
-    /// tried again, so a standard queue may hold a message twice after an answer that was lost; an
-    /// error means that any of them may be in the queue.
-    pub async fn send(&self, messages: &[Outgoing]) -> Result<Vec<Refused>, QueueError> {
+    /// Sends one message; returns its id. After an error the message may be in the queue.
+    pub async fn send_one(&self, message: Outgoing) -> Result<String, QueueError> {
+        let mut sent = self.send(std::slice::from_ref(&message)).await?;
+        if let Some(refused) = sent.refused.pop() {
+            return Err(QueueError {
+                kind: QueueErrorKind::Failed,
+                detail: format!("SQS refused the message: {}", refused.code),
+            });
+        }
+        Ok(sent.ids.remove(&0).unwrap_or_default())
+    }
+
+    /// Sends what [`fitting`](Self::fitting) says goes into one call. Messages that are not refused
+    /// are in the queue. What failed on the server's side is tried again, so a standard queue may hold
+    /// a message twice after an answer that was lost; an error means that any of them may be in the
+    /// queue.
+    pub async fn send(&self, messages: &[Outgoing]) -> Result<Sent, QueueError> {
         let mut left: Vec<usize> = (0..messages.len()).collect();
-        let mut for_good = Vec::new();
+        let mut sent = Sent::default();
         for attempt in 1.. {
-            let passing = match self.call(messages, &left).await {
+            let passing = match self.call(messages, &left, &mut sent.ids).await {
                 Ok(failed) => {
                     let (fault, passing): (Vec<_>, Vec<_>) =
                         failed.into_iter().partition(|entry| entry.sender_fault);
-                    for_good.extend(fault);
+                    sent.refused.extend(fault);
                     left = passing.iter().map(|entry| entry.position).collect();
                     passing
                 }
-                Err(error) if error.kind.needs_a_person() || attempt >= TRIES => return Err(error),
+                Err(error) if error.kind.needs_a_person() || attempt >= MAX_TRIES => {
+                    return Err(error);
+                }
                 Err(_) => Vec::new(),
             };
-            if left.is_empty() || attempt >= TRIES {
-                for_good.extend(passing);
+            if left.is_empty() || attempt >= MAX_TRIES {
+                sent.refused.extend(passing);
                 break;
             }
             let pause = Duration::from_millis(100) * (1 << attempt);
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         }
-        Ok(for_good)
+        Ok(sent)
     }
 
     /// One call for the messages at `places`; those that failed, by their place.
@@ -104,6 +128,7 @@ impl Sender {
         &self,
         messages: &[Outgoing],
         places: &[usize],
+        ids: &mut BTreeMap<usize, String>,
     ) -> Result<Vec<Refused>, QueueError> {
         if places.is_empty() {
             return Ok(Vec::new());
@@ -127,6 +152,8 @@ impl Sender {
                 detail: "the answer to a batch does not speak of all its messages".into(),
             });
         }
+        let sent = answer.successful.into_iter();
+        ids.extend(sent.filter_map(|entry| Some((entry.id.parse().ok()?, entry.message_id))));
         refused(answer.failed, messages.len())
     }
 }
@@ -165,8 +192,8 @@ mod tests {
         assert_eq!(Sender::fitting(&vec![of(10); 12]), 10);
         assert_eq!(Sender::fitting(&vec![of(400 << 10); 5]), 2);
         assert_eq!(Sender::fitting(&[of(2 << 20), of(1)]), 1);
-        let mut with_attribute = of(MOST_BYTES - 20);
+        let mut with_attribute = of(MAX_BYTES - 20);
         with_attribute.attributes = vec![("type".into(), "measurement".into())];
-        assert_eq!(with_attribute.bytes(), MOST_BYTES + 1);
+        assert_eq!(with_attribute.bytes(), MAX_BYTES + 1);
     }
 }

@@ -23,6 +23,7 @@ use crate::message::Attributes;
 #[derive(Debug)]
 pub struct SqsQueue {
     pub(super) url: String,
+    pub(super) is_fifo: bool,
     /// Never retries: the consumer does, with a back-off of its own that knows the reason. The
     /// SDK's retry bucket would drain and then fail at once.
     pub(super) receiving: Client,
@@ -32,18 +33,19 @@ pub struct SqsQueue {
 }
 
 /// What an answer may take beyond the long poll itself.
-const ANSWER: Duration = Duration::from_secs(7);
-const LONGEST_POLL: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(7);
+const MAX_POLL: Duration = Duration::from_secs(20);
 
 impl SqsQueue {
     /// Sets up the clients; nothing is sent yet.
     pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
         let shared = shared(config, credentials);
         // Without these a receive can hang for ever: the SDK has no read timeout.
-        let receive = LONGEST_POLL + ANSWER;
+        let receive = MAX_POLL + ANSWER_TIMEOUT;
         let receiving = settings(&shared, RetryConfig::disabled(), receive, receive);
         Self {
             url: config.url.to_string(),
+            is_fifo: config.is_fifo(),
             receiving: Client::from_conf(receiving.interceptor(ReadReceived).build()),
             short: short(&shared),
             visibility_ms: AtomicU64::new(
@@ -67,7 +69,7 @@ impl Queue for SqsQueue {
             .receive_message()
             .queue_url(&self.url)
             .max_number_of_messages(i32::try_from(most.clamp(1, 10)).unwrap_or(10))
-            .wait_time_seconds(i32::try_from(wait.min(LONGEST_POLL).as_secs()).unwrap_or(20))
+            .wait_time_seconds(i32::try_from(wait.min(MAX_POLL).as_secs()).unwrap_or(20))
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::AwsTraceHeader)

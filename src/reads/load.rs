@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::breaker::Breaker;
 use super::copy::{Copy, Slot};
 use super::{Origin, now_ms};
-use crate::edge::{Edge, Unloaded};
+use crate::edge::{Edge, EdgeError};
 use crate::keys::{Keys, Owner};
 use crate::metrics::{ReadMetrics, UpstreamOutcome};
 use crate::plan::{self, Fetched, NotPlanned, Rules};
@@ -172,7 +172,7 @@ impl Loader {
             is_whole && fetched.dated && fetched.entitlements > 0 && !self.rules.invalidate;
         if is_written && self.tracked.is_up() {
             // Whatever comes of it: what Redis holds then is read.
-            drop(self.store.apply(&[&fetched.step]).await);
+            drop(self.store.apply(&[&fetched.step], true).await);
             if let Some(slot) = self.stored(owner, order).await
                 && slot.state.miss(now_ms()).is_none()
             {
@@ -215,14 +215,14 @@ impl Loader {
                 self.metrics.upstream(UpstreamOutcome::Found);
                 return Ok(Some(list));
             }
-            Err(Unloaded::NotFound) => {
+            Err(EdgeError::NotFound(_)) => {
                 attempt.succeeded();
                 self.metrics.upstream(UpstreamOutcome::NotFound);
                 return Ok(None);
             }
-            Err(Unloaded::Refused(_)) => (UpstreamOutcome::Refused, NotLoaded::Refused, None),
-            Err(Unloaded::Final(_)) => (UpstreamOutcome::Failed, NotLoaded::Malformed, None),
-            Err(Unloaded::Passing { after, .. }) => {
+            Err(EdgeError::Refused(_)) => (UpstreamOutcome::Refused, NotLoaded::Refused, None),
+            Err(EdgeError::Final(_)) => (UpstreamOutcome::Failed, NotLoaded::Malformed, None),
+            Err(EdgeError::MayPass { after, .. }) => {
                 (UpstreamOutcome::Failed, NotLoaded::Upstream, after)
             }
         };

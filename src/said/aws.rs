@@ -4,7 +4,7 @@
 /// The longest text that is shown of a message.
 const MAX_CHARS: usize = 300;
 /// What is as long as this and looks like neither words nor an ARN is a token or a receipt.
-const TOKEN: usize = 32;
+const MIN_TOKEN_CHARS: usize = 32;
 
 /// The first line of a message, cut to what is the service's own: values of parameters, tokens and
 /// what is long are left out. AWS repeats signed headers on the lines below the first.
@@ -80,7 +80,7 @@ fn is_token(word: &str) -> bool {
     let parts = word.split([':', '.', ',', '(', ')', '"', '\'', '-', '_']);
     let of_tokens = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=%".contains(&byte);
     let is_of_token = |part: &str| {
-        part.len() >= TOKEN
+        part.len() >= MIN_TOKEN_CHARS
             && part.bytes().all(of_tokens)
             && part.bytes().any(|byte| byte.is_ascii_digit())
             && !part.starts_with('/')

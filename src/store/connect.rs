@@ -17,11 +17,11 @@ use crate::config::{Address, Login, RedisConfig, Topology};
 use credentials::Credentials;
 
 /// A command that has no answer by then has failed, though it may still be carried out.
-const COMMAND: Duration = Duration::from_millis(2_000);
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// For connecting, authentication included: several round trips.
-const CONNECTION: Duration = Duration::from_millis(2_000);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// The same for a node that is only asked where the primary is: there are others.
-const QUESTION: Duration = Duration::from_millis(1_000);
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Begins to connect to the primary and never gives up; never waits.
 pub fn connect(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Client> {
@@ -59,10 +59,10 @@ pub async fn connect_to_ask(redis: &RedisConfig, node: &Address) -> anyhow::Resu
     let mut builder = builder(redis, Some(node), login)?;
     builder
         .with_config(|config| config.fail_fast = true)
-        .with_performance_config(|performance| performance.default_command_timeout = QUESTION)
+        .with_performance_config(|performance| performance.default_command_timeout = LOOKUP_TIMEOUT)
         .with_connection_config(|connection| {
-            connection.connection_timeout = QUESTION;
-            connection.internal_command_timeout = QUESTION;
+            connection.connection_timeout = LOOKUP_TIMEOUT;
+            connection.internal_command_timeout = LOOKUP_TIMEOUT;
         });
     let client = builder.build()?;
     client.init().await.map_err(StoreError::from)?;
@@ -102,10 +102,12 @@ fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::
     };
     let mut builder = Builder::from_config(config);
     builder
-        .with_performance_config(|performance| performance.default_command_timeout = COMMAND)
+        .with_performance_config(|performance| {
+            performance.default_command_timeout = COMMAND_TIMEOUT
+        })
         .with_connection_config(|connection| {
-            connection.connection_timeout = CONNECTION;
-            connection.internal_command_timeout = CONNECTION;
+            connection.connection_timeout = CONNECT_TIMEOUT;
+            connection.internal_command_timeout = CONNECT_TIMEOUT;
             // We try again ourselves, knowing what for.
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = 10_000;
@@ -113,7 +115,7 @@ fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::
             connection.reconnect_on_auth_error = true;
             // A frozen server or a half-open connection is left for a new one.
             connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(COMMAND),
+                max_timeout: Some(COMMAND_TIMEOUT),
                 interval: Duration::from_millis(250),
             };
             connection.tcp = TcpConfig {

@@ -4,7 +4,7 @@
 use fred::prelude::*;
 use fred::types::{Key, Value};
 
-use super::direct::Browse;
+use super::admin::Browse;
 use super::{Store, StoreError};
 use crate::keys::Keys;
 
@@ -25,7 +25,7 @@ pub const NEWER_LAYOUT_ADVICE: &str = "set CACHE_UPDATE_POLICY=INVALIDATE: what 
 const MAX_PAGES: usize = 100;
 const MAX_CUSTOMERS: usize = 100;
 /// Values of one call: some are large.
-const CHUNK: usize = 10;
+const VALUES_PER_CALL: usize = 10;
 /// What each entry of the newer layout holds, and no entry of ours. Inside a JSON string the quotes
 /// would be escaped.
 const NEWER_FIELD: &str = "\"usageData\":";
@@ -65,7 +65,7 @@ pub(super) async fn look(client: &Client, keys: &Keys) -> Result<Layouts, StoreE
         };
         page.retain(|key| keys.owner_of(key).is_some());
         page.truncate(MAX_CUSTOMERS - layouts.looked_at);
-        for chunk in page.chunks(CHUNK) {
+        for chunk in page.chunks(VALUES_PER_CALL) {
             let chunk: Vec<Key> = chunk.iter().map(|key| key.as_str().into()).collect();
             let values: Vec<Value> = client.mget(chunk).await?;
             let texts: Vec<_> = values.iter().filter_map(Value::as_str).collect();

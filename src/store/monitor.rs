@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::StoreError;
-use super::link::Link;
+use super::primary::Primary;
 use super::replicas::{PROBE, Replicas};
 use super::script::Script;
 use super::write::Writer;
@@ -43,19 +43,19 @@ struct Strikes {
 }
 
 impl Strikes {
-    const SOON: Duration = Duration::from_secs(2);
-    const LONGEST: Duration = Duration::from_secs(8);
+    const SOON_AFTER_OPENING: Duration = Duration::from_secs(2);
+    const MAX_HOLD: Duration = Duration::from_secs(8);
 
     fn strike(&mut self) {
         let soon = self
             .opened
-            .is_some_and(|opened| opened.elapsed() < Self::SOON);
+            .is_some_and(|opened| opened.elapsed() < Self::SOON_AFTER_OPENING);
         self.count = if soon { self.count + 1 } else { 0 };
         let hold = match self.count {
             0 | 1 => Duration::ZERO,
-            count => PERIOD
+            count => PROBE_INTERVAL
                 .saturating_mul(1 << (count - 2).min(10))
-                .min(Self::LONGEST),
+                .min(Self::MAX_HOLD),
         };
         self.hold_until = Some(Instant::now() + hold);
     }
@@ -66,11 +66,11 @@ impl Strikes {
 }
 
 /// Twice a second, and at most a second for the answer: an outage closes the gate within 1.5 s.
-const PERIOD: Duration = Duration::from_millis(500);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// The first pause after a write that failed; each further one is twice as long. A connection that one call broke is
 /// there again at once, and the gate reopens before a receive under way is cut short.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const ANSWER: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
@@ -173,7 +173,7 @@ impl Gate {
 async fn monitor(gate: Gate, mut probe: Probe) {
     let mut seen: Option<String> = None;
     let mut said = String::new();
-    let mut pause = PERIOD;
+    let mut pause = PROBE_INTERVAL;
     loop {
         let asked = Instant::now();
         match probe.ask().await {
@@ -187,12 +187,12 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 seen = Some(found);
                 said.clear();
                 gate.open();
-                pause = PERIOD;
+                pause = PROBE_INTERVAL;
             }
             Err(error) => {
                 let error = probe.cause().unwrap_or(error);
-                probe.link.look_again();
-                let news = !gate.close_after(&error, asked.elapsed() > PERIOD, false);
+                probe.primary.look_again();
+                let news = !gate.close_after(&error, asked.elapsed() > PROBE_INTERVAL, false);
                 let text = error.to_string();
                 if text != said {
                     if !news {
@@ -209,7 +209,7 @@ async fn monitor(gate: Gate, mut probe: Probe) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = PERIOD.min(2 * pause),
+            () = tokio::time::sleep(pause) => pause = PROBE_INTERVAL.min(2 * pause),
             () = gate.failed.notified() => pause = FIRST_PAUSE,
         }
     }
@@ -239,7 +239,7 @@ pub(super) fn harmless(keys: &Keys) -> Step {
 /// Asks whether Redis can be worked with, and remembers what happens on the connection meanwhile: a
 /// wrong password and the like show up there, not on commands.
 pub(super) struct Probe {
-    link: Link,
+    primary: Primary,
     replicas: Replicas,
     writer: Writer,
     script: Script,
@@ -252,9 +252,9 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub fn new(link: Link, replicas: Replicas, writer: Writer, keys: &Keys) -> Self {
+    pub fn new(primary: Primary, replicas: Replicas, writer: Writer, keys: &Keys) -> Self {
         Self {
-            link,
+            primary,
             replicas,
             writer,
             script: Script::new(PROBE),
@@ -268,7 +268,7 @@ impl Probe {
     /// A round trip that reads and writes as the work does: a replica, a full Redis or one that
     /// lacks a permission answers PING all the same. Returns the marker that was found.
     async fn ask(&mut self) -> Result<String, StoreError> {
-        let client = self.link.client()?;
+        let client = self.primary.client()?;
         if self.client != client.id() {
             client.id().clone_into(&mut self.client);
             self.errors = Some(client.error_rx());
@@ -287,10 +287,10 @@ impl Probe {
             let found = self.script.run::<String>(&client, words);
             tokio::try_join!(found, self.writer.probe(&client, &self.harmless))
         };
-        let (found, ()) = timeout(ANSWER, asked)
+        let (found, ()) = timeout(PROBE_TIMEOUT, asked)
             .await
             .map_err(|_| StoreError::timeout())??;
-        timeout(ANSWER, self.replicas.confirm(writing))
+        timeout(PROBE_TIMEOUT, self.replicas.confirm(writing))
             .await
             .map_err(|_| StoreError::timeout())??;
         Ok(found)
@@ -303,7 +303,7 @@ impl Probe {
             .as_mut()
             .and_then(|errors| std::iter::from_fn(|| errors.try_recv().ok()).last());
         let of_connection = last.map(|(cause, _)| cause.into());
-        self.link.trouble().or(of_connection)
+        self.primary.trouble().or(of_connection)
     }
 }
 

@@ -14,7 +14,7 @@ use super::script::Script;
 /// Reads and writes the marker.
 pub(super) const PROBE: &str = include_str!("probe.lua");
 /// How long replicas may take. Redis serves nobody else on this connection meanwhile.
-const LONGEST: Duration = Duration::from_millis(500);
+const MAX_REPLICA_WAIT: Duration = Duration::from_millis(500);
 
 /// Clones share what was confirmed last.
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Replicas {
             )
         };
         let _: String = self.script.run(client, words).await?;
-        let millis = i64::try_from(LONGEST.as_millis()).unwrap_or(i64::MAX);
+        let millis = i64::try_from(MAX_REPLICA_WAIT.as_millis()).unwrap_or(i64::MAX);
         let confirmed: i64 = client.wait(self.least.into(), millis).await?;
         if confirmed < self.least.into() {
             self.missing.inc();

@@ -10,7 +10,7 @@ use fred::types::{Key, Value};
 use tokio::sync::Semaphore;
 
 use super::StoreError;
-use super::link::Link;
+use super::primary::Primary;
 use super::replicas::Replicas;
 use super::script::Script;
 use crate::config::WriteConfig;
@@ -54,7 +54,7 @@ impl Attempt {
 /// Calls the script. Clones share one connection, on which concurrent calls are pipelined.
 #[derive(Clone)]
 pub(super) struct Writer {
-    link: Link,
+    primary: Primary,
     replicas: Replicas,
     script: Script,
     room: Arc<Semaphore>,
@@ -67,19 +67,19 @@ pub const TOMBSTONE_TTL_SECS: u32 = 14 * 24 * 60 * 60;
 /// Milliseconds between two looks at an owner whom an SDK has locked; its writes take that long.
 pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
 /// Arguments and bytes of one call: Redis serves nobody else while it runs.
-const MOST_ARGUMENTS: usize = 4_000;
-const MOST_BYTES: usize = 1 << 20;
+const MAX_ARGUMENTS: usize = 4_000;
+const MAX_BYTES: usize = 1 << 20;
 /// What may be under way at once on the one connection, counted by [`weight`]: Redis answers one call
 /// after the other, and each has its timeout from when it was sent.
-const ROOM: u32 = 16_000;
+const MAX_WEIGHT_IN_FLIGHT: u32 = 16_000;
 
 impl Writer {
-    pub fn new(link: Link, replicas: Replicas, writes: &WriteConfig) -> Self {
+    pub fn new(primary: Primary, replicas: Replicas, writes: &WriteConfig) -> Self {
         Self {
-            link,
+            primary,
             replicas,
             script: Script::new(include_str!("apply.lua")),
-            room: Arc::new(Semaphore::new(ROOM as usize)),
+            room: Arc::new(Semaphore::new(MAX_WEIGHT_IN_FLIGHT as usize)),
             ttl: writes.ttl_secs.map_or(0, i64::from),
             update_if_exists: writes.update_if_exists,
         }
@@ -100,7 +100,10 @@ impl Writer {
         let mut rest = steps;
         while !rest.is_empty() {
             let (call, later) = rest.split_at(fitting(rest));
-            let room = self.room.acquire_many(weight(call).min(ROOM)).await;
+            let room = self
+                .room
+                .acquire_many(weight(call).min(MAX_WEIGHT_IN_FLIGHT))
+                .await;
             let started = Instant::now();
             let answers = self.call(call).await;
             drop(room);
@@ -129,7 +132,7 @@ impl Writer {
 
     async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
         // One primary for all of a call, wherever the next one is.
-        let client = self.link.client()?;
+        let client = self.primary.client()?;
         let writing = self.replicas.watch(&client);
         let answer = self.script.run(&client, || self.encode(steps)).await?;
         self.replicas.confirm(writing).await?;
@@ -251,7 +254,7 @@ fn fitting(steps: &[&Step]) -> usize {
             let first = arguments == 0;
             arguments += arguments_of(step);
             bytes += bytes_of(step);
-            first || (arguments <= MOST_ARGUMENTS && bytes <= MOST_BYTES)
+            first || (arguments <= MAX_ARGUMENTS && bytes <= MAX_BYTES)
         })
         .count()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Lines;
 
 /// The process may end right after a panic, and another thread writes the line.
-const FLUSH: Duration = Duration::from_millis(100);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_CHARS: usize = 200;
 
 /// Logs each panic from now on.
@@ -15,7 +15,7 @@ pub fn log(lines: Lines) {
         let location = panic.location().map(ToString::to_string);
         let detail = message(panic).map(without_quotes);
         tracing::error!(location, detail, "panicked");
-        lines.flush(FLUSH);
+        lines.flush(FLUSH_TIMEOUT);
     }));
 }
 

@@ -10,17 +10,18 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Redactor;
+use crate::clock;
 
 /// Clones share what is kept.
 #[derive(Clone)]
 pub struct Recent {
-    said: Arc<Mutex<VecDeque<Said>>>,
+    said: Arc<Mutex<VecDeque<RecentLine>>>,
     redactor: Arc<Redactor>,
 }
 
 /// One warning or error of ours, redacted like the log.
 #[derive(Debug, Clone, Serialize)]
-pub struct Said {
+pub struct RecentLine {
     pub at_ms: u64,
     pub level: &'static str,
     pub message: String,
@@ -29,7 +30,7 @@ pub struct Said {
     pub cause: Option<String>,
 }
 
-const KEPT: usize = 20;
+const MAX_LINES: usize = 20;
 
 impl Recent {
     pub fn new(redactor: Arc<Redactor>) -> Self {
@@ -40,7 +41,7 @@ impl Recent {
     }
 
     /// The newest first.
-    pub fn all(&self) -> Vec<Said> {
+    pub fn all(&self) -> Vec<RecentLine> {
         let said = self.said.lock().unwrap_or_else(|lock| lock.into_inner());
         said.iter().rev().cloned().collect()
     }
@@ -62,18 +63,14 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let redact = |text: &str| self.0.redactor.redact(text).into_owned();
-        let at_ms = std::time::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default()
-            .as_millis();
-        let said = Said {
-            at_ms: u64::try_from(at_ms).unwrap_or(u64::MAX),
+        let said = RecentLine {
+            at_ms: clock::now_ms(),
             level: level.as_str(),
             message: redact(&fields.message),
             cause: (!fields.cause.is_empty()).then(|| redact(&fields.cause)),
         };
         let mut kept = self.0.said.lock().unwrap_or_else(|lock| lock.into_inner());
-        if kept.len() == KEPT {
+        if kept.len() == MAX_LINES {
             kept.pop_front();
         }
         kept.push_back(said);

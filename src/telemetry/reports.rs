@@ -24,9 +24,9 @@ pub struct Reports {
 }
 
 /// The same error is reported once in this time.
-const PAUSE: Duration = Duration::from_secs(60);
+const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 /// Different errors remembered for that; all are static texts of ours.
-const MOST: usize = 256;
+const MAX_REMEMBERED: usize = 256;
 
 impl Reports {
     pub fn new(redactor: Arc<Redactor>) -> Self {
@@ -76,8 +76,8 @@ impl Reports {
         let mut last = self.last.lock().unwrap_or_else(|lock| lock.into_inner());
         let now = Instant::now();
         match last.get(message) {
-            Some(before) if now.duration_since(*before) < PAUSE => false,
-            None if last.len() >= MOST => false,
+            Some(before) if now.duration_since(*before) < REPEAT_PAUSE => false,
+            None if last.len() >= MAX_REMEMBERED => false,
             _ => {
                 last.insert(message.to_owned(), now);
                 true
@@ -109,7 +109,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ReportLayer {
         let Some(client) = self.0.client() else {
             return;
         };
-        let mut said = Said::default();
+        let mut said = ReportFields::default();
         event.record(&mut said);
         if !self.0.is_due(&said.message) {
             return;
@@ -138,13 +138,13 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ReportLayer {
 }
 
 #[derive(Default)]
-struct Said {
+struct ReportFields {
     message: String,
     kind: Option<String>,
     location: Option<String>,
 }
 
-impl Visit for Said {
+impl Visit for ReportFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
     }

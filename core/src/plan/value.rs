@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use crate::message::{Entitlement, Millis, Number, Usage};
-use crate::plain;
 
 /// The entitlements of an owner: feature id to entitlement. No list is `{}`.
 pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
-    let mut json = Json(String::with_capacity(2 + each.len() * 480));
+    let mut json = Json::with_capacity(2 + each.len() * 480);
     json.raw("{");
     for (index, entitlement) in in_object_order(each.to_vec()).into_iter().enumerate() {
         if index > 0 {
@@ -18,25 +17,25 @@ pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
         entry(&mut json, entitlement);
     }
     json.raw("}");
-    json.0
+    json.into_text()
 }
 
 /// Why the customer as a whole is denied.
 pub fn metadata(access_denied_reason: Option<&str>) -> String {
-    let mut json = Json(String::new());
+    let mut json = Json::with_capacity(0);
     json.raw(r#"{"accessDeniedReason":"#);
     json.string_or_null(access_denied_reason);
     json.raw("}");
-    json.0
+    json.into_text()
 }
 
 /// What a usage key holds; unknown periods are omitted.
 pub fn usage(usage: &Usage<'_>) -> String {
-    let mut json = Json(String::with_capacity(96));
+    let mut json = Json::with_capacity(96);
     json.raw("{");
     used(&mut json, usage, None);
     json.raw("}");
-    json.0
+    json.into_text()
 }
 
 /// One entitlement for each feature: the last said of it, in the place of the first, as a
@@ -168,11 +167,21 @@ fn used(json: &mut Json, usage: &Usage<'_>, anchor: Option<Millis>) {
 }
 
 /// A JSON text in the making.
-struct Json(String);
+struct Json(Vec<u8>);
 
 impl Json {
+    fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    fn into_text(self) -> String {
+        // Only texts were written to it, so nothing is replaced.
+        String::from_utf8(self.0)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
     fn raw(&mut self, text: &str) {
-        self.0.push_str(text);
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     fn bool(&mut self, value: bool) {
@@ -186,35 +195,10 @@ impl Json {
         }
     }
 
-    /// Escapes what `JSON.stringify` escapes, and nothing else.
+    /// serde_json escapes the characters that `JSON.stringify` escapes, in the same way.
     fn string(&mut self, text: &str) {
-        self.0.push('"');
-        let mut rest = text;
-        loop {
-            let at = plain::length(rest.as_bytes());
-            self.0.push_str(&rest[..at]);
-            let Some(&escaped) = rest.as_bytes().get(at) else {
-                break;
-            };
-            match escaped {
-                b'"' => self.0.push_str("\\\""),
-                b'\\' => self.0.push_str("\\\\"),
-                b'\n' => self.0.push_str("\\n"),
-                b'\r' => self.0.push_str("\\r"),
-                b'\t' => self.0.push_str("\\t"),
-                0x08 => self.0.push_str("\\b"),
-                0x0c => self.0.push_str("\\f"),
-                _ => {
-                    const HEX: &[u8; 16] = b"0123456789abcdef";
-                    self.0.push_str("\\u00");
-                    self.0.push(HEX[usize::from(escaped >> 4)] as char);
-                    self.0.push(HEX[usize::from(escaped & 15)] as char);
-                }
-            }
-            // What is escaped is ASCII.
-            rest = &rest[at + 1..];
-        }
-        self.0.push('"');
+        // Writing a text to memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.0, text);
     }
 }
 
@@ -224,16 +208,19 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_as_javascript_does() {
-        let mut json = Json(String::new());
+        let mut json = Json::with_capacity(0);
         json.string("a\"b\\c\n\r\t\u{8}\u{c}\0\u{1f}\u{7f}\u{2028}é😀/");
         assert_eq!(
-            json.0,
+            json.into_text(),
             "\"a\\\"b\\\\c\\n\\r\\t\\b\\f\\u0000\\u001f\u{7f}\u{2028}é😀/\""
         );
         for text in ["", "plain", "\"", "\\", "a\nb", "\u{1}\u{1f}é"] {
-            let mut json = Json(String::new());
+            let mut json = Json::with_capacity(0);
             json.string(text);
-            assert_eq!(serde_json::from_str::<String>(&json.0).unwrap(), text);
+            assert_eq!(
+                serde_json::from_str::<String>(&json.into_text()).unwrap(),
+                text
+            );
         }
     }
 

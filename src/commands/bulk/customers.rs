@@ -7,17 +7,18 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use entitlement_sync::keys::{self, Owner};
+use entitlement_sync::keys::Owner;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::{Failure, NO_INPUT, session};
+use crate::commands::{Failure, NO_INPUT, ids, session};
 
 /// A customer, or one of its resources.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Customer {
+    #[serde(alias = "customerId")]
     pub customer_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "resourceId", skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
 }
 
@@ -55,16 +56,7 @@ impl Customer {
         if customer.resource_id.as_deref() == Some("") {
             customer.resource_id = None;
         }
-        if customer.customer_id.is_empty() {
-            return Err("no customer id".into());
-        }
-        for id in [Some(&customer.customer_id), customer.resource_id.as_ref()] {
-            if let Some(part) = id.and_then(|id| keys::collision_of_owner(id)) {
-                return Err(format!(
-                    "an id holds \"{part}\", so its keys would be those of another"
-                ));
-            }
-        }
+        ids::check(customer.owner())?;
         Ok(customer)
     }
 }
@@ -167,8 +159,12 @@ mod tests {
         assert_eq!(read("a b,c"), Ok(("a b,c".into(), None)));
         assert_eq!(read("acme\tsite"), Ok(("acme".into(), Some("site".into()))));
         assert_eq!(read("acme\t"), Ok(("acme".into(), None)));
-        let json = r#"{"customerId":"a\tb","resourceId":"c"}"#;
-        assert_eq!(read(json), Ok(("a\tb".into(), Some("c".into()))));
+        for json in [
+            r#"{"customerId":"a\tb","resourceId":"c"}"#,
+            r#"{"customer_id":"a\tb","resource_id":"c"}"#,
+        ] {
+            assert_eq!(read(json), Ok(("a\tb".into(), Some("c".into()))));
+        }
         for bad in [
             "\tsite",
             "{",

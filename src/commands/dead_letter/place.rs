@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use entitlement_sync::queue::{Queue, SqsQueue};
-use entitlement_sync::store::{Direct, StoreError};
+use entitlement_sync::store::{AdminClient, StoreError};
 
 use super::letter::Letter;
 use crate::commands::{FAILED, Failure, session};
@@ -15,7 +15,7 @@ pub enum Place {
 }
 
 pub struct Stream {
-    redis: Direct,
+    redis: AdminClient,
     key: String,
     after: Option<String>,
     /// Letters that were there at first: what a worker gives up meanwhile is not looked at.
@@ -35,18 +35,18 @@ pub struct Held {
 }
 
 /// For so long nobody else gets what is looked at.
-const HOLD: Duration = Duration::from_secs(60);
+const HOLD_TIME: Duration = Duration::from_secs(60);
 /// Messages of one page at most.
-const PAGE: usize = 10;
+const LETTERS_PER_PAGE: usize = 10;
 /// How often all that was seen may come back before the search ends.
-const ROUNDS: usize = 5;
+const MAX_REPEATS: usize = 5;
 
 const FIFO_BLOCKED: &str = "the queue hands out no more of a message group while some of it are held: there may be more. \
      Run the command again once these are replayed or deleted";
 const ONLY_REPEATS: &str = "the queue hands out the same messages again and again: there may be more. Run the command again";
 
 impl Place {
-    pub async fn stream(redis: Direct, key: String) -> anyhow::Result<Self> {
+    pub async fn stream(redis: AdminClient, key: String) -> anyhow::Result<Self> {
         let left = redis.count_letters(&key).await.map_err(failed)?;
         Ok(Self::Stream(Stream {
             redis,
@@ -147,12 +147,12 @@ impl Stream {
 }
 
 impl Held {
-    /// A few that were not seen before. Letters that were left come back after [`HOLD`], so a page of
+    /// A few that were not seen before. Letters that were left come back after [`HOLD_TIME`], so a page of
     /// them alone does not mean that there are no others: only an empty page ends it.
     async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
         loop {
-            let page = self.queue.hold(HOLD, PAGE).await;
-            let page = page.map_err(|error| session::queue_failure(&error))?;
+            let page = self.queue.hold(HOLD_TIME, LETTERS_PER_PAGE).await;
+            let page = page.map_err(|error| session::queue_failure(&error, error.kind))?;
             if page.is_empty() {
                 // Of a FIFO queue the rest of a group is not handed out while some of it are held.
                 let is_blocked = self.queue.is_fifo() && !self.held.is_empty();
@@ -174,7 +174,7 @@ impl Held {
             if !letters.is_empty() {
                 return Ok(letters);
             }
-            if self.repeats > ROUNDS * self.seen.len() + PAGE {
+            if self.repeats > MAX_REPEATS * self.seen.len() + LETTERS_PER_PAGE {
                 self.cut_short = Some(ONLY_REPEATS);
                 return Ok(letters);
             }
@@ -186,7 +186,7 @@ impl Held {
             return Ok(());
         };
         let refused = self.queue.acknowledge(&[receipt.as_str()]).await;
-        let refused = refused.map_err(|error| session::queue_failure(&error))?;
+        let refused = refused.map_err(|error| session::queue_failure(&error, error.kind))?;
         match refused.first() {
             None => {
                 self.held.remove(&letter.message_id);

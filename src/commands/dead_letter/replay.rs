@@ -3,19 +3,20 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use crate::commands::messages::now;
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::config::Uses;
 use entitlement_sync::plan::{Planner, Step};
-use entitlement_sync::queue::{Resent, SqsQueue};
-use entitlement_sync::store::{Applied, Direct};
+use entitlement_sync::queue::{Outgoing, QueueErrorKind, Sender};
+use entitlement_sync::store::AdminClient;
 use serde_json::json;
 
 use super::letter::Letter;
 use super::place::Place;
 use super::{Source, Which, tell_if_cut_short};
+use crate::commands::messages::Outcome;
 use crate::commands::output::{self, Format, bad, dim, good};
 use crate::commands::purge::LOCKED_RETRIES;
-use crate::commands::{Ended, Failure, USAGE, session, when};
+use crate::commands::{Ended, Failure, USAGE, session};
 
 /// Send them to QUEUE_URL again, and delete them here once they are sent
 ///
@@ -52,8 +53,11 @@ pub struct Replay {
 }
 
 enum Target {
-    Queue(Box<SqsQueue>),
-    Redis(Direct, Planner),
+    Queue {
+        sender: Sender,
+        is_fifo: bool,
+    },
+    Redis(AdminClient, Planner),
     /// Of a dry run.
     Nowhere,
 }
@@ -115,7 +119,10 @@ impl Replay {
             let text = "QUEUE_URL and --queue-url are the same queue: messages would be sent to where they are";
             return Err(Failure::with(USAGE, text));
         }
-        Ok(Target::Queue(Box::new(session::queue(&config).await)))
+        Ok(Target::Queue {
+            sender: session::sender(&config).await,
+            is_fifo: config.queue.is_fifo(),
+        })
     }
 
     async fn replay_all(
@@ -173,14 +180,14 @@ impl Replay {
         let outcome = match target {
             Target::Nowhere if self.apply => replayed("would_be_applied", None, true),
             Target::Nowhere => replayed("would_be_sent", None, true),
-            Target::Queue(queue) => {
-                let message_id = send(queue, letter).await?;
+            Target::Queue { sender, is_fifo } => {
+                let message_id = send(sender, *is_fifo, letter).await?;
                 place.leave_out(message_id.clone());
                 replayed("sent", Some(format!("as message {message_id}")), true)
             }
             Target::Redis(redis, planner) => {
                 let steps =
-                    letter.read(|changes| planner.all_steps(changes, letter.sent_at, now()));
+                    letter.read(|changes| planner.all_steps(changes, letter.sent_at, now_ms()));
                 let (outcome, detail, is_done) = apply(redis, &steps?).await?;
                 replayed(outcome, detail, is_done)
             }
@@ -225,22 +232,21 @@ impl Replay {
     }
 }
 
-async fn send(queue: &SqsQueue, letter: &Letter) -> anyhow::Result<String> {
-    let deduplication = format!("replay-{}-{}", when::now(), fastrand::u64(..));
+async fn send(sender: &Sender, is_fifo: bool, letter: &Letter) -> anyhow::Result<String> {
     let body = letter.body_to_send();
     let body = body.unwrap_or(Cow::Borrowed(&letter.body));
-    let message = Resent {
-        body: &body,
-        attributes: &letter.attributes,
-        // The stream does not keep the group: one of its own holds up nobody.
-        group: letter.group.as_deref().unwrap_or(&letter.message_id),
-        deduplication: &deduplication,
+    // The stream does not keep the group: a group of its own blocks no other message.
+    let group = letter.group.as_ref().unwrap_or(&letter.message_id);
+    let message = Outgoing {
+        body: body.into_owned(),
+        attributes: letter.attributes.clone(),
+        group: is_fifo.then(|| group.clone()),
+        deduplication: is_fifo.then(|| format!("replay-{}-{}", now_ms(), fastrand::u64(..))),
     };
-    let sent = queue.send(message).await;
-    sent.map_err(|error| {
-        let failure = session::queue_failure(&error);
+    sender.send_one(message).await.map_err(|error| {
+        let failure = session::queue_failure(&error, error.kind);
         let advice = match error.kind {
-            entitlement_sync::queue::QueueErrorKind::AccessDenied => {
+            QueueErrorKind::AccessDenied => {
                 ": sqs:SendMessage on QUEUE_URL is needed; --apply does without"
             }
             _ => "",
@@ -255,7 +261,7 @@ async fn send(queue: &SqsQueue, letter: &Letter) -> anyhow::Result<String> {
 
 /// The outcome, what there is to say of it, and whether the letter is done with.
 async fn apply(
-    redis: &Direct,
+    redis: &AdminClient,
     steps: &[Step],
 ) -> anyhow::Result<(&'static str, Option<String>, bool)> {
     let steps: Vec<&Step> = steps.iter().collect();
@@ -264,25 +270,15 @@ async fn apply(
     if applied.is_empty() {
         return Ok(("nothing_to_do", None, true));
     }
-    for applied in &applied {
-        match applied {
-            Applied::Locked => return Ok(("locked", Some("by an SDK: try again".into()), false)),
-            Applied::Failed(error) => return Ok(("refused", Some(error.to_string()), false)),
-            Applied::Written { .. } | Applied::NotCached | Applied::Expired => {}
+    let outcome = Outcome::judge(applied);
+    Ok(match outcome.word {
+        "locked" => ("locked", Some("by an SDK: try again".into()), false),
+        "failed" => ("refused", outcome.reason, false),
+        "applied" => ("applied", None, true),
+        "stale" => ("stale", Some("Redis holds newer state".into()), true),
+        _ => {
+            let detail = "an SDK loads the customer whole";
+            ("not_cached", Some(detail.into()), true)
         }
-    }
-    let is = |wanted: fn(&Applied) -> bool| applied.iter().any(wanted);
-    Ok(
-        if is(|it| matches!(it, Applied::Written { written: 1.., .. })) {
-            ("applied", None, true)
-        } else if is(|it| matches!(it, Applied::Written { stale: 1.., .. })) {
-            ("stale", Some("Redis holds newer state".into()), true)
-        } else {
-            (
-                "not_cached",
-                Some("an SDK loads the customer whole".into()),
-                true,
-            )
-        },
-    )
+    })
 }

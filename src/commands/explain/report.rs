@@ -6,7 +6,7 @@ use entitlement_sync::plan::{Action, Fate, ItemFate, Step};
 use entitlement_sync::store::TOMBSTONE_TTL_SECS;
 use serde::Serialize;
 
-use crate::commands::messages::{Foreseen, Given, Outcome, Understood};
+use crate::commands::messages::{Foreseen, InputMessage, Outcome, Understood};
 use crate::commands::output::{self, bad, dim, doubtful, good};
 
 #[derive(Serialize)]
@@ -18,7 +18,6 @@ pub struct Explanation {
 
 /// One message.
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 pub struct Explained {
     message: usize,
     line: usize,
@@ -50,7 +49,6 @@ pub struct Explained {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Time {
     at: u64,
     iso: Option<String>,
@@ -59,7 +57,6 @@ struct Time {
 
 /// What would be done to one key and its time.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Write {
     #[serde(skip)]
     step: usize,
@@ -77,7 +74,6 @@ struct Write {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct InRedis {
     fate: &'static str,
     why: String,
@@ -88,7 +84,7 @@ struct InRedis {
 }
 
 impl Explained {
-    pub fn begin(given: Given<'_>) -> Self {
+    pub fn begin(given: InputMessage<'_>) -> Self {
         Self {
             message: given.number,
             line: given.line,
@@ -333,11 +329,11 @@ fn written(at: u64) -> String {
 
 /// A value in a line; `--json` has all of it.
 fn short(value: Option<&str>) -> String {
-    const MOST: usize = 200;
+    const MAX_VALUE_CHARS: usize = 200;
     match value {
         None => "nothing".into(),
-        Some(value) if value.chars().count() > MOST => {
-            let start: String = value.chars().take(MOST).collect();
+        Some(value) if value.chars().count() > MAX_VALUE_CHARS => {
+            let start: String = value.chars().take(MAX_VALUE_CHARS).collect();
             format!("{start}… ({} bytes; --json shows all)", value.len())
         }
         Some(value) => value.to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use entitlement_sync::keys::{self, Keys, Owner, What};
-use entitlement_sync::store::{Direct, StoreError, Ttl};
+use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 
 use entitlement_sync::reader::{Entitlement, Kind, Map, StoredUsage};
 
@@ -59,7 +59,7 @@ pub struct Searched {
 impl Searched {
     /// Looks for keys that begin like those of the owner.
     pub async fn look(
-        redis: &Direct,
+        redis: &AdminClient,
         keys: &Keys,
         owner: Owner<'_>,
         mut tick: impl FnMut(),
@@ -109,7 +109,7 @@ impl Searched {
 
 impl Found {
     pub async fn gather(
-        redis: &Direct,
+        redis: &AdminClient,
         keys: &Keys,
         owner: Owner<'_>,
         searched: Searched,
@@ -175,7 +175,7 @@ impl Found {
 }
 
 async fn by_id(
-    redis: &Direct,
+    redis: &AdminClient,
     ids: BTreeSet<String>,
     name: &str,
     key: impl Fn(&str) -> String,
@@ -185,7 +185,7 @@ async fn by_id(
     Ok(ids.into_iter().zip(found).collect())
 }
 
-async fn pairs(redis: &Direct, named: Vec<(String, String)>) -> Result<Vec<Pair>, StoreError> {
+async fn pairs(redis: &AdminClient, named: Vec<(String, String)>) -> Result<Vec<Pair>, StoreError> {
     let both: Vec<String> = named
         .iter()
         .flat_map(|(_, key)| [key.clone(), keys::timestamp(key)])

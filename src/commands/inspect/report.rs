@@ -1,7 +1,7 @@
 //! The facts and the answer, put together; as JSON for scripts.
 
 use entitlement_sync::keys::{self, Keys, Owner};
-use entitlement_sync::store::{Direct, StoreError, Ttl};
+use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 use serde_json::{Value, json};
 
 use super::gather::{Found, Pair};
@@ -34,7 +34,7 @@ pub struct Resource {
 
 /// The resources that were found, and whether they are as new as the customer itself.
 pub async fn resources(
-    redis: &Direct,
+    redis: &AdminClient,
     keys: &Keys,
     owner: Owner<'_>,
     found: &Found,

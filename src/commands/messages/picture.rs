@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use entitlement_sync::config::WriteConfig;
 use entitlement_sync::keys;
 use entitlement_sync::plan::{Fate, ItemFate, Step};
-use entitlement_sync::store::{Applied, Direct, StoreError};
+use entitlement_sync::store::{AdminClient, Applied, StoreError};
 
 /// Redis as it would be after what was foreseen so far.
 pub struct Picture {
-    redis: Direct,
+    redis: AdminClient,
     update_if_exists: bool,
     changed: HashMap<String, Option<String>>,
 }
@@ -24,7 +24,7 @@ pub struct Foreseen {
 }
 
 impl Picture {
-    pub fn new(redis: Direct, writes: &WriteConfig) -> Self {
+    pub fn new(redis: AdminClient, writes: &WriteConfig) -> Self {
         Self {
             redis,
             update_if_exists: writes.update_if_exists,

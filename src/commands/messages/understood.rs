@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use entitlement_sync::clock::now_ms;
 use entitlement_sync::message::{
     self, Attributes, Invalid, Kind, Metered, Millis, NamedBy, Reading, StateChange, TimeSource,
     Wrapping,
@@ -87,7 +88,7 @@ pub fn understand(
     })?;
     let mut dated = HashMap::new();
     let (mut steps, mut change_of) = (Vec::new(), Vec::new());
-    let now = super::now();
+    let now = now_ms();
     for (index, change) in reading.changes.iter().enumerate() {
         if let StateChange::SetCustomer {
             owner,

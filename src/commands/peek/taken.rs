@@ -16,11 +16,11 @@ pub struct Taken {
 }
 
 /// How long a message stays hidden if this process dies.
-const HOLD: Duration = Duration::from_secs(30);
+const HOLD_TIME: Duration = Duration::from_secs(30);
 /// Messages of one call.
-const PAGE: usize = 10;
+const MESSAGES_PER_CALL: usize = 10;
 /// Calls that give messages back, before the queue does it by itself.
-const TRIES: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Receives up to `count` messages, and gives them back. A call under way is never dropped, because its
 /// messages would stay hidden; `stop` ends it after the call. It also ends at a message that was
@@ -38,12 +38,12 @@ pub async fn take(
     let mut receipts: HashMap<String, String> = HashMap::new();
     let mut failure = None;
     while taken.messages.len() < count && !stop.is_cancelled() {
-        let most = (count - taken.messages.len()).min(PAGE);
-        let page = match queue.hold(HOLD, most).await {
+        let most = (count - taken.messages.len()).min(MESSAGES_PER_CALL);
+        let page = match queue.hold(HOLD_TIME, most).await {
             Ok(page) if page.is_empty() => break,
             Ok(page) => page,
             Err(error) => {
-                failure = Some(session::queue_failure(&error));
+                failure = Some(session::queue_failure(&error, error.kind));
                 break;
             }
         };
@@ -76,7 +76,7 @@ pub async fn take(
     if hidden > 0 {
         taken.warnings.push(format!(
             "{hidden} messages could not be given back: they stay hidden for {} s at most",
-            HOLD.as_secs()
+            HOLD_TIME.as_secs()
         ));
     }
     match failure {
@@ -88,9 +88,9 @@ pub async fn take(
 /// Makes messages visible again. Returns how many the queue did not take.
 async fn give_back(queue: &SqsQueue, receipts: Vec<String>) -> usize {
     let mut left = receipts;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_TRIES {
         let mut refused = Vec::new();
-        for chunk in left.chunks(PAGE) {
+        for chunk in left.chunks(MESSAGES_PER_CALL) {
             let changes: Vec<_> = chunk
                 .iter()
                 .map(|receipt| (receipt.as_str(), Duration::ZERO))

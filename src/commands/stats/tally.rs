@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use entitlement_sync::keys::{self, Keys, What};
-use entitlement_sync::store::{Direct, StoreError, Ttl};
+use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 use serde::Serialize;
 
 /// Kinds of keys, in the order in which they are shown.
@@ -74,7 +74,7 @@ pub enum Measure {
 /// Of every so many keys one is measured.
 pub const SAMPLED: u64 = 10;
 /// Numbers that are kept to find a median among; beyond, a fair sample of them.
-const KEPT: usize = 100_000;
+const MAX_SAMPLES: usize = 100_000;
 
 #[derive(Default)]
 pub struct Tally {
@@ -110,7 +110,7 @@ impl Tally {
     /// Counts a page of keys, and looks at what they hold.
     pub async fn count(
         &mut self,
-        redis: &Direct,
+        redis: &AdminClient,
         keys: &Keys,
         page: Vec<String>,
         now: u64,
@@ -140,7 +140,7 @@ impl Tally {
 
     async fn look_at_values(
         &mut self,
-        redis: &Direct,
+        redis: &AdminClient,
         values: Vec<(Kind, String)>,
         now: u64,
     ) -> Result<(), StoreError> {
@@ -161,7 +161,7 @@ impl Tally {
 
     async fn look_at_timestamps(
         &mut self,
-        redis: &Direct,
+        redis: &AdminClient,
         timestamps: Vec<String>,
     ) -> Result<(), StoreError> {
         let values: Vec<String> = timestamps
@@ -177,7 +177,11 @@ impl Tally {
 
     /// Of pairs of which one was missing. Looks again at both at once: they may have been written
     /// or have ended in between.
-    async fn count_torn(&mut self, redis: &Direct, keys: Vec<String>) -> Result<(), StoreError> {
+    async fn count_torn(
+        &mut self,
+        redis: &AdminClient,
+        keys: Vec<String>,
+    ) -> Result<(), StoreError> {
         let both: Vec<String> = keys
             .into_iter()
             .flat_map(|key| [keys::timestamp(&key), key])
@@ -192,7 +196,7 @@ impl Tally {
 
     async fn measure(
         &mut self,
-        redis: &Direct,
+        redis: &AdminClient,
         measured: Vec<(Kind, String)>,
     ) -> Result<(), StoreError> {
         let keys: Vec<String> = measured.iter().map(|(_, key)| key.clone()).collect();
@@ -220,7 +224,7 @@ impl Tally {
 
     async fn bytes_of(
         &mut self,
-        redis: &Direct,
+        redis: &AdminClient,
         keys: &[String],
     ) -> Result<Vec<Option<u64>>, StoreError> {
         if self.measure != Some(Measure::ValueLengths) {
@@ -257,7 +261,7 @@ impl Spread {
         self.count += 1;
         self.smallest = Some(self.smallest.map_or(number, |it| it.min(number)));
         self.largest = Some(self.largest.map_or(number, |it| it.max(number)));
-        if self.kept.len() < KEPT {
+        if self.kept.len() < MAX_SAMPLES {
             self.kept.push(number);
         } else if let Some(place) = usize::try_from(fastrand::u64(..self.count))
             .ok()
@@ -292,7 +296,7 @@ mod tests {
         for number in 0..=300_000 {
             spread.add(number);
         }
-        assert_eq!(spread.kept.len(), KEPT);
+        assert_eq!(spread.kept.len(), MAX_SAMPLES);
         assert_eq!(
             (spread.smallest(), spread.largest()),
             (Some(0), Some(300_000))

@@ -3,26 +3,19 @@
 use serde::Serialize;
 
 use super::compare::Finding;
-use crate::commands::bulk::Customer;
+use crate::commands::bulk::{Customer, Unloaded};
 use crate::commands::output;
 
 #[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
 pub struct Report {
     pub same: u64,
     /// Customers that differ, or differed before they were repaired.
     drifted: u64,
     /// Of these, those that do not differ any more.
     repaired: u64,
-    /// Unknown to the source, and not in Redis either.
-    pub not_found: u64,
-    /// Not compared: they have credit entitlements, which the layout cannot hold.
-    pub credits: u64,
-    failed: u64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub stopped: bool,
     drift: Vec<Row>,
-    failures: Vec<Failed>,
+    #[serde(flatten)]
+    pub unloaded: Unloaded,
 }
 
 #[derive(Serialize)]
@@ -32,13 +25,6 @@ struct Row {
     #[serde(flatten)]
     finding: Finding,
     repaired: bool,
-}
-
-#[derive(Serialize)]
-struct Failed {
-    #[serde(flatten)]
-    customer: Customer,
-    reason: String,
 }
 
 impl Report {
@@ -54,20 +40,12 @@ impl Report {
         }
     }
 
-    pub fn fail(&mut self, customer: &Customer, reason: String) {
-        self.failed += 1;
-        self.failures.push(Failed {
-            customer: customer.clone(),
-            reason,
-        });
-    }
-
     pub fn compared(&self) -> u64 {
-        self.same + self.drifted + self.not_found + self.credits
+        self.same + self.drifted + self.unloaded.not_found + self.unloaded.credits
     }
 
     pub fn is_clean(&self) -> bool {
-        self.failed == 0 && self.drifted == self.repaired
+        self.unloaded.failed == 0 && self.drifted == self.repaired
     }
 
     pub fn print(&self, repair: bool) -> anyhow::Result<()> {
@@ -87,12 +65,12 @@ impl Report {
         };
         output::line(format!(
             "{} the same, {} drifted{repaired}, {} not found, {} failed",
-            self.same, self.drifted, self.not_found, self.failed
+            self.same, self.drifted, self.unloaded.not_found, self.unloaded.failed
         ))?;
-        if self.credits > 0 {
+        if self.unloaded.credits > 0 {
             output::line(format!(
                 "{} not compared: they have credit entitlements, which this layout cannot hold",
-                self.credits
+                self.unloaded.credits
             ))?;
         }
         Ok(())
@@ -120,10 +98,10 @@ impl Row {
 
 /// A value in a cell; `--json` has all of it.
 fn short(value: Option<&serde_json::Value>) -> String {
-    const MOST: usize = 40;
+    const MAX_CELL_CHARS: usize = 40;
     let text = value.map_or_else(|| "-".into(), ToString::to_string);
-    if text.chars().count() <= MOST {
+    if text.chars().count() <= MAX_CELL_CHARS {
         return text;
     }
-    text.chars().take(MOST).chain(['…']).collect()
+    text.chars().take(MAX_CELL_CHARS).chain(['…']).collect()
 }

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Topology;
-use super::url::{Given, RedisUrl};
+use super::url::{RedisUrl, RedisUrlSource};
 use crate::config::StaticCredentials;
 use crate::config::read::{Reader, text};
 use crate::config::secret_file::{self, SecretFile};
@@ -66,7 +66,7 @@ impl Login {
 pub fn read(
     read: &mut Reader,
     raw: &mut Raw,
-    url: Option<&Given>,
+    url: Option<&RedisUrlSource>,
     topology: &Topology,
     tls: bool,
 ) -> Login {
@@ -134,7 +134,7 @@ pub fn read(
     Login { username, password }
 }
 
-fn password(given: secret_file::Given) -> Password {
+fn password(given: secret_file::SecretSource) -> Password {
     match given.file {
         Some(file) => Password::File(file),
         None => Password::Value(given.secret),
@@ -188,7 +188,7 @@ fn keys(raw: &Raw) -> Option<StaticCredentials> {
 }
 
 /// To the sentinels themselves, which have passwords of their own or none.
-pub fn of_sentinels(read: &mut Reader, raw: &mut Raw, url: Option<&Given>) -> Login {
+pub fn of_sentinels(read: &mut Reader, raw: &mut Raw, url: Option<&RedisUrlSource>) -> Login {
     let own = secret_file::given(
         read,
         (

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::ServerName;
 
 use super::Topology;
-use super::url::Given;
+use super::url::RedisUrlSource;
 use crate::config::read::{Reader, text};
 use crate::config::secret_file::shown_path;
 use crate::config::variables::Raw;
@@ -26,7 +26,7 @@ pub struct RedisTls {
 pub fn read(
     read: &mut Reader,
     raw: &mut Raw,
-    url: Option<&Given>,
+    url: Option<&RedisUrlSource>,
     topology: &Topology,
 ) -> Option<RedisTls> {
     let own = text(raw.redis_tls.take()).map(|own| read.boolean("REDIS_TLS", Some(own), false));

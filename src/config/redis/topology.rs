@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Address;
 use super::address::list;
 use super::login::{self, Login};
-use super::url::{Given, Kind};
+use super::url::{Kind, RedisUrlSource};
 use crate::config::foreign::is_injected;
 use crate::config::read::{Reader, text};
 use crate::config::variables::Raw;
@@ -42,7 +42,12 @@ impl Topology {
 
 const MODES: [&str; 3] = ["standalone", "sentinel", "cluster"];
 
-pub fn read(read: &mut Reader, raw: &mut Raw, url: Option<&Given>, prefix: &str) -> Topology {
+pub fn read(
+    read: &mut Reader,
+    raw: &mut Raw,
+    url: Option<&RedisUrlSource>,
+    prefix: &str,
+) -> Topology {
     let mode = read.one_of("REDIS_MODE", raw.redis_mode.clone(), &MODES);
     let mode = mode.map(|place| MODES[place]);
     let host = text(raw.redis_host.take());
@@ -199,7 +204,7 @@ fn addresses(read: &mut Reader, name: &'static str, value: &str, port: u16) -> V
 /// The same in another variable is no harm; something else is.
 fn beside_url(
     read: &mut Reader,
-    url: &Given,
+    url: &RedisUrlSource,
     others: &[(&'static str, &Option<String>)],
     port: Option<u16>,
 ) {
@@ -264,7 +269,7 @@ fn with_mode(
 
 fn named(
     read: &mut Reader,
-    url: Option<&Given>,
+    url: Option<&RedisUrlSource>,
     master: Option<String>,
     said_by: &'static str,
 ) -> String {

@@ -13,7 +13,7 @@ use crate::config::tidy;
 use crate::config::variables::Raw;
 
 /// The URL, and the file that it came from.
-pub struct Given {
+pub struct RedisUrlSource {
     pub parsed: RedisUrl,
     pub file: Option<SecretFile>,
 }
@@ -43,7 +43,7 @@ pub struct RedisUrl {
     pub sentinel_password: Option<SecretString>,
 }
 
-pub fn read(read: &mut Reader, raw: &mut Raw) -> Option<Given> {
+pub fn read(read: &mut Reader, raw: &mut Raw) -> Option<RedisUrlSource> {
     let given = secret_file::given(
         read,
         ("REDIS_URL", raw.redis_url.take()),
@@ -55,7 +55,7 @@ pub fn read(read: &mut Reader, raw: &mut Raw) -> Option<Given> {
             for secret in [&parsed.password, &parsed.sentinel_password] {
                 read.secret(secret.as_ref().map(|it| it.expose_secret().to_owned()));
             }
-            Some(Given {
+            Some(RedisUrlSource {
                 parsed,
                 file: given.file,
             })

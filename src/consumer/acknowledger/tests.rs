@@ -92,7 +92,7 @@ async fn one_alone_does_not_wait_for_company_for_long() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // The clock is paused: this is the time that was slept, not the time it took.
-    assert!(started.elapsed() <= PATIENCE + Duration::from_millis(5));
+    assert!(started.elapsed() <= MAX_WAIT + Duration::from_millis(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,9 +120,11 @@ async fn a_failed_call_is_tried_again_and_given_up_in_the_end() {
     assert_eq!(calls.len(), 3);
     assert_eq!(metrics.acknowledged.get(), 2);
 
-    let lasting = (0..TRIES).map(|_| error(QueueErrorKind::Timeout)).collect();
+    let lasting = (0..MAX_TRIES)
+        .map(|_| error(QueueErrorKind::Timeout))
+        .collect();
     let (calls, metrics) = acknowledged(lasting, 2).await;
-    assert_eq!(calls.len(), TRIES as usize);
+    assert_eq!(calls.len(), MAX_TRIES as usize);
     assert_eq!(metrics.acknowledge_failed.get(), 2);
 
     let (calls, _) = acknowledged(vec![error(QueueErrorKind::AccessDenied)], 2).await;

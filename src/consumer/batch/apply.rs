@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::Batch;
 use super::work::Work;
-use crate::consumer::lease::LOOK;
+use crate::consumer::lease::LEASE_CHECK_INTERVAL;
 use crate::health::ConsumerView;
 use crate::plan::{self, Action, Position, Step};
 use crate::queue::Queue;
@@ -37,7 +37,7 @@ impl<Q: Queue> Batch<'_, Q> {
     /// `None` where Redis takes no writes or an attempt failed. What is not known to be done is
     /// still pending then.
     pub(super) async fn apply(&mut self, view: &ConsumerView) -> Option<usize> {
-        let gate = self.shared.store.gate();
+        let gate = self.shared.work.store.gate();
         if !gate.is_open() {
             return None;
         }
@@ -54,7 +54,7 @@ impl<Q: Queue> Batch<'_, Q> {
         }
         let suspect = self.pending.iter().position(|work| work.is_suspect);
         let range = suspect.map_or(0..self.pending.len(), |place| place..place + 1);
-        let suspects = &self.shared.suspects;
+        let suspects = &self.shared.flow.suspects;
         let attempt = self.attempt(range.clone());
         // All calls share one connection: a call that breaks it makes others fail too.
         let calls = &suspects.calls;
@@ -94,12 +94,12 @@ impl<Q: Queue> Batch<'_, Q> {
         let steps: Vec<&Step> = works.iter().flat_map(|work| &work.steps).collect();
         let superseded = match steps.len() {
             0 | 1 => Vec::new(),
-            _ => plan::coalesce(&steps, self.shared.policy.update_if_exists),
+            _ => plan::coalesce(&steps, self.shared.work.policy.update_if_exists),
         };
         let sent = without(&steps, &superseded);
         let sending: Vec<&Step> = sent.iter().flatten().map(AsRef::as_ref).collect();
-        let blames_calls = self.shared.suspects.are_few();
-        let attempt = self.shared.store.apply(&sending, blames_calls).await;
+        let blames_calls = self.shared.flow.suspects.are_few();
+        let attempt = self.shared.work.store.apply(&sending, blames_calls).await;
         let fates = fates(&steps, &sent, &superseded, attempt.applied);
         (fates, attempt.error)
     }
@@ -120,7 +120,7 @@ impl<Q: Queue> Batch<'_, Q> {
             }
             let Some(unsettled) = fate.unsettled else {
                 let dropped = fate.superseded.len() as u64;
-                self.shared.metrics.coalesced.inc_by(dropped);
+                self.shared.watch.metrics.coalesced.inc_by(dropped);
                 continue;
             };
             match (unsettled, &verdict, fate.refused) {
@@ -260,7 +260,7 @@ pub(super) async fn while_alive<T>(view: &ConsumerView, waiting: impl Future<Out
         tokio::select! {
             biased;
             done = &mut waiting => return done,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What becomes of each message after an attempt: done, to be tried again, or refused.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::Batch;
 use super::apply::Verdict;
 use super::retry::retry_delay;
 use super::work::Work;
+use crate::clock::now_ms;
 use crate::consumer::lease::Held;
 use crate::message::Kind;
 use crate::metrics::Outcome;
@@ -21,7 +22,7 @@ impl<Q: Queue> Batch<'_, Q> {
         verdict: Verdict,
         error: Option<&StoreError>,
     ) -> bool {
-        let suspects = &self.shared.suspects;
+        let suspects = &self.shared.flow.suspects;
         if work.is_suspect && !matches!(verdict, Verdict::Unknown) {
             suspects.forget(&work.held.message_id);
             work.is_suspect = false;
@@ -48,13 +49,14 @@ impl<Q: Queue> Batch<'_, Q> {
                 false
             }
             Verdict::Again => {
-                self.shared.metrics.locked.inc();
+                self.shared.watch.metrics.locked.inc();
                 work.locked_tries += 1;
-                if work.locked_tries <= self.shared.policy.lock_retries {
+                if work.locked_tries <= self.shared.work.policy.lock_retries {
                     self.pending.push(work);
                     return true;
                 }
                 self.shared
+                    .watch
                     .metrics
                     .processed(work.kind, Outcome::Failed, None);
                 tracing::warn!(
@@ -77,7 +79,7 @@ impl<Q: Queue> Batch<'_, Q> {
         trace_id: Option<&str>,
         outcome: Outcome,
     ) {
-        let metrics = &self.shared.metrics;
+        let metrics = &self.shared.watch.metrics;
         let lag_ms = held
             .attributes
             .sent
@@ -92,18 +94,11 @@ impl<Q: Queue> Batch<'_, Q> {
             trace_id,
             "done"
         );
-        self.shared.acknowledger.acknowledge(held.done()).await;
+        self.shared.work.acknowledger.acknowledge(held.done()).await;
     }
 
     /// Gives one message back, to be handed out again after `delay`.
     pub(super) async fn release(&self, held: Held, delay: Duration) {
         self.leases.release(self.shared, vec![(held, delay)]).await;
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

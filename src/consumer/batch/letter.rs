@@ -64,7 +64,7 @@ impl<Q: Queue> Batch<'_, Q> {
     /// Keeps a body and ends its message. Returns the letter where Redis takes no writes: it is to be kept later.
     pub(super) async fn keep(&self, mut letter: Letter, view: &ConsumerView) -> Option<Letter> {
         // One that failed may be the cause, and is then kept with no call beside it.
-        let calls = &self.shared.suspects.calls;
+        let calls = &self.shared.flow.suspects.calls;
         let kept = if letter.failures > 0 {
             let _alone = while_alive(view, calls.write()).await;
             self.put(&letter).await
@@ -88,7 +88,7 @@ impl<Q: Queue> Batch<'_, Q> {
 
     /// `None` where Redis takes no writes.
     async fn put(&self, letter: &Letter) -> Option<Result<(), StoreError>> {
-        let store = &self.shared.store;
+        let store = &self.shared.work.store;
         if !store.gate().is_open() {
             return None;
         }
@@ -104,7 +104,7 @@ impl<Q: Queue> Batch<'_, Q> {
         };
         Some(
             store
-                .keep(dead, self.shared.policy.dead_letter_max_len)
+                .keep(dead, self.shared.work.policy.dead_letter_max_len)
                 .await,
         )
     }
@@ -116,8 +116,8 @@ impl<Q: Queue> Batch<'_, Q> {
         let message_id = &held.message_id;
         match letter.cause {
             Cause::GivenUp => {
-                self.shared.suspects.forget(message_id);
-                self.shared.metrics.dead_lettered.inc();
+                self.shared.flow.suspects.forget(message_id);
+                self.shared.watch.metrics.dead_lettered.inc();
                 tracing::error!(
                     message_id,
                     kind = kind.as_str(),
@@ -125,7 +125,7 @@ impl<Q: Queue> Batch<'_, Q> {
                     reason,
                     "a message is given up; its body is kept in the dead-letter stream in Redis"
                 );
-                self.shared.acknowledger.acknowledge(held.done()).await;
+                self.shared.work.acknowledger.acknowledge(held.done()).await;
             }
             Cause::Unrecognised {
                 name,
@@ -135,7 +135,7 @@ impl<Q: Queue> Batch<'_, Q> {
                 if seen == 1 {
                     tracing::warn!(
                         message_id,
-                        event = self.shared.unknown.shown(&name),
+                        event = self.shared.watch.unknown.shown(&name),
                         skeleton = message::skeleton(&held.body),
                         "a message of an unknown kind was not recognised; it is acknowledged, and the first 10 of this kind are kept in the dead-letter stream in Redis"
                     );
@@ -150,12 +150,12 @@ impl<Q: Queue> Batch<'_, Q> {
         let (held, message_id) = (&letter.held, &letter.held.message_id);
         match &letter.cause {
             Cause::GivenUp => {
-                if let Some(unsaid) = self.shared.refusals.allow() {
+                if let Some(unsaid) = self.shared.watch.refusals.allow() {
                     tracing::warn!(message_id, %error, unsaid, "a message to be given up could not be kept; it stays in the queue");
                 }
             }
             Cause::Unrecognised { name, .. } => {
-                self.shared.unknown.forget(name);
+                self.shared.watch.unknown.forget(name);
                 tracing::debug!(message_id, %error, "an unrecognised message could not be kept");
             }
         }

@@ -24,8 +24,8 @@ const HOPELESS_LEAST: u32 = 10;
 impl<Q: Queue> Batch<'_, Q> {
     /// How often a message that cannot be applied is received.
     pub(super) fn receive_limit(&self) -> u32 {
-        let limit = self.shared.policy.max_receive_count;
-        let redrive = self.shared.settings.borrow().max_receive_count;
+        let limit = self.shared.work.policy.max_receive_count;
+        let redrive = self.shared.flow.settings.borrow().max_receive_count;
         redrive.map_or(limit, |redrive| redrive.min(limit))
     }
 
@@ -57,15 +57,15 @@ impl<Q: Queue> Batch<'_, Q> {
     /// A message that cannot be applied: tried again until the limit, then left for the dead-letter
     /// queue or, where there is none, kept in Redis.
     pub(super) async fn refuse(&mut self, held: Held, kind: Kind, outcome: Outcome, reason: &str) {
-        let policy = &self.shared.policy;
-        self.shared.metrics.processed(kind, outcome, None);
-        let redrive = self.shared.settings.borrow().max_receive_count;
+        let policy = &self.shared.work.policy;
+        self.shared.watch.metrics.processed(kind, outcome, None);
+        let redrive = self.shared.flow.settings.borrow().max_receive_count;
         let (count, limit) = (held.receive_count, self.receive_limit());
         let (message_id, kind_name) = (&held.message_id, kind.as_str());
         // Until the queue has told whether it has a dead-letter queue, nothing is given up.
-        let known = self.shared.settings.has_changed().unwrap_or(true);
+        let known = self.shared.flow.settings.has_changed().unwrap_or(true);
         if count < limit || !known {
-            if let Some(unsaid) = self.shared.refusals.allow() {
+            if let Some(unsaid) = self.shared.watch.refusals.allow() {
                 tracing::warn!(
                     message_id,
                     kind = kind_name,
@@ -86,7 +86,7 @@ impl<Q: Queue> Batch<'_, Q> {
         }
         if let Some(redrive) = redrive {
             if count == limit {
-                self.shared.metrics.dead_lettered.inc();
+                self.shared.watch.metrics.dead_lettered.inc();
                 tracing::error!(
                     message_id,
                     kind = kind_name,

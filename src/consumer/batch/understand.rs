@@ -1,7 +1,8 @@
 //! From a body to the steps it asks for, and what becomes of messages that nobody knows.
 
 use super::work::bytes_of;
-use super::{Batch, HEAVY, judge};
+use super::{Batch, HEAVY_PLAN_BYTES};
+use crate::clock::now_ms;
 use crate::message::{self, Kind, Unreadable};
 use crate::metrics::Outcome;
 use crate::plan::Step;
@@ -28,19 +29,19 @@ impl<Q: Queue> Batch<'_, Q> {
         let shared = self.shared;
         let reading = message::read(&delivery.body, &delivery.attributes)?;
         if let Some(notice) = reading.notice {
-            shared.unknown.warn_once(notice.as_str());
+            shared.watch.unknown.warn_once(notice.as_str());
         } else if reading.kind == Kind::Other && !reading.is_unrecognised {
-            shared.unknown.say_once(&reading.name);
+            shared.watch.unknown.say_once(&reading.name);
         }
-        let (sent, now) = (delivery.attributes.sent, judge::now_ms());
-        let steps = shared.planner.all_steps(&reading.changes, sent, now);
-        if !is_roomy && bytes_of(&steps) > HEAVY {
+        let (sent, now) = (delivery.attributes.sent, now_ms());
+        let steps = shared.work.planner.all_steps(&reading.changes, sent, now);
+        if !is_roomy && bytes_of(&steps) > HEAVY_PLAN_BYTES {
             return Ok(None);
         }
         let ahead: u32 = reading.changes.iter().map(|change| change.ahead).sum();
         if ahead > 0 {
-            shared.metrics.times_ahead.inc_by(u64::from(ahead));
-            if let Some(unsaid) = shared.refusals.allow() {
+            shared.watch.metrics.times_ahead.inc_by(u64::from(ahead));
+            if let Some(unsaid) = shared.watch.refusals.allow() {
                 tracing::warn!(
                     message_id = delivery.message_id,
                     kind = reading.kind.as_str(),
@@ -51,7 +52,7 @@ impl<Q: Queue> Batch<'_, Q> {
             }
         }
         if reading.changes.iter().any(|change| change.path.is_some()) {
-            shared.metrics.found_by_structure.inc();
+            shared.watch.metrics.found_by_structure.inc();
         }
         Ok(Some(Understood {
             kind: reading.kind,

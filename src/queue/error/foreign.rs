@@ -14,7 +14,7 @@ pub fn foreign(answer: &HttpResponse) -> Option<QueueError> {
     let status = answer.status().as_u16();
     let header = |name: &str| answer.headers().get(name).unwrap_or_default();
     let body = answer.body().bytes().unwrap_or_default();
-    let body = String::from_utf8_lossy(&body[..body.len().min(LONGEST)]);
+    let body = String::from_utf8_lossy(&body[..body.len().min(MAX_INSPECTED_BYTES)]);
     let body = body.trim_start_matches('\u{feff}').trim_start();
     let of = |kind, detail| Some(QueueError { kind, detail });
     if status == 407 {
@@ -64,7 +64,7 @@ pub fn described(answer: &HttpResponse) -> String {
 }
 
 /// Of a body that is none of SQS, this much is looked at.
-const LONGEST: usize = 64 << 10;
+const MAX_INSPECTED_BYTES: usize = 64 << 10;
 
 /// Where a redirect leads: its path and query may hold keys.
 fn target(location: &str) -> String {

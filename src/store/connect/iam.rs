@@ -28,9 +28,9 @@ pub struct Iam {
 }
 
 /// How long a token is good for logging in; the most that ElastiCache allows.
-const LIFE: Duration = Duration::from_secs(900);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
 /// Credentials that end sooner are asked for anew.
-const MARGIN: Duration = Duration::from_secs(300);
+const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
 
 /// All but what RFC 3986 leaves as it is.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -78,7 +78,7 @@ impl Iam {
             let fresh = known.as_ref().filter(|known| {
                 known
                     .expiry()
-                    .is_none_or(|expiry| expiry > SystemTime::now() + MARGIN)
+                    .is_none_or(|expiry| expiry > SystemTime::now() + RENEWAL_MARGIN)
             });
             if let Some(fresh) = fresh {
                 return anyhow::Ok(fresh.clone());
@@ -107,7 +107,7 @@ fn token(
     let base = format!("{}/?{query}", config.cache_name);
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(LIFE);
+    settings.expires_in = Some(TOKEN_LIFETIME);
     let identity = credentials.clone().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)

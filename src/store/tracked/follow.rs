@@ -11,7 +11,7 @@ use super::wire;
 use super::{ANSWER, Shared, Up, is_of_moving_keys};
 use crate::config::{Address, RedisConfig, Topology};
 use crate::store::StoreError;
-use crate::store::link::locate::Locator;
+use crate::store::primary::locate::Locator;
 
 /// Between two proofs that a session is alive.
 const BEAT: Duration = Duration::from_millis(500);

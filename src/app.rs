@@ -1,0 +1,156 @@
+//! Puts the worker together from its configuration, runs it, and drains it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::consumer::budget::{Budget, memory_limit};
+use crate::consumer::{Acknowledger, Flow, Parking, Policy, Shared, Watch, Work};
+use crate::edge::Edge;
+use crate::health::Health;
+use crate::keys::Keys;
+use crate::metrics::{Metrics, Operation, Scrape};
+use crate::plan::Planner;
+use crate::queue::{self, Settings, SqsQueue};
+use crate::serve::Answering;
+use crate::shutdown::{EXIT_MARGIN, Ended};
+use crate::status::Observer;
+use crate::store::{self, Store};
+use crate::telemetry::{self, Telemetry, Traces};
+use crate::{pool, server};
+
+/// Runs the worker until `shutdown` is cancelled and the drain is over. While Redis or the queue is
+/// unreachable, the worker retries; an error is one that retries cannot fix.
+pub async fn run(
+    config: Config,
+    telemetry: Telemetry,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let health = Arc::new(Health::default());
+    let (metrics, mut registry) = Metrics::beside(telemetry.lines.dropped());
+    let consumers = config.queue.consumers;
+    let pollers = Arc::new(AtomicUsize::new(0));
+    let parking = Arc::new(Parking::new(
+        pollers.clone(),
+        consumers,
+        config.queue.min_pollers,
+    ));
+    let (settings_sender, settings) = watch::channel(Settings::default());
+    registry.register_collector(Box::new(Scrape {
+        health: health.clone(),
+        pollers,
+        configured: consumers,
+        settings: settings.clone(),
+    }));
+    let keys = Keys::new(&config.writes.prefix);
+    let store = Store::connect(
+        &config.redis,
+        &config.writes,
+        keys.clone(),
+        metrics.clone(),
+        health.clone(),
+    )?;
+    if !config.writes.rules.invalidate {
+        tokio::spawn(store::warn_of_newer_layout(store.clone()));
+    }
+    let edge = Edge::new(&config.edge);
+    let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?;
+    let asked = store.clone();
+    let known = watch::Sender::new(None);
+    let observer = Arc::new(Observer {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        settings: settings.clone(),
+        credentials: known.subscribe(),
+        recent: telemetry.recent,
+        redactor: telemetry.redactor,
+        configuration: config.effective,
+        redis_mode: config.redis.topology.name(),
+        redis_version: Box::new(move || asked.version()),
+        reads: answering.as_ref().map(|answering| answering.reads.clone()),
+    });
+    // Before anything is waited for, so that probes are always answered.
+    let (server, server_handle) =
+        server::start(config.port, health.clone(), observer.clone(), registry)
+            .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
+    let server = tokio::spawn(server);
+    tokio::spawn(async move { observer.summarise().await });
+
+    let reports = telemetry.reports;
+    tokio::spawn(telemetry::report_errors(
+        config.sentry,
+        reports.clone(),
+        edge.clone(),
+    ));
+    let traces = Traces::start(config.traces.as_ref(), &config.queue.url)?;
+    let credentials = queue::known_credentials(&config.queue, &edge, known).await;
+    let queue = Arc::new(SqsQueue::new(&config.queue, credentials).await);
+    let calls = metrics.clone();
+    tokio::spawn(queue::watch_settings(
+        queue.clone(),
+        settings_sender,
+        move |started, answer| calls.called(Operation::Attributes, started, answer),
+    ));
+
+    let (acknowledger, deleting) = Acknowledger::start(
+        queue.clone(),
+        metrics.clone(),
+        // Twice as many as receives: a delete may take longer than a receive that finds messages.
+        (2 * consumers).clamp(4, 128),
+        config.queue.is_fifo(),
+    );
+    let shared = Arc::new(Shared {
+        work: Work {
+            queue,
+            store: store.clone(),
+            planner: Planner {
+                keys,
+                rules: config.writes.rules,
+                ttl_secs: config.writes.ttl_secs,
+            },
+            acknowledger,
+            policy: Policy {
+                batch_size: config.queue.batch_size,
+                fifo: config.queue.is_fifo(),
+                update_if_exists: config.writes.update_if_exists,
+                lock_retries: config.writes.lock_retries,
+                max_receive_count: config.queue.max_receive_count,
+                dead_letter_max_len: config.queue.dead_letter_max_len,
+            },
+        },
+        flow: Flow::new(
+            Budget::new(config.queue.max_inflight_bytes, memory_limit(), &metrics),
+            parking,
+            settings,
+            shutdown.clone(),
+            config.shutdown_timeout,
+        ),
+        watch: Watch::new(health.clone(), metrics, traces.clone()),
+    });
+    let mut pool = tokio::spawn(pool::run(shared, consumers));
+
+    shutdown.cancelled().await;
+    health.drain();
+    let drain = async {
+        // Consumers finish what they hold; the last to go lets the acknowledger finish too.
+        let _ = (&mut pool).await;
+        let _ = deleting.await;
+        if let Some(answering) = answering {
+            answering.end().await;
+        }
+        store.close().await;
+        telemetry::flush(reports, traces, Duration::from_secs(1)).await;
+    };
+    let ended = match tokio::time::timeout(config.shutdown_timeout - EXIT_MARGIN, drain).await {
+        Ok(()) => Ended::Drained,
+        Err(_) => Ended::Overran,
+    };
+    server_handle.stop(false).await;
+    server.abort();
+    Ok(ended)
+}

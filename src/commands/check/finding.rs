@@ -1,0 +1,77 @@
+//! What `check` finds, in words, and what to do about it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub status: Status,
+    /// What was found.
+    pub detail: String,
+    /// What to do, unless all is well.
+    pub advice: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Pass,
+    /// The worker works, but not as well as it could, or not for long.
+    Warn,
+    /// The worker does not work.
+    Fail,
+}
+
+/// The longest wait of one probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Check {
+    pub fn pass(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Pass,
+            detail: detail.into(),
+            advice: None,
+        }
+    }
+
+    pub fn warn(name: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Warn,
+            detail: detail.into(),
+            advice: Some(advice.into()),
+        }
+    }
+
+    pub fn fail(name: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            status: Status::Fail,
+            ..Self::warn(name, detail, advice)
+        }
+    }
+}
+
+/// Whether a name has addresses, and which.
+pub async fn dns(name: &'static str, variable: &str, host: &str, port: u16) -> Check {
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return Check::pass(name, format!("{host} is an address"));
+    }
+    let found = tokio::time::timeout(PROBE_TIMEOUT, tokio::net::lookup_host((host, port))).await;
+    let advice = || format!("check {variable} and the DNS of this machine or pod");
+    match found {
+        Ok(Ok(found)) => {
+            let mut found: Vec<String> = found.map(|address| address.ip().to_string()).collect();
+            found.dedup();
+            if found.is_empty() {
+                return Check::fail(name, format!("{host} has no address"), advice());
+            }
+            Check::pass(name, format!("{host}: {}", found.join(", ")))
+        }
+        Ok(Err(error)) => Check::fail(name, format!("{host} is not found: {error}"), advice()),
+        Err(_) => Check::fail(name, format!("{host}: no answer in time"), advice()),
+    }
+}

@@ -1,0 +1,209 @@
+//! Judges Redis: the connection, permissions, version, eviction, and what is cached.
+
+use entitlement_sync::config::{RedisConfig, Topology, WriteConfig};
+use entitlement_sync::keys::Keys;
+use entitlement_sync::store::{
+    AdminClient, CachedCustomers, Layouts, NEWER_LAYOUT_ADVICE, RedisFacts, RedisInfo, StoreError,
+};
+
+use super::finding::{Check, PROBE_TIMEOUT, dns};
+
+/// Takes no longer than twice [`PROBE_TIMEOUT`].
+pub async fn check(redis: &RedisConfig, writes: &WriteConfig, keys: &Keys) -> Vec<Check> {
+    let (mut checks, connected) = tokio::join!(
+        resolve(redis),
+        tokio::time::timeout(PROBE_TIMEOUT, AdminClient::connect(redis, writes))
+    );
+    match connected {
+        Ok(Ok(direct)) => {
+            match tokio::time::timeout(PROBE_TIMEOUT, direct.probe(keys)).await {
+                Ok(facts) => checks.extend(judge(facts, redis, writes)),
+                Err(_) => checks.push(Check::fail("redis-link", NO_ANSWER, NETWORK)),
+            }
+            direct.close().await;
+        }
+        Ok(Err(error)) => {
+            let text = format!("{error:#}");
+            checks.push(Check::fail("redis-link", &text, advice(&text)));
+        }
+        Err(_) => checks.push(Check::fail("redis-link", NO_ANSWER, NETWORK)),
+    }
+    checks
+}
+
+const NO_ANSWER: &str = "Redis does not answer in time";
+const NETWORK: &str =
+    "check REDIS_HOST, REDIS_PORT and REDIS_TLS, and the network between here and Redis";
+
+async fn resolve(redis: &RedisConfig) -> Vec<Check> {
+    let (variable, addresses) = match &redis.topology {
+        Topology::Standalone(address) => ("REDIS_HOST", std::slice::from_ref(address)),
+        Topology::Sentinel { nodes, .. } => ("REDIS_SENTINEL_HOSTS", nodes.as_slice()),
+        Topology::Cluster { nodes, .. } => ("REDIS_HOST", nodes.as_slice()),
+        Topology::Unix(_) => return Vec::new(),
+    };
+    let named = addresses.iter().filter(|address| !address.host.is_empty());
+    let asked = named.map(|address| dns("redis-dns", variable, &address.host, address.port));
+    futures_util::future::join_all(asked).await
+}
+
+fn judge(facts: RedisFacts, redis: &RedisConfig, writes: &WriteConfig) -> Vec<Check> {
+    let mut checks = vec![match facts.ping {
+        Ok(()) => {
+            let tls = if redis.tls.is_some() { ", by TLS" } else { "" };
+            let user = redis.login.username.as_deref();
+            let user = user.map_or_else(String::new, |user| format!(" as {user}"));
+            Check::pass("redis-link", format!("answers{user}{tls}"))
+        }
+        Err(error) => failed("redis-link", &error),
+    }];
+    checks.push(match facts.script {
+        Ok(()) => Check::pass("redis-writes", "a script wrote, read and deleted a key"),
+        Err(error) => failed("redis-writes", &error),
+    });
+    match facts.info {
+        Ok(info) => checks.extend([version(&info.version), eviction(&info)]),
+        Err(error) => checks.push(Check::warn(
+            "redis-version",
+            format!("INFO is refused, so version and eviction are not known: {error}"),
+            "allow +info; docs/operations.md has the rights",
+        )),
+    }
+    checks.push(customers(facts.customers));
+    checks.push(layout(facts.layouts, writes));
+    checks
+}
+
+/// Whether customers are cached by this prefix.
+fn customers(found: Result<CachedCustomers, StoreError>) -> Check {
+    const NAME: &str = "redis-data";
+    match found {
+        Ok(CachedCustomers::Found) => Check::pass(NAME, "customers are cached by this prefix"),
+        Ok(CachedCustomers::None) => Check::warn(
+            NAME,
+            "no customer is cached by this prefix",
+            "right for a new Redis; otherwise ENVIRONMENT_PREFIX or REDIS_DB is not that of the SDK",
+        ),
+        Ok(CachedCustomers::NoneAmong(keys)) => Check::warn(
+            NAME,
+            format!("no customer among {keys} keys or so of this Redis"),
+            "check that ENVIRONMENT_PREFIX and REDIS_DB are those of the SDK",
+        ),
+        Err(error) => Check::pass(NAME, format!("not looked at: {error}")),
+    }
+}
+
+/// Whether some customers are in a layout that is newer than ours, and whether that matters.
+fn layout(layouts: Result<Layouts, StoreError>, writes: &WriteConfig) -> Check {
+    const NAME: &str = "redis-layout";
+    let Layouts { looked_at, newer } = match layouts {
+        Ok(layouts) => layouts,
+        Err(error) => return Check::pass(NAME, format!("not looked at: {error}")),
+    };
+    let found = format!("{newer} of {looked_at} customers are in the layout of SDK 4.12 and later");
+    match newer {
+        0 => Check::pass(
+            NAME,
+            format!("{looked_at} customers looked at, none in a newer layout"),
+        ),
+        _ if writes.rules.invalidate => {
+            Check::pass(NAME, format!("{found}, which INVALIDATE leaves to SDKs"))
+        }
+        _ => Check::warn(NAME, found, NEWER_LAYOUT_ADVICE),
+    }
+}
+
+fn failed(name: &'static str, error: &StoreError) -> Check {
+    let text = error.to_string();
+    Check::fail(name, &text, advice(&text))
+}
+
+/// What to do about an error of Redis.
+fn advice(text: &str) -> &'static str {
+    let says = |part: &str| text.contains(part);
+    if says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("REDIS_PASSWORD") {
+        "check REDIS_PASSWORD, and REDIS_USER where Redis has ACL users"
+    } else if says("DB index") || says("SELECT is not allowed") {
+        "set REDIS_DB to a database that this Redis has: 0 to 15 by default, only 0 in a cluster"
+    } else if says("EVAL") {
+        "grant +eval and +evalsha, or use a Redis that has scripts; docs/redis.md says more"
+    } else if says("NOPERM") {
+        "give the user the rights in docs/operations.md"
+    } else if says("READONLY") {
+        "write the host of the primary in REDIS_HOST: this one is a replica"
+    } else if says("OOM") {
+        "raise maxmemory of Redis, or lower KEYS_TTL_IN_SECS"
+    } else if says("MISCONF") {
+        "see to the disk of Redis: it cannot save"
+    } else if says("certificate") {
+        "give the authority that signed it in SSL_CERT_FILE"
+    } else {
+        NETWORK
+    }
+}
+
+/// The oldest Redis that has all that scripts and commands need.
+const MIN_MAJOR: u32 = 6;
+
+fn version(version: &str) -> Check {
+    const NAME: &str = "redis-version";
+    let major = version.split('.').next();
+    let major = major.and_then(|it| it.parse::<u32>().ok());
+    match major {
+        Some(major) if major < MIN_MAJOR => Check::warn(
+            NAME,
+            version,
+            format!(
+                "use Redis {MIN_MAJOR} or newer, or Valkey: it has not been tried with older ones"
+            ),
+        ),
+        Some(_) => Check::pass(NAME, version),
+        None => Check::warn(NAME, "not known", "use Redis or Valkey"),
+    }
+}
+
+fn eviction(info: &RedisInfo) -> Check {
+    const NAME: &str = "redis-eviction";
+    let policy = match info.maxmemory_policy.as_str() {
+        "" => "not known",
+        policy => policy,
+    };
+    if policy.starts_with("allkeys") {
+        return Check::warn(
+            NAME,
+            format!("{policy}: may evict a value without its timestamp, or a tombstone"),
+            "set maxmemory-policy to volatile-ttl or noeviction",
+        );
+    }
+    match info.maxmemory.as_str() {
+        "0" | "" => Check::pass(NAME, format!("{policy}, without a limit of memory")),
+        limit => Check::pass(NAME, format!("{policy}, at {limit} bytes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Status;
+    use super::*;
+
+    #[test]
+    fn versions_and_policies_are_judged() {
+        let eviction = |policy: &str, limit: &str| {
+            eviction(&RedisInfo {
+                maxmemory: limit.into(),
+                maxmemory_policy: policy.into(),
+                ..RedisInfo::default()
+            })
+        };
+        for (found, status) in [
+            (version("7.0.15"), Status::Pass),
+            (version("5.0.14"), Status::Warn),
+            (version(""), Status::Warn),
+            (eviction("volatile-ttl", "1000"), Status::Pass),
+            (eviction("noeviction", "0"), Status::Pass),
+            (eviction("allkeys-lru", "1000"), Status::Warn),
+        ] {
+            assert_eq!(found.status, status, "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Redis in each topology, with TLS and logins.
+
+mod cluster;
+mod login;
+mod sentinel;
+mod tls;
+mod tracking;
