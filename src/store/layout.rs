@@ -30,8 +30,8 @@ const CHUNK: usize = 10;
 /// would be escaped.
 const NEWER_FIELD: &str = "\"usageData\":";
 
-/// Warns once if SDKs write a layout that the worker would write over. Without the right to SCAN it
-/// is not known.
+/// Warns once if SDKs write a layout that the worker would write over. Without the permission to SCAN it is not known,
+/// which is logged.
 pub async fn warn_of_newer_layout(store: Store) {
     store.gate().opened().await;
     match store.layouts().await {
@@ -46,7 +46,11 @@ pub async fn warn_of_newer_layout(store: Store) {
         ),
         Ok(_) => {}
         Err(error) => {
-            tracing::debug!(%error, "the layout of customers in Redis was not looked at");
+            tracing::info!(
+                %error,
+                advice = "grant +scan to be warned if SDKs write another layout",
+                "the layout of customers in Redis was not looked at"
+            );
         }
     }
 }

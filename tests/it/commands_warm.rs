@@ -299,6 +299,59 @@ async fn loaded_means_that_the_entitlements_were_written() {
 }
 
 /// A clock that was ahead at the source must not keep out what is true later.
+/// Our layout cannot hold credit entitlements: a customer that has them would seem to have none.
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_with_credits_are_left_to_sdks_and_counted() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let credits = json!({"__typename": "CreditEntitlement", "isGranted": true, "usageLimit": 100, "currentUsage": 60,
+        "usageUpdatedAt": UPDATED, "entitlementUpdatedAt": UPDATED, "currency": {"currencyId": "tokens"}});
+    edge.answer(&path("rich"), entitlements(&[calls(100, 7), credits]));
+    edge.answer(&path("plain"), entitlements(&[calls(100, 7)]));
+    // What an SDK of 4.12 wrote.
+    let theirs = r#"{"calls":{"calculatedEntitlement":{"type":"FEATURE"},"usageData":{}}}"#;
+    redis.set("production:c_rich", theirs);
+    redis.set("production:c_rich#timestamp", "1763150385000");
+    let list = "rich\nplain";
+    let cli = cli(&redis, &edge);
+    for command in ["warm", "verify"] {
+        let before = redis.dump("production:c_rich");
+        let ran = cli
+            .run(&[command, "--json", "--customers", "-"], list)
+            .await;
+        assert_eq!(ran.code, 0, "{command}: {}", ran.err);
+        let report = ran.json();
+        assert_eq!(report["credits"], 1, "{command}: {report}");
+        let done = if command == "warm" { "loaded" } else { "same" };
+        assert_eq!(report[done], 1, "{command}: {report}");
+        assert_eq!(redis.dump("production:c_rich"), before, "{command}");
+    }
+    // Not by a repair either.
+    cli.run(&["verify", "--repair", "--customers", "-"], list)
+        .await
+        .says(0, &["1 the same", "credit"]);
+    assert_eq!(redis.get("production:c_rich").as_deref(), Some(theirs));
+
+    // Where all readers are 3.x, the list is written without them.
+    let omitting = cli.env("CREDIT_ENTITLEMENTS", "omit");
+    omitting
+        .run(&["verify", "--repair", "--customers", "-"], list)
+        .await
+        .says(0, &["1 drifted (1 repaired)"]);
+    let written = redis.get("production:c_rich").unwrap();
+    assert!(
+        written.contains("calls") && !written.contains("tokens"),
+        "{written}"
+    );
+    omitting
+        .run(&["warm", "--customers", "-"], list)
+        .await
+        .says(0, &["2 loaded"]);
+    omitting
+        .run(&["verify", "--customers", "-"], list)
+        .await
+        .says(0, &["2 the same"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_ahead_counts_as_the_time_of_the_request() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);

@@ -17,6 +17,7 @@ mod commands_warm;
 mod delivery;
 mod docs;
 mod environment;
+mod first_contact;
 mod fixtures;
 mod fuzz;
 mod harness;

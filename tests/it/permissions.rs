@@ -91,6 +91,34 @@ async fn the_documented_rights_suffice() {
     );
 }
 
+/// The look at the layout is the one thing that needs SCAN: without it the worker says so, and works.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_look_at_the_layout_needs_scan_and_nothing_else_does() {
+    const NEWER: &str = "customers in Redis are in the layout of SDK 4.12 and later";
+    const NOT_LOOKED: &str = "the layout of customers in Redis was not looked at";
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    redis.set("production:c_theirs", r#"{"sso":{"usageData":{}}}"#);
+    for (more, line, other) in [("", NOT_LOOKED, NEWER), (" +scan", NEWER, NOT_LOOKED)] {
+        grant(&redis, &format!("{RIGHTS}{more}"));
+        // The polls of the worker before would take messages of the same.
+        let queue = sqs.queue(&format!("rights-{}", more.len())).await;
+        let worker = Worker::builder(&redis, &queue)
+            .env("REDIS_USERNAME", "sync")
+            .env("REDIS_PASSWORD", "pass")
+            .env("MAX_RECEIVE_COUNT", 1)
+            .start()
+            .await;
+        until("it is said", LIMIT, async || worker.logs().contains(line)).await;
+        send_everything(&queue).await;
+        queue.wait_empty(LIMIT).await;
+        assert!(!worker.logs().contains(other));
+        let errors = worker.metric("entitlement_sync_redis_errors_total").await;
+        assert_eq!(errors, 0.0, "{more}");
+    }
+    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    assert!(operations.contains("So does the look at the layout at the worker's start"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_documented_for_a_cluster_suffice() {
     const SLOT: u16 = 15_882;

@@ -76,7 +76,7 @@ function busy(status) {
     ...status, uptime_secs: 400_000, history, consumers: 9,
     lag: { window_secs: 300, messages: 13_000, p50_ms: 21, p95_ms: 96, p99_ms: 1_240 },
     queue: { ...status.queue, depth: { visible: 12_345, in_flight: 1_234, delayed: 0 } },
-    counters: { ...status.counters, applied: 12_345_678, stale: 45_678, skipped: 91_234, redelivered: 321, invalid: 17, dead_lettered: 3 },
+    counters: { ...status.counters, applied: 12_345_678, stale: 45_678, skipped: 91_234, redelivered: 321, invalid: 17, dead_lettered: 3, unrecognised: 1_234 },
     consumer_states: states.map((state, at) => ({ state, since_secs: at * 17, messages: 1_234_567 + at, ...(state === 'backing_off' ? { last_error: 'throttled: RequestThrottled: Rate exceeded.' } : {}) })),
     recent_errors: [
       { at_ms: Date.now() - 5_000, level: 'WARN', message: 'receiving from the queue failed', cause: 'throttled: RequestThrottled: Rate exceeded.' },
@@ -101,6 +101,7 @@ async function open(browser, origin, size, colorScheme, answer) {
 
 const text = (page, selector) => page.locator(selector).first().innerText();
 const tile = async (page, name) => Number((await page.locator('.tile', { hasText: new RegExp(`${name}$`) }).locator('b').innerText()).replaceAll(',', ''));
+const alarms = (page, name) => page.locator('.tile', { hasText: new RegExp(`${name}$`) }).evaluate(it => it.classList.contains('bad'));
 
 async function checkLook(page, size, what) {
   const wide = await page.evaluate(() => {
@@ -158,10 +159,15 @@ try {
     check(await text(page, '#state') === 'UP', `${name}: the state is UP`);
     check(await text(page, '#reason') === '', `${name}: no reason is shown while it is UP`);
     await until(`${name}: 20 are applied`, async () => await tile(page, 'applied') === 20);
+    check(await tile(page, 'unrecognised') === 0 && !await alarms(page, 'unrecognised'), `${name}: nothing is unrecognised, and that is no alarm`);
   }
   await send(20, 45);
+  // Known to nobody: kept, counted, and shown.
+  for (let at = 0; at < 3; at++) await sqs(sqsPort, 'SendMessage', { QueueUrl, MessageBody: JSON.stringify({ type: 'page.new', customerId: `canary-${at}` }) });
   for (const { name, page } of views) {
     await until(`${name}: the numbers move`, async () => await tile(page, 'applied') === 45);
+    await until(`${name}: the unrecognised are counted`, async () => await tile(page, 'unrecognised') === 3);
+    check(await alarms(page, 'unrecognised'), `${name}: what is unrecognised stands out`);
     check(/^\d/.test(await text(page, '#tiles b')), `${name}: there is a lag`);
     check(/10 of 10 in use/.test(await text(page, '#in-use')), `${name}: the consumers in use`, await text(page, '#in-use'));
   }
