@@ -3,6 +3,7 @@
 
 mod finding;
 mod queue;
+mod reads;
 mod redis;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use finding::{Check, PROBE_TIMEOUT, Status};
 #[command(after_help = "\
 Examples:
   entitlement-sync check
+  entitlement-sync check --reads
   entitlement-sync check --json | jq '.checks[] | select(.status != \"pass\")'
   kubectl exec deployment/entitlement-sync -- /entitlement-sync check
 
@@ -33,6 +35,9 @@ Exit codes:
   1   something failed: the worker would not work
   78  wrong configuration")]
 pub struct Arguments {
+    /// Look at what `serve` needs, and not at the queue
+    #[arg(long)]
+    reads: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -45,9 +50,13 @@ struct Report<'a> {
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
-    let config = session::configuration(&Uses::ALL)?;
+    let uses = match arguments.reads {
+        true => &Uses::SERVE,
+        false => &Uses::ALL,
+    };
+    let config = session::configuration(uses)?;
     let watched = watch();
-    let checks = all(&config).await;
+    let checks = all(&config, !arguments.reads).await;
     watched.finish_and_clear();
     let count = |status| checks.iter().filter(|it| it.status == status).count();
     let (failed, warned) = (count(Status::Fail), count(Status::Warn));
@@ -80,25 +89,47 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     })
 }
 
-async fn all(config: &Config) -> Vec<Check> {
+async fn all(config: &Config, with_queue: bool) -> Vec<Check> {
     let edge = Edge::new(&config.edge);
     let keys = session::keys(config);
-    let (queue, redis, edge) = tokio::join!(
-        queue::check(&config.queue, &edge),
+    let of_queue = async {
+        match with_queue {
+            true => queue::check(&config.queue, &edge).await,
+            false => Vec::new(),
+        }
+    };
+    let of_reads = async {
+        match &config.reads {
+            Some(reads) => reads::check(reads, &config.redis, &keys).await,
+            None => Vec::new(),
+        }
+    };
+    let (queue, redis, reads, edge) = tokio::join!(
+        of_queue,
         redis::check(&config.redis, &config.writes, &keys),
-        edge_api(&edge)
+        of_reads,
+        edge_api(&edge, config.reads.is_some())
     );
     let mut checks = configuration(config);
     checks.extend(queue);
     checks.extend(redis);
+    checks.extend(reads);
     checks.push(edge);
     checks
 }
 
-/// The worker does without the Edge API where AWS gives it credentials.
-async fn edge_api(edge: &Edge) -> Check {
+const OF_WORKER: &str = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
+
+/// The worker does without the Edge API where AWS gives it credentials. Questions about customers that Redis does not
+/// hold are answered by nothing else.
+async fn edge_api(edge: &Edge, is_read: bool) -> Check {
     const NAME: &str = "edge-api";
-    let advice = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
+    let advice = match is_read {
+        true => {
+            "check SERVER_API_KEY, EDGE_API_URL and the way out: without it only customers that Redis holds are answered for"
+        }
+        false => OF_WORKER,
+    };
     match tokio::time::timeout(PROBE_TIMEOUT, edge.sentry_dsn()).await {
         Ok(Ok(_)) => Check::pass(NAME, format!("{} accepts the key", edge.url())),
         Ok(Err(error)) => Check::warn(NAME, format!("{error:#}"), advice),

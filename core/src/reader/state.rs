@@ -332,3 +332,6 @@ fn older_layout(mut entry: Value) -> Option<(String, String)> {
     let levelled = serde_json::json!({"calculatedEntitlement": calculated, "featureUsage": usage});
     Some((feature, levelled.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::stand::{SOON, Stand};
 use crate::support::aws::Sts;
 use crate::support::https::{Authority, TlsFront};
-use crate::support::{Answer, EdgeMock, Fault, Redis, repo, until};
+use crate::support::{Answer, EdgeMock, Fault, Redis, free_port, repo, until};
 
 const ALL: [&str; 21] = [
     "configuration",
@@ -103,8 +103,12 @@ impl Caller {
 
     /// Runs `check --json` in a thread, since the servers of the test answer meanwhile.
     async fn check(&self) -> Found {
+        self.check_with(&["check", "--json"]).await
+    }
+
+    async fn check_with(&self, arguments: &'static [&'static str]) -> Found {
         let caller = self.clone();
-        let run = move || caller.run(&["check", "--json"]);
+        let run = move || caller.run(arguments);
         let ended = tokio::task::spawn_blocking(run).await.unwrap();
         let report = ended.json();
         assert_eq!(
@@ -806,4 +810,60 @@ async fn a_layout_that_is_newer_than_ours_is_found_by_check_and_at_the_start_of_
     let silent = stand.worker().env(policy.0, policy.1).start().await;
     stand.send("acme", 1).await;
     assert!(!silent.logs().contains(LINE));
+}
+
+/// What `serve` needs, without a queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_serve_needs_is_looked_at_without_a_queue() {
+    let (stand, edge) = (Stand::start().await, EdgeMock::start().await);
+    let caller = Caller::new(&stand, &edge)
+        .without("QUEUE_URL")
+        .without("AWS_REGION")
+        .env("READ_API_KEYS", "canary-one,canary-two")
+        .env("READ_PORT", free_port());
+    let found = caller.check_with(&["check", "--reads", "--json"]).await;
+    found.only_fails(&[]);
+    assert!(
+        found
+            .names()
+            .iter()
+            .all(|name| !name.contains("queue") && !name.contains("right")),
+        "{:?}",
+        found.names()
+    );
+    found.is("read-keys", "pass", "2 keys", "");
+    found.is("read-port", "pass", "is free", "");
+    found.is("redis-tracking", "pass", "tells of changes", "");
+
+    let taken = std::net::TcpListener::bind(("::", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let found = caller
+        .clone()
+        .env("READ_PORT", port)
+        .check_with(&["check", "--reads", "--json"])
+        .await;
+    found.is("read-port", "warn", "cannot be had", "READ_PORT");
+
+    // A user that may read and write, and not be told of changes.
+    stand.redis.cmd(&[
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        ">canary-password",
+        "~*",
+        "+@all",
+        "-client|tracking",
+    ]);
+    let found = caller
+        .env("REDIS_USER", "reader")
+        .env("REDIS_PASSWORD", "canary-password")
+        .check_with(&["check", "--reads", "--json"])
+        .await;
+    found.is(
+        "redis-tracking",
+        "warn",
+        "up to 1000 ms old",
+        "+client|tracking",
+    );
 }
