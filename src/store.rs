@@ -114,7 +114,8 @@ impl Store {
         let took = |time: std::time::Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
         let attempt = self.writer.apply(steps, took).await;
         if let Some(error) = &attempt.error {
-            self.failed(error, blames_calls && error.may_be_of_the_call());
+            let is_expected = error.is_busy() || (blames_calls && error.may_be_of_the_call());
+            self.failed(error, is_expected);
         }
         attempt
     }

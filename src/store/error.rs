@@ -29,7 +29,15 @@ const PASSING: [&str; 9] = [
     "CLUSTERDOWN",
 ];
 /// Codes that the call itself does not cause: the server's state, or how it is set up.
-const OF_SERVER: [&str; 5] = ["WRONGPASS", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT"];
+const OF_SERVER: [&str; 6] = [
+    "WRONGPASS",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
+    "CROSSSLOT",
+    // A call that got it was not run: the script of another keeps Redis busy.
+    "BUSY",
+];
 /// Redis, and Valkey since 8.
 const UNKNOWN: [&str; 2] = [
     "unknown redis command",
@@ -56,6 +64,11 @@ impl StoreError {
     /// on it, or gave an error that does not speak of the server. Sent alone, it shows.
     pub fn may_be_of_the_call(&self) -> bool {
         self.of_call
+    }
+
+    /// Redis runs the script of another: this passes, however soon after a success.
+    pub fn is_busy(&self) -> bool {
+        self.detail.starts_with("BUSY ")
     }
 
     /// The number of the database is refused, in one of the ways that servers and proxies have.
@@ -356,7 +369,7 @@ mod tests {
             (StoreError::protocol(), true),
             (
                 StoreError::of_redis("BUSY Redis is busy running a script."),
-                true,
+                false,
             ),
             (
                 StoreError::of_redis("ERR Protocol error: invalid bulk length"),

@@ -249,7 +249,12 @@ pub(super) struct Probe {
     /// Of the client that was asked last.
     client: String,
     errors: Option<Receiver<(Error, Option<Server>)>>,
+    /// Probes in a row that got no answer.
+    silent: u32,
 }
+
+/// Probes in a row without an answer, after which the connection is replaced. By then every call on it has timed out.
+const SILENT_PROBES: u32 = 2;
 
 impl Probe {
     pub fn new(primary: Primary, replicas: Replicas, writer: Writer, keys: &Keys) -> Self {
@@ -262,6 +267,7 @@ impl Probe {
             harmless: harmless(keys),
             client: String::new(),
             errors: None,
+            silent: 0,
         }
     }
 
@@ -287,13 +293,32 @@ impl Probe {
             let found = self.script.run::<String>(&client, words);
             tokio::try_join!(found, self.writer.probe(&client, &self.harmless))
         };
-        let (found, ()) = timeout(PROBE_TIMEOUT, asked)
-            .await
-            .map_err(|_| StoreError::timeout())??;
+        let Ok(asked) = timeout(PROBE_TIMEOUT, asked).await else {
+            self.replace_if_silent(&client);
+            return Err(StoreError::timeout());
+        };
+        self.silent = 0;
+        let (found, ()) = asked?;
         timeout(PROBE_TIMEOUT, self.replicas.confirm(writing))
             .await
             .map_err(|_| StoreError::timeout())??;
         Ok(found)
+    }
+
+    /// Replaces a connection that carries no answers any more, for example because a firewall forgot it. fred does so by
+    /// itself only where nothing is written for two seconds, and each probe writes.
+    fn replace_if_silent(&mut self, client: &Client) {
+        self.silent += 1;
+        if self.silent >= SILENT_PROBES && client.is_connected() {
+            self.silent = 0;
+            let client = client.clone();
+            // It ends with the new connection, which may take as long as Redis is away.
+            tokio::spawn(async move {
+                if let Err(error) = client.force_reconnection().await {
+                    tracing::debug!(%error, "the connection to Redis was not replaced");
+                }
+            });
+        }
     }
 
     /// Why it failed: that nobody says where Redis is, or else the last error of the connection.

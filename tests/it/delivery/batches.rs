@@ -7,6 +7,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde_json::{Value, json};
 
 use crate::messages::{ACME, at, credit, entitlements, metered, purge, seats, usage, usage_in};
+use crate::stand::Stand;
 use crate::support::redis::Redis;
 use crate::support::sqs::{Sqs, TestQueue};
 use crate::support::until;
@@ -193,6 +194,84 @@ async fn messages_on_which_redis_closes_the_connection_are_given_up_alone() {
     let redelivered = worker.metric(REDELIVERED).await;
     assert_eq!(redelivered, 3.0, "each of the three once, and no neighbour");
     worker.wait_ready().await;
+}
+
+/// Redis gives no answer to the call of one body, and answers every other: each of the messages that were sent with it is
+/// tried alone, and the one is given up by its receive count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_whose_call_redis_gives_no_answer_is_given_up_alone() {
+    let stand = Stand::start().await;
+    stand.link.swallow("production:c_poison");
+    let poison = seats(("poison", None), 10, at(1));
+    let mut bodies: Vec<String> = (0..9)
+        .map(|number| seats((&format!("c{number}"), None), 10, at(1)))
+        .collect();
+    bodies.insert(5, poison.clone());
+    stand.queue.send_all(bodies).await;
+    let worker = stand
+        .worker()
+        .env("CONSUMERS", 1)
+        .env("MIN_POLLERS", 1)
+        .env("MAX_RECEIVE_COUNT", 2)
+        .start()
+        .await;
+    acknowledged(&worker, 10).await;
+    stand.queue.wait_empty(SOON).await;
+    for number in 0..9 {
+        let key = format!("production:c_c{number}");
+        assert!(stand.redis.get(&key).is_some(), "{key}");
+    }
+    assert_eq!(stand.redis.get("production:c_poison"), None);
+    let letters = letters(&stand.redis);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["body"], poison);
+    assert_eq!(letters[0]["receive_count"], "2");
+    let reason = "the call to Redis fails for this message alone: Redis does not answer in time";
+    assert!(letters[0]["reason"].contains(reason), "{:?}", letters[0]);
+    assert_eq!(worker.metric(REDELIVERED).await, 1.0, "of the poison alone");
+    worker.wait_ready().await;
+}
+
+/// The calls of large bodies take longer than Redis lets others wait, so that calls of another process get BUSY. None of
+/// those messages is to blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_meet_a_busy_redis_are_applied() {
+    const LARGE: usize = 12;
+    const SMALL: usize = 300;
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    redis.cmd(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    let (large, small) = (sqs.queue("large").await, sqs.queue("small").await);
+    for number in 0..LARGE {
+        let features: Vec<_> = (0..5_000)
+            .map(|feature| metered(&format!("f{feature}"), 10, 1, at(1)))
+            .collect();
+        let customer = format!("large-{number}");
+        let body = entitlements((&customer, None), at(1), &features);
+        assert!(body.len() < 1 << 20, "{}", body.len());
+        large.send(&body).await;
+    }
+    let bodies = (0..SMALL).map(|number| seats((&format!("c{number}"), None), 10, at(1)));
+    small.send_all(bodies.collect::<Vec<_>>()).await;
+    let start = async |queue: &TestQueue| {
+        let worker = Worker::builder(&redis, queue).env("MAX_RECEIVE_COUNT", 2);
+        worker.env("BATCH_SIZE", 2).start().await
+    };
+    let (of_large, of_small) = tokio::join!(start(&large), start(&small));
+    acknowledged(&of_large, LARGE).await;
+    acknowledged(&of_small, SMALL).await;
+    large.wait_empty(SOON).await;
+    small.wait_empty(SOON).await;
+    let errors = format!("{:?}", redis.cmd(&["INFO", "errorstats"]));
+    assert!(
+        errors.contains("errorstat_BUSY"),
+        "Redis was never busy: {errors}"
+    );
+    // Of each customer its entitlements and metadata, and its usage; each with a time.
+    let keys = LARGE * (4 + 2 * 5_000) + SMALL * (4 + 2);
+    assert_eq!(redis.dump("production:c_").len(), keys);
+    assert!(letters(&redis).is_empty());
+    of_large.wait_ready().await;
+    of_small.wait_ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,6 +481,13 @@ async fn an_id_of_65000_letters_is_refused_and_its_neighbours_are_applied() {
     }
     let errors = format!("{:?}", redis.cmd(&["INFO", "errorstats"]));
     assert!(!errors.contains("BUSY"), "{errors}");
+    let letters = letters(&redis);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(
+        (&letters[0]["body"], &*letters[0]["receive_count"]),
+        (&body, "2")
+    );
+    worker.wait_ready().await;
     let logs = worker.logs();
     let reason = "customer id is 65000 bytes long, and the limit is 1024";
     assert!(logs.contains(reason), "{logs}");

@@ -24,8 +24,11 @@ impl Cluster {
         for (place, node) in cluster.nodes[..3].iter().enumerate() {
             let third = |place: usize| u16::try_from(place).unwrap() * (SLOTS / 3);
             let to = if place == 2 { SLOTS } else { third(place + 1) };
-            let (from, to) = (third(place).to_string(), (to - 1).to_string());
-            node.cmd(&["CLUSTER", "ADDSLOTSRANGE", &from, &to]);
+            // ADDSLOTSRANGE is of Redis 7 and later.
+            let slots: Vec<String> = (third(place)..to).map(|it| it.to_string()).collect();
+            let mut command = vec!["CLUSTER", "ADDSLOTS"];
+            command.extend(slots.iter().map(String::as_str));
+            node.cmd(&command);
             node.cmd(&["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()]);
         }
         for node in &cluster.nodes[1..] {

@@ -25,6 +25,8 @@ struct Shared {
     target: u16,
     link: watch::Sender<Link>,
     end: broadcast::Sender<End>,
+    /// What a connection may not carry: it forwards nothing to the server from there on.
+    swallowed: std::sync::Mutex<Option<Vec<u8>>>,
     open: AtomicUsize,
     accepted: AtomicUsize,
 }
@@ -49,6 +51,7 @@ impl TcpProxy {
             target,
             link: watch::Sender::new(Link::default()),
             end: broadcast::Sender::new(16),
+            swallowed: std::sync::Mutex::default(),
             open: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
         });
@@ -88,6 +91,11 @@ impl TcpProxy {
     /// Holds everything back by that long, each way.
     pub fn delay(&self, delay: Duration) {
         self.shared.link.send_modify(|link| link.delay = delay);
+    }
+
+    /// Every connection on which a client sends these bytes is silent from there on; others go on.
+    pub fn swallow(&self, bytes: &str) {
+        *self.shared.swallowed.lock().unwrap() = Some(bytes.into());
     }
 
     /// Lets no more than that through, each way.
@@ -132,6 +140,20 @@ impl TcpProxy {
     }
 }
 
+impl Shared {
+    /// Whether a connection may not carry these bytes, given the end of what it carried before.
+    fn swallows(&self, seen: &mut Vec<u8>, bytes: &[u8]) -> bool {
+        let wanted = self.swallowed.lock().unwrap();
+        let Some(wanted) = wanted.as_ref() else {
+            return false;
+        };
+        seen.extend(bytes);
+        let found = seen.windows(wanted.len()).any(|window| window == wanted);
+        seen.drain(..seen.len().saturating_sub(wanted.len()));
+        found
+    }
+}
+
 impl Drop for TcpProxy {
     fn drop(&mut self) {
         if let Some(accepting) = self.accepting.get_mut() {
@@ -171,8 +193,13 @@ async fn carry(mut client: TcpStream, shared: &Shared, mut end: broadcast::Recei
         let (from_server, to_server) = server.split();
         let both = async {
             tokio::try_join!(
-                pump(from_client, to_server, shared.link.subscribe()),
-                pump(from_server, to_client, shared.link.subscribe()),
+                pump(
+                    from_client,
+                    to_server,
+                    shared.link.subscribe(),
+                    Some(shared)
+                ),
+                pump(from_server, to_client, shared.link.subscribe(), None),
             )
         };
         tokio::select! {
@@ -191,14 +218,19 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut link: watch::Receiver<Link>,
+    guard: Option<&Shared>,
 ) -> io::Result<()> {
     let (arrived, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(64);
     let read = async move {
+        let mut seen = Vec::new();
         loop {
             let mut bytes = vec![0; 16 * 1024];
             // An error of the reader is the end of what it sent; the other direction finds out by itself.
             let count = from.read(&mut bytes).await.unwrap_or(0);
             bytes.truncate(count);
+            if guard.is_some_and(|guard| guard.swallows(&mut seen, &bytes)) {
+                return std::future::pending().await;
+            }
             if count == 0 || arrived.send((Instant::now(), bytes)).await.is_err() {
                 return io::Result::Ok(());
             }
