@@ -6,6 +6,7 @@ use aws_sdk_sqs::types::MessageSystemAttributeName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::commands_messages::Cli;
 use crate::messages::{at, limit_in, seats};
 use crate::support::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
 
@@ -453,6 +454,38 @@ async fn a_page_of_letters_that_were_seen_is_not_the_end() {
     let listed = operator.run(&arguments(&dead, &["list", "--json"])).await;
     assert_eq!(listed.json()["is_all"], false);
     assert!(listed.stderr.contains("there may be more"), "{listed:?}");
+}
+
+/// With sends so slow that the letters which cannot be read become visible again (after a minute) before all others are
+/// sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_sends_leave_no_letter_behind() {
+    const READABLE: usize = 140;
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let (queue, dead) = (sqs.queue("q").await, sqs.queue("dead").await);
+    for n in 0..10 {
+        dead.send(&format!("unreadable {n}")).await;
+    }
+    for n in 0..READABLE {
+        dead.send(&seats((&format!("customer-{n}"), None), 10, at(1)))
+            .await;
+    }
+    let proxy = FaultProxy::start(sqs.endpoint()).await;
+    let slow = Fault::Delay(Duration::from_millis(500));
+    proxy.always("SendMessage", slow);
+    let cli = Cli::new(&redis)
+        .queue(&queue.url)
+        .env("AWS_ENDPOINT_URL_SQS", proxy.url());
+    let mut child = cli.spawn(&["dead-letter", "replay", "--all", "--queue-url", &dead.url]);
+    let mut code = None;
+    until("it has ended", Duration::from_secs(200), async || {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    })
+    .await;
+    assert_eq!(code.unwrap().code(), Some(1), "ten are left");
+    assert_eq!(queue.depth().await, READABLE as u64);
+    assert_eq!(dead.depth().await, 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

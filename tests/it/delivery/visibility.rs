@@ -136,6 +136,48 @@ async fn acknowledging_after_the_timeout_is_said() {
     assert!(redis.get("production:c_acme").is_some());
 }
 
+/// As long as a virtual machine is stopped to be moved, and longer than what the supervisor takes for a standstill. Others
+/// may have the messages meanwhile; the consumers are well, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_stopped_for_50_s_with_messages_in_flight_goes_on() {
+    const STOPPED: Duration = Duration::from_secs(50);
+    const MESSAGES: usize = 40;
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue_with("short", &[("VisibilityTimeout", "5")]).await;
+    let link = TcpProxy::start(redis.port()).await;
+    let worker = Worker::builder(&redis, &queue)
+        .redis_port(link.port())
+        .env("CONSUMERS", 4)
+        .env("MIN_POLLERS", 4)
+        .start()
+        .await;
+    link.delay(Duration::from_millis(300));
+    for number in 0..MESSAGES {
+        queue.send(&body(&format!("c{number}"))).await;
+    }
+    until("messages are in flight", LIMIT, async || {
+        worker.metric("entitlement_sync_inflight_messages").await >= 1.0
+    })
+    .await;
+    worker.freeze();
+    let since = std::time::Instant::now();
+    until("it was stopped for long", 2 * STOPPED, async || {
+        since.elapsed() > STOPPED
+    })
+    .await;
+    link.restore().await;
+    worker.thaw();
+    worker.wait_ready().await;
+    queue.wait_empty(2 * LIMIT).await;
+    for number in 0..MESSAGES {
+        let key = format!("production:c_c{number}");
+        assert!(redis.get(&key).is_some(), "{key}");
+    }
+    let restarted = "entitlement_sync_consumers_restarted_total";
+    assert_eq!(worker.metric(restarted).await, 0.0, "{}", worker.logs());
+    worker.wait_ready().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_ask_30_s_and_no_dead_letter_queue_are_assumed() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
