@@ -30,6 +30,7 @@ mod ordering;
 mod permissions;
 mod probes;
 mod purge;
+mod reads_sdk;
 mod redirects;
 mod redis_cluster;
 mod redis_login;
