@@ -172,7 +172,7 @@ impl Loader {
             is_whole && fetched.dated && fetched.entitlements > 0 && !self.rules.invalidate;
         if is_written && self.tracked.is_up() {
             // Whatever comes of it: what Redis holds then is read.
-            drop(self.store.apply(&[&fetched.step], true).await);
+            drop(self.store.apply(&[&fetched.step], false).await);
             if let Some(slot) = self.stored(owner, order).await
                 && slot.state.miss(now_ms()).is_none()
             {

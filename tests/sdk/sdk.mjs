@@ -70,8 +70,8 @@ export class ErrorLog {
   debug() {}
 }
 
-/** SDK options under which it talks to Redis and `edgeUrl`, and to no other address. */
-export function sdkOptions(redis, edgeUrl, log = new ErrorLog()) {
+/** SDK options under which it talks to Redis, if it has one, and `edgeUrl`, and to no other address. */
+export function sdkOptions(redis, edgeUrl, log = new ErrorLog(), enableRemoteConfig = false) {
   const url = edgeUrl.replace(/\/+$/, '');
   return {
     apiKey: 'server-test-key',
@@ -81,18 +81,21 @@ export function sdkOptions(redis, edgeUrl, log = new ErrorLog()) {
     wsUrl: url.replace(/^http/, 'ws'),
     // Any option of ioredis may stand beside the SDK's own `environmentPrefix` and `ttl` (seconds).
     redis,
-    enableRemoteConfig: false,
+    // With it, the SDK asks for its configuration, and does not start without an answer.
+    enableRemoteConfig,
     realtimeUpdatesEnabled: false,
     logConfiguration: { logger: log, logLevel: loadSdk('index').LogLevel.ERROR },
   };
 }
 
-/** Initialises the SDK, and waits until it is connected to Redis. */
-export async function connect(redis, edgeUrl) {
+/** Initialises the SDK, and waits until it is connected to Redis, if it has one. */
+export async function connect(redis, edgeUrl, remoteConfig = false) {
   const { Stigg } = loadSdk('index');
-  const client = Stigg.initialize(sdkOptions(redis, edgeUrl));
+  const client = Stigg.initialize(sdkOptions(redis, edgeUrl, new ErrorLog(), remoteConfig));
   await client.waitForInitialization();
-  await connected(client.entitlementsService.cacheService, redis);
+  if (redis) {
+    await connected(client.entitlementsService.cacheService, redis);
+  }
   return client;
 }
 

@@ -6,7 +6,7 @@ use aws_sdk_sqs::types::MessageSystemAttributeName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::commands_messages::Cli;
+use super::messages::Cli;
 use crate::messages::{at, limit_in, seats};
 use crate::support::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
 

@@ -48,7 +48,7 @@ impl EdgeMock {
         format!("http://public@127.0.0.1:{}/1", self.server.port)
     }
 
-    /// Answers a path, whatever its query, from now on.
+    /// Answers a path, whatever its query, from now on; or, with its query, this one alone.
     pub fn answer(&self, path: &str, answer: Answer) {
         self.answer_in_turn(path, [answer]);
     }
@@ -86,7 +86,12 @@ impl EdgeMock {
 
 impl State {
     fn take(&mut self, request: Received) -> Answer {
-        let answer = match self.answers.get_mut(&request.path) {
+        let exact = format!("{}?{}", request.path, request.query);
+        let known = match self.answers.contains_key(&exact) {
+            true => &exact,
+            false => &request.path,
+        };
+        let answer = match self.answers.get_mut(known) {
             Some(answers) if answers.len() > 1 => answers.pop_front(),
             Some(answers) => answers.front().cloned(),
             None => None,

@@ -13,11 +13,23 @@ use super::{Redis, repo, tool};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The key that the programs present.
+pub const KEY: &str = "server-test-key";
+
 /// Asks the SDK and gives its answers, in the order of the queries. A query is
 /// `{"method": "getBooleanEntitlement", "args": {..}}`, or has a list of plain arguments in `args`.
 pub async fn ask(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value]) -> Vec<Value> {
     let question = json!({"redis": place(redis, prefix), "edgeUrl": edge_url, "queries": queries});
-    let mut answer = run("reader.mjs", &question).await;
+    answers(run("reader.mjs", &question).await)
+}
+
+/// The same without a Redis: the SDK asks `edge_url`, for its configuration too.
+pub async fn ask_without_redis(edge_url: &str, queries: &[Value]) -> Vec<Value> {
+    let question = json!({"edgeUrl": edge_url, "remoteConfig": true, "queries": queries});
+    answers(run("reader.mjs", &question).await)
+}
+
+fn answers(mut answer: Value) -> Vec<Value> {
     match answer["answers"].take() {
         Value::Array(answers) => answers,
         other => panic!("the reader gave no list of answers but {other}"),
@@ -29,11 +41,7 @@ pub async fn ask(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value])
 pub async fn ask_4(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value]) -> Vec<Value> {
     let question = json!({"redis": place(redis, prefix), "edgeUrl": edge_url, "queries": queries});
     let running = Running::start_with("reader.mjs", &question, Sdk::Four).await;
-    let mut answer = running.finish().await;
-    match answer["answers"].take() {
-        Value::Array(answers) => answers,
-        other => panic!("the reader gave no list of answers but {other}"),
-    }
+    answers(running.finish().await)
 }
 
 #[derive(Clone, Copy)]

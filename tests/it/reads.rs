@@ -1,0 +1,3 @@
+//! The read API, asked by those who ask it.
+
+mod sdk;
