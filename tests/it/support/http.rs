@@ -55,6 +55,34 @@ pub async fn get(port: u16, path: &str) -> Result<Reply, String> {
     })
 }
 
+/// A request with these headers and this body on a loopback port, within 30 s.
+pub async fn request(
+    port: u16,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Reply, String> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", format!("127.0.0.1:{port}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request
+        .body(Full::from(body.to_owned()))
+        .map_err(|error| error.to_string())?;
+    let answer = tokio::time::timeout(Duration::from_secs(30), send(port, request)).await;
+    let (parts, body) = answer
+        .map_err(|_| format!("no answer to {method} {path} in 30 s"))??
+        .into_parts();
+    Ok(Reply {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
+}
+
 /// One request on a connection of its own, for as long as it takes.
 pub async fn send(port: u16, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
     let stream = TcpStream::connect(("127.0.0.1", port))

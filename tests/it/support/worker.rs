@@ -20,35 +20,47 @@ pub struct Worker {
 
 #[derive(Clone)]
 pub struct Builder {
+    arguments: Vec<String>,
     env: BTreeMap<String, String>,
 }
 
 impl Worker {
     /// A worker between a queue and a Redis: production-like, two consumers, an Edge API that nobody listens on.
     pub fn builder(redis: &Redis, queue: &TestQueue) -> Builder {
-        let builder = Builder {
-            env: BTreeMap::new(),
-        };
-        builder
+        Builder::of_command(&[], redis)
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("QUEUE_URL", &queue.url)
+            .env("CONSUMERS", "2")
+            .env("BATCH_SIZE", "10")
+    }
+}
+
+impl Builder {
+    /// The binary with these arguments, and what each of its processes needs.
+    pub fn of_command(arguments: &[&str], redis: &Redis) -> Builder {
+        let builder = Builder {
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            env: BTreeMap::new(),
+        };
+        builder
             .env("SERVER_API_KEY", "test-key")
             .env("EDGE_API_URL", "http://127.0.0.1:1")
             .env("ENVIRONMENT_PREFIX", "production")
             .env("REDIS_HOST", "127.0.0.1")
             .env("DISABLE_SENTRY", "1")
-            .env("CONSUMERS", "2")
-            .env("BATCH_SIZE", "10")
             .env("LOG_FORMAT", "text")
             .env("PATH", std::env::var("PATH").unwrap_or_default())
             .redis_port(redis.port())
     }
-}
 
-impl Builder {
+    /// The value of a variable that was set here, or the empty string.
+    pub fn get(&self, name: &str) -> &str {
+        self.env.get(name).map_or("", String::as_str)
+    }
+
     #[must_use]
     pub fn env(mut self, name: &str, value: impl ToString) -> Builder {
         self.env.insert(name.to_owned(), value.to_string());
@@ -93,6 +105,7 @@ impl Builder {
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_entitlement-sync"));
         command
+            .args(&self.arguments)
             .env_clear()
             // No profile of whoever runs the tests must be found.
             .env("HOME", folder.path())
@@ -122,6 +135,11 @@ impl Worker {
 
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.process.exit_code()
     }
 
     /// All that it has written so far, to stdout and stderr.
