@@ -27,6 +27,7 @@ use crate::http_agent;
 pub struct Edge {
     config: EdgeConfig,
     agent: ureq::Agent,
+    via: Arc<str>,
 }
 
 const MAX_TRIES: u32 = 3;
@@ -36,8 +37,22 @@ impl Edge {
     pub fn new(config: &EdgeConfig) -> Self {
         Self {
             config: config.clone(),
-            agent: http_agent::for_host_of(&config.net, &config.url),
+            agent: http_agent::for_host_of(&config.net, &config.url, http_agent::TIMEOUT),
+            via: format!("1.1 entitlement-sync-{:016x}", fastrand::u64(..)).into(),
         }
+    }
+
+    /// The same, whose requests take no longer than that.
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            agent: http_agent::for_host_of(&self.config.net, &self.config.url, limit),
+            ..self.clone()
+        }
+    }
+
+    /// How our requests are known, where they come round to us.
+    pub fn via(&self) -> &str {
+        &self.via
     }
 
     /// Its address.
@@ -126,12 +141,8 @@ impl Edge {
 
     /// Sends one request; errors name it by `path`.
     async fn ask(&self, url: String, path: &str) -> Result<String, EdgeError> {
-        let (agent, key, path) = (
-            self.agent.clone(),
-            self.config.api_key.clone(),
-            path.to_owned(),
-        );
-        let answer = tokio::task::spawn_blocking(move || request(&agent, &url, &path, &key));
+        let (edge, path) = (self.clone(), path.to_owned());
+        let answer = tokio::task::spawn_blocking(move || edge.request(&url, &path));
         answer
             .await
             .unwrap_or_else(|error| Err(EdgeError::Final(error.to_string())))
@@ -146,6 +157,9 @@ pub enum EdgeError {
     /// `SERVER_API_KEY` was refused, as it will be for every request.
     #[error("{0}")]
     Refused(String),
+    /// This request is not taken; others may be.
+    #[error("{0}")]
+    Declined(String),
     #[error("{0}")]
     Final(String),
     /// May succeed later, after the pause that the server asked for.
@@ -158,57 +172,56 @@ pub enum EdgeError {
     },
 }
 
-fn request(
-    agent: &ureq::Agent,
-    url: &str,
-    path: &str,
-    key: &SecretString,
-) -> Result<String, EdgeError> {
-    let answer = agent
-        .get(url)
-        .header("X-API-KEY", key.expose_secret())
-        .header("X-API-VERSION", "1")
-        .call();
-    let mut answer = answer.map_err(|error| EdgeError::MayPass {
-        text: format!(
-            "the Edge API is not reachable: {:#}",
-            anyhow::Error::new(error)
-        ),
-        after: None,
-        reached: false,
-    })?;
-    let status = answer.status().as_u16();
-    if (300..400).contains(&status) {
-        let to = answer.headers().get("location");
-        let to = to.and_then(|to| target(url, to.to_str().ok()?));
-        let to = to.as_deref().unwrap_or("a place that it does not name");
-        return Err(EdgeError::Final(format!(
-            "the Edge API answered {status} to /{path}, a redirect to {to}, which is not followed because the request carries SERVER_API_KEY: check EDGE_API_URL and the proxy"
-        )));
-    }
-    if status >= 400 {
-        let text = format!("the Edge API answered {status} to /{path}");
-        let after = answer.headers().get("retry-after");
-        let after = after.and_then(|after| after.to_str().ok()?.trim().parse().ok());
-        return Err(match status {
-            429 | 500.. => EdgeError::MayPass {
-                text,
-                after: after.map(Duration::from_secs),
-                reached: true,
-            },
-            401 | 403 => EdgeError::Refused(format!("SERVER_API_KEY was refused: {text}")),
-            404 => EdgeError::NotFound(text),
-            _ => EdgeError::Final(text),
-        });
-    }
-    answer
-        .body_mut()
-        .read_to_string()
-        .map_err(|error| EdgeError::MayPass {
-            text: error.to_string(),
+impl Edge {
+    fn request(&self, url: &str, path: &str) -> Result<String, EdgeError> {
+        let answer = self
+            .agent
+            .get(url)
+            .header("X-API-KEY", self.config.api_key.expose_secret())
+            .header("X-API-VERSION", "1")
+            .header("Via", &*self.via)
+            .call();
+        let mut answer = answer.map_err(|error| EdgeError::MayPass {
+            text: format!(
+                "the Edge API is not reachable: {:#}",
+                anyhow::Error::new(error)
+            ),
             after: None,
-            reached: true,
-        })
+            reached: false,
+        })?;
+        let status = answer.status().as_u16();
+        if (300..400).contains(&status) {
+            let to = answer.headers().get("location");
+            let to = to.and_then(|to| target(url, to.to_str().ok()?));
+            let to = to.as_deref().unwrap_or("a place that it does not name");
+            return Err(EdgeError::Final(format!(
+                "the Edge API answered {status} to /{path}, a redirect to {to}, which is not followed because the request carries SERVER_API_KEY: check EDGE_API_URL and the proxy"
+            )));
+        }
+        if status >= 400 {
+            let text = format!("the Edge API answered {status} to /{path}");
+            let after = answer.headers().get("retry-after");
+            let after = after.and_then(|after| after.to_str().ok()?.trim().parse().ok());
+            return Err(match status {
+                429 | 500.. => EdgeError::MayPass {
+                    text,
+                    after: after.map(Duration::from_secs),
+                    reached: true,
+                },
+                401 | 403 => EdgeError::Refused(format!("SERVER_API_KEY was refused: {text}")),
+                404 => EdgeError::NotFound(text),
+                _ => EdgeError::Declined(text),
+            });
+        }
+        answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| EdgeError::MayPass {
+                text: error.to_string(),
+                after: None,
+                reached: true,
+            })
+    }
 }
 
 /// Where a redirect of `url` leads: scheme, host and port. Its path and query may hold keys.

@@ -23,7 +23,7 @@ pub fn with_timeout(timeout: Duration) -> ureq::Agent {
 }
 
 /// An agent for the host of one URL: its proxy and its certificates are those of the configuration.
-pub fn for_host_of(net: &NetConfig, url: &Url) -> ureq::Agent {
+pub fn for_host_of(net: &NetConfig, url: &Url, limit: Duration) -> ureq::Agent {
     let roots = match &net.ca_bundle {
         None => RootCerts::PlatformVerifier,
         Some(pem) => {
@@ -38,7 +38,8 @@ pub fn for_host_of(net: &NetConfig, url: &Url) -> ureq::Agent {
     };
     let proxy = net.proxy_for(url);
     let proxy = proxy.and_then(|proxy| ureq::Proxy::new(proxy.expose_secret()).ok());
-    settings(roots).proxy(proxy).build().into()
+    let settings = settings(roots).timeout_global(Some(limit));
+    settings.proxy(proxy).build().into()
 }
 
 fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {

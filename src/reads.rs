@@ -12,6 +12,7 @@ mod copy;
 mod flights;
 mod load;
 mod refill;
+mod turns;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
@@ -29,9 +30,11 @@ use crate::keys::{Keys, Owner};
 use crate::metrics::{Metrics, ReadMetrics};
 use crate::reader::State;
 use crate::store::{Store, Tracked, Tracking};
+use breaker::Breaker;
 use copy::{Copy, OwnerKey, Slot};
 use flights::{Flights, Joined};
 use load::{Loaded, Loader};
+use turns::Turns;
 
 /// Answers questions. Clones share one copy.
 #[derive(Clone)]
@@ -42,7 +45,17 @@ pub struct Reads {
     bodies: Arc<Bodies>,
     ttl: Option<Duration>,
     fresh: Duration,
+    /// For what is passed on.
+    pub passing: Arc<Passing>,
     pub metrics: ReadMetrics,
+}
+
+/// The way of requests that are passed on. It is apart from that of questions: a page of the Edge API that is slow
+/// or fails says nothing of its entitlements.
+pub struct Passing {
+    pub edge: Edge,
+    pub breaker: Breaker,
+    pub turns: Turns,
 }
 
 /// Where an answer comes from.
@@ -88,6 +101,11 @@ pub struct Sources {
 
 /// A question is given up after this, while its load goes on: SDKs wait 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// A request to the Edge API for a question, so that its failure is known before the question is given up.
+const UPSTREAM: Duration = Duration::from_secs(5);
+/// Requests that are passed on at once, and those that may wait for their turn. An answer may take 16 MiB.
+const MAX_PASSING: usize = 32;
+const MAX_PASSING_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
 const RETRY_STALE: Duration = Duration::from_secs(30);
 /// The copy without a memory limit, and at most.
@@ -110,7 +128,7 @@ impl Reads {
             // As an SDK does on its miss: the policy is about events.
             store.upserting(),
             (keys, writes.rules),
-            edge,
+            edge.within(UPSTREAM),
             metrics.reads.clone(),
         );
         let reads = Self {
@@ -120,6 +138,11 @@ impl Reads {
             bodies: Arc::new(Bodies::new(bytes / 4)),
             ttl: config.ttl,
             fresh: config.fresh,
+            passing: Arc::new(Passing {
+                edge,
+                breaker: Breaker::default(),
+                turns: Turns::new(MAX_PASSING, MAX_PASSING_WAITING),
+            }),
             metrics: metrics.reads.clone(),
         };
         metrics
@@ -239,14 +262,6 @@ impl Reads {
 
     pub fn tracking(&self) -> Tracking {
         self.loader.tracked.tracking()
-    }
-
-    pub fn edge(&self) -> &Edge {
-        &self.loader.edge
-    }
-
-    pub fn breaker(&self) -> &breaker::Breaker {
-        &self.loader.breaker
     }
 
     /// The finished bodies of answers.

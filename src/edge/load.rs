@@ -26,7 +26,7 @@ impl Edge {
         // Whatever takes part in this request may take them for a step up or for nothing at all.
         if let "." | ".." = customer {
             let text = format!("\"{customer}\" cannot stand in the path of a request");
-            return Err(EdgeError::Final(text));
+            return Err(EdgeError::Declined(text));
         }
         let mut url = self.config.url.as_str().trim_end_matches('/').to_owned();
         url.push_str("/v1/c/");

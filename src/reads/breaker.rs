@@ -1,4 +1,5 @@
-//! A circuit breaker: after failures in a row nothing is tried for a while, then one try decides.
+//! A circuit breaker: after failures in a row, or one that took long, nothing is tried for a while, then one try
+//! decides.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 const FAILURES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A failure that took that long opens it at once: the next one would keep its asker waiting as long.
+const LONG_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub struct Breaker {
@@ -19,24 +22,36 @@ struct State {
     open_until: Option<Instant>,
     pause: Duration,
     is_probing: bool,
+    /// How often it has opened or closed.
+    turns: u64,
 }
 
 /// A try that was let through. Without a verdict it counts as not made.
 pub struct Try<'a> {
     breaker: &'a Breaker,
+    began: Instant,
+    /// When it was let through, in turns of the breaker.
+    turn: u64,
+    is_probe: bool,
 }
 
 impl Breaker {
     /// Lets a try through, unless tries of late have failed.
     pub fn admit(&self) -> Option<Try<'_>> {
         let mut state = self.lock();
+        let now = Instant::now();
         if let Some(until) = state.open_until {
-            if state.is_probing || Instant::now() < until {
+            if state.is_probing || now < until {
                 return None;
             }
             state.is_probing = true;
         }
-        Some(Try { breaker: self })
+        Some(Try {
+            breaker: self,
+            began: now,
+            turn: state.turns,
+            is_probe: state.is_probing,
+        })
     }
 
     /// Whether a try would be let through, or one is under way that decides.
@@ -51,17 +66,28 @@ impl Breaker {
 
 impl Try<'_> {
     pub fn succeeded(self) {
-        *self.breaker.lock() = State::default();
+        let mut state = self.breaker.lock();
+        let turns = state.turns + u64::from(state.open_until.is_some());
+        *state = State {
+            turns,
+            ..State::default()
+        };
     }
 
     /// It failed; `pause`: how long the other side asks to be left alone.
     pub fn failed(self, pause: Option<Duration>) {
         let mut state = self.breaker.lock();
-        state.failures = state.failures.saturating_add(1);
-        state.is_probing = false;
-        if state.failures < FAILURES && state.open_until.is_none() && pause.is_none() {
+        // Many that were under way when it opened fail together: that is one failure.
+        if self.turn != state.turns {
             return;
         }
+        state.failures = state.failures.saturating_add(1);
+        let is_long = self.began.elapsed() >= LONG_WAIT;
+        if state.failures < FAILURES && !self.is_probe && pause.is_none() && !is_long {
+            return;
+        }
+        state.turns += 1;
+        state.is_probing = false;
         let doubled = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         state.pause = doubled;
         let jittered = doubled.mul_f64(0.8 + fastrand::f64() * 0.4);
@@ -72,12 +98,16 @@ impl Try<'_> {
 
 impl Drop for Try<'_> {
     fn drop(&mut self) {
+        let mut state = self.breaker.lock();
         // After a verdict there is nothing left to take back.
-        self.breaker.lock().is_probing = false;
+        if self.is_probe && self.turn == state.turns {
+            state.is_probing = false;
+        }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -108,6 +138,41 @@ mod tests {
             breaker.admit().expect("it is closed").succeeded();
         }
         assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn failures_of_one_moment_count_as_one() {
+        let breaker = Breaker::default();
+        let tries: Vec<_> = (0..64).map(|_| breaker.admit().expect("closed")).collect();
+        tries.into_iter().for_each(|attempt| attempt.failed(None));
+        assert_eq!(breaker.lock().pause, FIRST_PAUSE);
+        breaker.lock().open_until = Some(Instant::now());
+        let probe = breaker.admit().expect("its pause is over");
+        assert!(breaker.admit().is_none(), "nothing else is let through");
+        probe.failed(None);
+        assert_eq!(breaker.lock().pause, 2 * FIRST_PAUSE);
+    }
+
+    #[test]
+    fn a_late_verdict_does_not_disturb_the_try_that_decides() {
+        let breaker = Breaker::default();
+        let (late, given_up) = (breaker.admit().unwrap(), breaker.admit().unwrap());
+        let pause = Some(Duration::ZERO);
+        breaker.admit().expect("closed").failed(pause);
+        breaker.lock().open_until = Some(Instant::now());
+        let _probe = breaker.admit().expect("its pause is over");
+        late.failed(None);
+        drop(given_up);
+        assert!(breaker.admit().is_none(), "one try at a time");
+    }
+
+    #[test]
+    fn one_failure_that_took_long_opens_it() {
+        let breaker = Breaker::default();
+        let mut attempt = breaker.admit().expect("closed");
+        attempt.began -= LONG_WAIT;
+        attempt.failed(None);
+        assert!(breaker.is_open());
     }
 
     #[test]

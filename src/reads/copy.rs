@@ -167,6 +167,11 @@ impl Copy {
         Some(slot)
     }
 
+    /// The same for our own purposes: it does not count as a use.
+    pub fn peek(&self, owner: Owner<'_>) -> Option<Arc<Slot>> {
+        self.slots.peek(&owner)
+    }
+
     /// Keeps what was learnt, unless a load that began later has been kept already. Returns what is kept then.
     pub fn keep(&self, owner: Owner<'_>, slot: Slot) -> Arc<Slot> {
         let _keeping = self.keeping.lock().unwrap_or_else(|lock| lock.into_inner());

@@ -1,14 +1,13 @@
 //! What is true of an owner, from Redis, else from the Edge API.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
 use super::copy::{Copy, Slot};
+use super::turns::Turns;
 use super::{Origin, now_ms};
 use crate::edge::{Edge, EdgeError};
 use crate::keys::{Keys, Owner};
@@ -32,8 +31,7 @@ pub struct Loader {
     pub edge: Edge,
     pub breaker: Breaker,
     pub metrics: ReadMetrics,
-    fetches: Semaphore,
-    waiting: AtomicUsize,
+    turns: Turns,
 }
 
 /// What a load brought.
@@ -52,6 +50,8 @@ pub enum NotLoaded {
     Refused,
     #[error("the answer of the Edge API cannot be read")]
     Malformed,
+    #[error("the Edge API does not take the request for this customer")]
+    Declined,
     #[error("too many customers are being loaded")]
     Busy,
 }
@@ -72,8 +72,7 @@ impl Loader {
             edge,
             breaker: Breaker::default(),
             metrics,
-            fetches: Semaphore::new(MAX_FETCHES),
-            waiting: AtomicUsize::new(0),
+            turns: Turns::new(MAX_FETCHES, MAX_WAITING),
         }
     }
 
@@ -91,7 +90,7 @@ impl Loader {
             partial => partial,
         };
         // What the Edge API said a moment ago of what Redis does not hold.
-        if let Some(before) = copy.get(owner)
+        if let Some(before) = copy.peek(owner)
             && before.is_settled()
             && !self.tracked.has_changed(owner.customer, before.mark)
         {
@@ -119,7 +118,7 @@ impl Loader {
         };
         let stored = self.tracked.read(customer).await;
         let is_there = stored.is_ok_and(|(stored, _)| stored.entitlements.timestamp.is_some());
-        if is_there || copy.get(customer).is_some_and(|slot| slot.is_settled()) {
+        if is_there || copy.peek(customer).is_some_and(|slot| slot.is_settled()) {
             return;
         }
         let order = copy.next_order();
@@ -201,7 +200,10 @@ impl Loader {
 
     /// The list of an owner; `None`: the Edge API does not know it.
     async fn entitlements(&self, owner: Owner<'_>) -> Result<Option<Box<RawValue>>, NotLoaded> {
-        let _turn = self.turn().await?;
+        let Some(_turn) = self.turns.take().await else {
+            self.metrics.upstream(UpstreamOutcome::Skipped);
+            return Err(NotLoaded::Busy);
+        };
         let Some(attempt) = self.breaker.admit() else {
             self.metrics.upstream(UpstreamOutcome::Skipped);
             return Err(NotLoaded::Upstream);
@@ -220,6 +222,12 @@ impl Loader {
                 self.metrics.upstream(UpstreamOutcome::NotFound);
                 return Ok(None);
             }
+            Err(EdgeError::Declined(_)) => {
+                // It does not take this question, and is well.
+                attempt.succeeded();
+                self.metrics.upstream(UpstreamOutcome::Failed);
+                return Err(NotLoaded::Declined);
+            }
             Err(EdgeError::Refused(_)) => (UpstreamOutcome::Refused, NotLoaded::Refused, None),
             Err(EdgeError::Final(_)) => (UpstreamOutcome::Failed, NotLoaded::Malformed, None),
             Err(EdgeError::MayPass { after, .. }) => {
@@ -229,21 +237,5 @@ impl Loader {
         attempt.failed(pause);
         self.metrics.upstream(outcome);
         Err(error)
-    }
-
-    /// A turn to ask the Edge API, unless too many wait for theirs.
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, NotLoaded> {
-        if let Ok(permit) = self.fetches.try_acquire() {
-            return Ok(permit);
-        }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.metrics.upstream(UpstreamOutcome::Skipped);
-            return Err(NotLoaded::Busy);
-        }
-        let permit = self.fetches.acquire().await;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // It is never closed.
-        permit.map_err(|_| NotLoaded::Busy)
     }
 }

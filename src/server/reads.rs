@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    IF_NONE_MATCH, RETRY_AFTER,
+    IF_NONE_MATCH, RETRY_AFTER, VIA,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::from_fn;
@@ -38,8 +38,6 @@ pub struct Shared {
     reads: Reads,
     access: Arc<Access>,
     configuration: edge_api::Configuration,
-    /// Tells our own requests, where they come round.
-    via: String,
 }
 
 /// Connections of one process; each idle one takes some kilobytes.
@@ -58,7 +56,6 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
         reads,
         access,
         configuration: edge_api::Configuration::default(),
-        via: format!("1.1 entitlement-sync-{:016x}", fastrand::u64(..)),
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let server = HttpServer::new(move || {
@@ -98,17 +95,18 @@ async fn handle(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
         Route::Readyz => return readyz(&request, &shared),
         _ => {}
     }
-    let (kind, answered) = if is_admitted(request.headers(), &shared.access) {
-        answer(&request, payload, &shared, &route).await
+    let refused = |result, status, code: &str, text: &str| {
+        let answered = Answered::new(result, error(status, code, text));
+        (route.kind(), answered)
+    };
+    let (kind, answered) = if !is_admitted(request.headers(), &shared.access) {
+        let code = "Unauthenticated";
+        refused(ReadResult::Denied, StatusCode::UNAUTHORIZED, code, code)
+    } else if is_our_own(request.headers(), shared.reads.passing.edge.via()) {
+        let text = "this request comes from this process: check EDGE_API_URL";
+        refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)
     } else {
-        let denied = || {
-            error(
-                StatusCode::UNAUTHORIZED,
-                "Unauthenticated",
-                "Unauthenticated",
-            )
-        };
-        (route.kind(), Answered::new(ReadResult::Denied, denied()))
+        answer(&request, payload, &shared, &route).await
     };
     if let Some(kind) = kind {
         shared
@@ -212,6 +210,17 @@ fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
         .map(HeaderValue::as_bytes)
         .or_else(bearer);
     key.is_some_and(|key| access.admits(key))
+}
+
+/// What a request has come through, in the order in which it did.
+fn vias(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let vias = headers.get_all(VIA).filter_map(|via| via.to_str().ok());
+    vias.flat_map(|via| via.split(',')).map(str::trim)
+}
+
+/// Whether a request of ours has come round: an answer would wait for itself.
+fn is_our_own(headers: &HeaderMap, via: &str) -> bool {
+    vias(headers).any(|found| found == via)
 }
 
 /// 200 while anything can be answered.

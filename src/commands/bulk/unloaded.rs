@@ -91,7 +91,11 @@ impl Unloaded {
                 }
                 text
             }
-            Problem::Edge(EdgeError::MayPass { text, .. } | EdgeError::Final(text))
+            Problem::Edge(
+                EdgeError::MayPass { text, .. }
+                | EdgeError::Declined(text)
+                | EdgeError::Final(text),
+            )
             | Problem::Customer(text) => text,
         };
         progress.say(&format!("{customer}: {reason}"));

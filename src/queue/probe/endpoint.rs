@@ -16,7 +16,7 @@ pub struct EndpointAnswer {
 
 /// Sends one request. Any answer will do, a refusal too.
 pub async fn ask_endpoint(config: &QueueConfig) -> Result<EndpointAnswer, String> {
-    let agent = http_agent::for_host_of(&config.net, &config.endpoint);
+    let agent = http_agent::for_host_of(&config.net, &config.endpoint, http_agent::TIMEOUT);
     let url = config.endpoint.to_string();
     let asked = tokio::task::spawn_blocking(move || {
         let before = SystemTime::now();

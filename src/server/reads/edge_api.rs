@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VIA};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::path::{decoded, is_id};
-use super::{Answered, Shared, cannot_tell, error, finished};
+use super::{Answered, Shared, cannot_tell, error, finished, vias};
 use crate::edge::Forwarded;
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
@@ -22,33 +22,49 @@ const OTHERS_RETRY_AFTER: u64 = 120;
 const INCOMPLETE: &str =
     "the usage of an entitlement is missing in Redis, and the Edge API does not answer";
 
-/// A parameter of the query, decoded.
-fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
-    let query = request.uri().query()?;
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(found, _)| *found == name)?;
-    decoded(value).filter(|value| !value.is_empty())
-}
+/// The parameters of a question.
+struct Parameters(Vec<(String, String)>);
 
-/// The resource that is asked for; an error where it names no keys.
-fn resource(request: &HttpRequest) -> Result<Option<String>, &'static str> {
-    match parameter(request, "resourceId") {
-        Some(resource) if !is_id(&resource) => Err(
-            "the resource id is longer than 1,024 bytes, has control characters, or would name the keys of another",
-        ),
-        resource => Ok(resource),
+impl Parameters {
+    /// What cannot be read is an error: without it the question would be another one.
+    fn of(request: &HttpRequest) -> Result<Self, &'static str> {
+        let query = request.uri().query().unwrap_or_default();
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decoded(name)?, decoded(value)?))
+        });
+        let pairs: Option<_> = pairs.collect();
+        pairs.map(Self).ok_or("the query is not UTF-8")
+    }
+
+    /// The first value of this name; what is empty counts as none.
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(found, _)| found == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The resource that is asked for; an error where it names no keys.
+    fn resource(&self) -> Result<Option<&str>, &'static str> {
+        match self.get("resourceId") {
+            Some(resource) if !is_id(resource) => Err(
+                "the resource id is longer than 1,024 bytes, has control characters, or would name the keys of another",
+            ),
+            resource => Ok(resource),
+        }
     }
 }
 
 pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str) -> Answered {
-    let resource = match resource(request) {
+    let parameters = match Parameters::of(request) {
+        Ok(parameters) => parameters,
+        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
+    };
+    let resource = match parameters.resource() {
         Ok(resource) => resource,
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
-    let owner = Owner {
-        customer,
-        resource: resource.as_deref(),
-    };
+    let owner = Owner { customer, resource };
     let answer = match shared.reads.ask(owner).await {
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
@@ -56,8 +72,8 @@ pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str
     if answer.is_unknown() {
         return unknown(&answer);
     }
-    if let Some(feature) = parameter(request, "featureId") {
-        return single(request, shared, &answer, &feature);
+    if let Some(feature) = parameters.get("featureId") {
+        return single(request, shared, &answer, (feature, &parameters));
     }
     list(
         request,
@@ -73,14 +89,15 @@ pub async fn entitlements_state(
     shared: &Shared,
     customer: &str,
 ) -> Answered {
-    let resource = match resource(request) {
+    let parameters = match Parameters::of(request) {
+        Ok(parameters) => parameters,
+        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
+    };
+    let resource = match parameters.resource() {
         Ok(resource) => resource,
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
-    let owner = Owner {
-        customer,
-        resource: resource.as_deref(),
-    };
+    let owner = Owner { customer, resource };
     let answer = match shared.reads.ask(owner).await {
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
@@ -89,7 +106,7 @@ pub async fn entitlements_state(
     if answer.state().has_credits() || answer.is_unknown() {
         let mut segments = vec!["v1".to_owned(), "c".to_owned()];
         segments.extend([customer.to_owned(), "entitlements-state.json".to_owned()]);
-        let query = resource.map(|resource| ("resourceId".to_owned(), resource));
+        let query = resource.map(|resource| ("resourceId".to_owned(), resource.to_owned()));
         let query: Vec<_> = query.into_iter().collect();
         return forward(request, shared, &segments, &query, ENTITLEMENTS_RETRY_AFTER).await;
     }
@@ -127,8 +144,13 @@ fn list(
     }
 }
 
-fn single(request: &HttpRequest, shared: &Shared, answer: &Answer, feature: &str) -> Answered {
-    let usage = parameter(request, "requestedUsage").map(|usage| usage.parse::<f64>());
+fn single(
+    request: &HttpRequest,
+    shared: &Shared,
+    answer: &Answer,
+    (feature, parameters): (&str, &Parameters),
+) -> Answered {
+    let usage = parameters.get("requestedUsage").map(str::parse::<f64>);
     let usage = match usage.transpose() {
         Ok(usage) => usage.filter(|usage| usage.is_finite()).unwrap_or(0.0),
         Err(_) => {
@@ -193,18 +215,11 @@ pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
 }
 
 pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[String]) -> Answered {
-    let query = request.uri().query().unwrap_or_default();
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let pairs: Option<Vec<(String, String)>> = pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((decoded(name)?, decoded(value)?))
-        })
-        .collect();
-    let Some(pairs) = pairs else {
-        return Answered::refused(StatusCode::BAD_REQUEST, "the query is not UTF-8");
+    let parameters = match Parameters::of(request) {
+        Ok(Parameters(pairs)) => pairs,
+        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
-    forward(request, shared, segments, &pairs, OTHERS_RETRY_AFTER).await
+    forward(request, shared, segments, &parameters, OTHERS_RETRY_AFTER).await
 }
 
 async fn forward(
@@ -216,12 +231,8 @@ async fn forward(
 ) -> Answered {
     let answer = match fetch(request, shared, segments, query).await {
         Ok(answer) => answer,
-        Err(NotFetched::Loop) => {
-            let text = "this request has come through this process before: check EDGE_API_URL";
-            return Answered::new(
-                ReadResult::Refused,
-                error(StatusCode::LOOP_DETECTED, "Loop", text),
-            );
+        Err(NotFetched::Busy) => {
+            return cannot_tell(retry_after, "too many requests are being passed on");
         }
         Err(NotFetched::Away) => return cannot_tell(retry_after, "the Edge API does not answer"),
     };
@@ -260,7 +271,7 @@ async fn forward(
 }
 
 enum NotFetched {
-    Loop,
+    Busy,
     Away,
 }
 
@@ -270,26 +281,18 @@ async fn fetch(
     segments: &[String],
     query: &[(String, String)],
 ) -> Result<Forwarded, NotFetched> {
-    let vias = request
-        .headers()
-        .get_all(VIA)
-        .filter_map(|via| via.to_str().ok());
-    let vias: Vec<&str> = vias.collect();
-    if vias
-        .iter()
-        .any(|via| via.split(',').any(|via| via.trim() == shared.via))
-    {
-        return Err(NotFetched::Loop);
-    }
-    let Some(attempt) = shared.reads.breaker().admit() else {
+    let passing = &shared.reads.passing;
+    let Some(_turn) = passing.turns.take().await else {
+        return Err(NotFetched::Busy);
+    };
+    let Some(attempt) = passing.breaker.admit() else {
         return Err(NotFetched::Away);
     };
-    let via = vias
-        .into_iter()
-        .chain([shared.via.as_str()])
-        .collect::<Vec<_>>()
-        .join(", ");
-    match shared.reads.edge().forward(segments, query, &via).await {
+    let vias: Vec<&str> = vias(request.headers())
+        .chain([passing.edge.via()])
+        .collect();
+    let via = vias.join(", ");
+    match passing.edge.forward(segments, query, &via).await {
         Ok(answer) if answer.status < 500 && answer.status != 429 => {
             attempt.succeeded();
             Ok(answer)
