@@ -107,7 +107,6 @@ impl Drop for Try<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
