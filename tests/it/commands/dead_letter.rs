@@ -472,7 +472,7 @@ async fn slow_sends_leave_no_letter_behind() {
     }
     let proxy = FaultProxy::start(sqs.endpoint()).await;
     let slow = Fault::Delay(Duration::from_millis(500));
-    proxy.always("SendMessage", slow);
+    proxy.always("SendMessageBatch", slow);
     let cli = Cli::new(&redis)
         .queue(&queue.url)
         .env("AWS_ENDPOINT_URL_SQS", proxy.url());
