@@ -19,11 +19,12 @@ pub use bodies::{Bodies, Body, Form, etag};
 pub use load::NotLoaded;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::config::{ReadConfig, WriteConfig};
 use crate::edge::Edge;
 use crate::keys::{Keys, Owner};
@@ -318,6 +319,5 @@ fn raise(counter: &prometheus_client::metrics::counter::Counter, to: u64) {
 
 /// Milliseconds since 1970, as JavaScript has them.
 pub fn now_ms() -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0.0, |now| now.as_millis() as f64)
+    clock::now_ms() as f64
 }

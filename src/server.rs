@@ -115,30 +115,52 @@ pub fn ask(port: u16, path: &str) -> anyhow::Result<()> {
 /// Longer ones are not echoed, nor is what is no plain text.
 const LONGEST_REQUEST_ID: usize = 128;
 
+/// Answers with the `X-Request-ID` of the request, or a new one, and logs it.
 async fn request_id(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    tracing::debug!(path = request.path(), "request");
-    echo_request_id(request, next).await
+    let id = request_id_of(&request)?;
+    tracing::debug!(
+        request_id = id.to_str().unwrap_or_default(),
+        path = request.path(),
+        "request"
+    );
+    answer_with_id(request, next, id).await
 }
 
-/// Answers with the `X-Request-ID` of the request, or a new one.
+/// The same without a log line: the paths of the read API hold ids of customers.
 async fn echo_request_id(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    const NAME: HeaderName = HeaderName::from_static("x-request-id");
-    let given = request.headers().get(NAME).cloned().filter(|id| {
+    let id = request_id_of(&request)?;
+    answer_with_id(request, next, id).await
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn request_id_of(request: &ServiceRequest) -> Result<HeaderValue, actix_web::Error> {
+    let given = request.headers().get(REQUEST_ID).cloned().filter(|id| {
         (1..=LONGEST_REQUEST_ID).contains(&id.len())
             && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
-    let id = match given {
-        Some(id) => id,
-        None => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..)))?,
-    };
+    match given {
+        Some(id) => Ok(id),
+        None => Ok(HeaderValue::try_from(format!(
+            "{:032x}",
+            fastrand::u128(..)
+        ))?),
+    }
+}
+
+async fn answer_with_id(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+    id: HeaderValue,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let mut response = next.call(request).await?;
-    response.headers_mut().insert(NAME, id);
+    response.headers_mut().insert(REQUEST_ID, id);
     Ok(response)
 }
 

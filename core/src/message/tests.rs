@@ -10,7 +10,7 @@ struct Fixture {
 }
 
 fn fixtures() -> Vec<Fixture> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
     let mut fixtures: Vec<Fixture> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
