@@ -283,6 +283,14 @@ impl ReadMetrics {
             for result in ReadResult::ALL {
                 drop(self.questions.get_or_create(&question(route, result)));
             }
+            drop(self.answers.get_or_create(&OfRoute {
+                route: route.as_str(),
+            }));
+        }
+        for miss in Miss::ALL {
+            drop(self.misses.get_or_create(&OfReason {
+                reason: miss.as_str(),
+            }));
         }
         for outcome in UpstreamOutcome::ALL {
             drop(self.upstream.get_or_create(&OfOutcome {

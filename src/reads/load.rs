@@ -84,10 +84,14 @@ impl Loader {
             origin,
         };
         let partial = match self.stored(owner, order).await {
-            Some(slot) if slot.state.miss(now_ms()).is_none() => {
-                return Ok(keep(slot, Origin::Redis));
-            }
-            partial => partial,
+            Some(slot) => match slot.state.miss(now_ms()) {
+                None => return Ok(keep(slot, Origin::Redis)),
+                Some(miss) => {
+                    self.metrics.missed(miss);
+                    Some(slot)
+                }
+            },
+            None => None,
         };
         // What the Edge API said a moment ago of what Redis does not hold.
         if let Some(before) = copy.peek(owner)

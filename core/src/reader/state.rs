@@ -29,6 +29,16 @@ pub enum Miss {
 }
 
 impl Miss {
+    pub const ALL: [Self; 7] = [
+        Self::Absent,
+        Self::Unreadable,
+        Self::Torn,
+        Self::StaleResource,
+        Self::Usage,
+        Self::Expired,
+        Self::Credits,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "absent",
