@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::edge::{Answer, EdgeMock};
 use crate::support::fault::{Fault, FaultProxy};
 use crate::support::redis::Redis;
 use crate::support::sqs::Sqs;
 use crate::support::worker::Worker;
-use crate::support::{free_port, repo, until};
+use crate::support::{Reader, free_port, repo, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const NEW: &str = "2025-11-14T20:00:00.000Z";
@@ -53,6 +54,7 @@ async fn each_metric_moves() {
     let ids = everyday(&redis, &sqs, &mut seen).await;
     faults_of_redis(&redis, &sqs, &mut seen).await;
     depth_of_the_queue(&redis, &sqs, &mut seen).await;
+    answers(&redis, &mut seen).await;
 
     for (family, file, test) in ELSEWHERE {
         let text = fs::read_to_string(repo(file)).unwrap();
@@ -97,6 +99,45 @@ async fn each_metric_moves() {
     }
     for error in ["throttled", "access_denied", "failed"] {
         seen.must_have_moved(&format!("error=\"{error}\""));
+    }
+    for result in [
+        "fresh",
+        "redis",
+        "upstream",
+        "stale",
+        "cannot_tell",
+        "denied",
+        "refused",
+    ] {
+        seen.must_have_moved(&format!("result=\"{result}\""));
+    }
+    for route in [
+        "entitlements",
+        "entitlements_state",
+        "flag",
+        "flags",
+        "configuration",
+        "passed_through",
+    ] {
+        seen.must_have_moved(&format!(
+            "read_answer_duration_seconds_count{{route=\"{route}\"}}"
+        ));
+    }
+    for outcome in ["found", "not_found", "refused", "failed", "skipped"] {
+        seen.must_have_moved(&format!(
+            "read_upstream_requests_total{{outcome=\"{outcome}\"}}"
+        ));
+    }
+    for reason in [
+        "absent",
+        "unreadable",
+        "torn",
+        "stale_resource",
+        "usage",
+        "expired",
+        "credits",
+    ] {
+        seen.must_have_moved(&format!("read_misses_total{{reason=\"{reason}\"}}"));
     }
     for id in ids.iter().map(String::as_str).chain(["canary"]) {
         assert!(!seen.last.contains(id), "{id} is in /metrics");
@@ -299,11 +340,150 @@ async fn depth_of_the_queue(redis: &Redis, sqs: &Sqs, seen: &mut Seen) {
     }
 }
 
+/// A process that only answers, and meets every result.
+async fn answers(redis: &Redis, seen: &mut Seen) {
+    redis.cmd(&["FLUSHALL"]);
+    let edge = EdgeMock::start().await;
+    let of = |customer: &str| format!("/v1/c/{customer}/entitlements.json");
+    let granted = json!({"data": {"entitlements": [{
+        "isGranted": true, "entitlementUpdatedAt": NEW,
+        "feature": {"refId": "canary-feature", "featureType": "BOOLEAN"},
+    }]}});
+    let builder = Reader::builder(redis, &edge.url());
+    let reader = builder.start().await;
+    let series = seen.look(&reader).await.of_every_worker();
+    seen.wait(&reader, "read_tracking_up", 1.0).await;
+
+    // One answer of the Edge API for those who ask at once.
+    edge.answer(
+        &of("canary"),
+        Answer::json(200, &granted).after(Duration::from_millis(300)),
+    );
+    let path = of("canary");
+    let together = [(); 8].map(|()| reader.get(&path));
+    for reply in futures_util::future::join_all(together).await {
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    seen.wait(&reader, "read_joined_total", 1.0).await;
+    reader.get(&of("canary")).await;
+    reader.get(&of("canary-unknown")).await;
+    reader.get("/v1/c/canary/entitlements-state.json").await;
+    reader.get("/v1/config/server-sdk-configuration.json").await;
+    reader.get("/v1/canary").await;
+    reader.get("/canary").await;
+    reader.get("/v1/credentials/canary").await;
+    let canary = json!({"context": {"targetingKey": "canary"}});
+    reader.flag("canary-feature", &canary["context"]).await;
+    reader.post("/ofrep/v1/evaluate/flags", &canary).await;
+    reader
+        .ask(("GET", &of("canary")), &[("x-api-key", "canary")], "")
+        .await;
+    // A change, which Redis tells of.
+    redis.set("production:c_canary:f_canary-feature", "{}");
+    seen.wait(&reader, "read_invalidations_total", 1.0).await;
+
+    // What Redis holds, and what of it cannot be answered from.
+    let entry = |more: &str| {
+        format!(
+            r#"{{"canary":{{"calculatedEntitlement":{{"feature":{{"id":"canary","featureType":"NUMBER"{more}}}}}}}}}"#
+        )
+    };
+    let stored = [
+        ("read", entry(""), true),
+        ("unreadable", "{".to_owned(), true),
+        ("torn", entry(""), false),
+        ("usage", entry(r#","meterType":"Incremental""#), true),
+        (
+            "expired",
+            entry("").replace("}}}}", r#"},"validUntil":1}}}"#),
+            true,
+        ),
+        (
+            "credits",
+            r#"{"canary":{"calculatedEntitlement":{"type":"CREDIT"}}}"#.to_owned(),
+            true,
+        ),
+        ("old:r_site", entry(""), true),
+    ];
+    for (customer, value, is_stamped) in &stored {
+        let key = format!("production:c_{customer}");
+        redis.set(&key, value);
+        if *is_stamped {
+            redis.set(&format!("{key}#timestamp"), "1763150400000");
+        }
+    }
+    edge.answer(&of("unreadable"), Answer::text(403, "{}"));
+    for (customer, ..) in stored {
+        let (customer, query) = match customer.split_once(":r_") {
+            Some((customer, resource)) => (customer, format!("?resourceId={resource}")),
+            None => (customer, String::new()),
+        };
+        reader.get(&format!("{}{query}", of(customer))).await;
+    }
+    seen.look(&reader).await;
+
+    // The Edge API fails, until it is left alone.
+    for number in 0..7 {
+        edge.answer(&of(&format!("failing-{number}")), Answer::text(500, "{}"));
+        reader.get(&of(&format!("failing-{number}"))).await;
+    }
+    seen.wait(&reader, "read_breaker_open", 1.0).await;
+
+    // Redis is away: what is known is answered, as long as it may be.
+    redis.freeze();
+    reader.wait_redis("DISCONNECTED").await;
+    reader.get(&of("read")).await;
+    seen.wait(&reader, "read_tracking_up", 0.0).await;
+    redis.thaw();
+    reader.wait_redis("CONNECTED").await;
+    seen.wait(&reader, "read_tracking_losses_total", 1.0).await;
+
+    // As another process leaves it that finds Redis empty.
+    seen.wait(&reader, "redis_up", 1.0).await;
+    redis.set("production:entitlement-sync", "another");
+    seen.wait(&reader, "read_refilled_total", 1.0).await;
+    let page = seen.look(&reader).await;
+    assert_eq!(
+        page.of_every_worker(),
+        series,
+        "series have come with the load"
+    );
+    drop(reader);
+
+    // More than there is room for.
+    let reader = builder.env("LOCAL_MAX_BYTES", 1 << 20).start().await;
+    let features: Vec<String> = (0..40)
+        .map(|at| entry("").replace(r#"{"canary""#, &format!(r#""canary-{at}""#)))
+        .map(|entry| entry[..entry.len() - 1].to_owned())
+        .collect();
+    let map = format!("{{{}}}", features.join(","));
+    for number in 0..200 {
+        let key = format!("production:c_large-{number}");
+        redis.cmd(&[
+            "MSET",
+            &key,
+            &map,
+            &format!("{key}#timestamp"),
+            "1763150400000",
+        ]);
+        let reply = reader.get(&of(&format!("large-{number}"))).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    seen.wait(&reader, "read_evictions_total", 1.0).await;
+    assert_eq!(
+        reader.metric("entitlement_sync_consumers_configured").await,
+        0.0
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("text").await;
-    let worker = Worker::builder(&redis, &queue).start().await;
+    let worker = Worker::builder(&redis, &queue)
+        .env("READ_PORT", free_port())
+        .start()
+        .await;
     until("the depth of the queue is known", LIMIT, async || {
         worker.logs().contains("the queue's settings")
             && worker
@@ -334,7 +514,7 @@ async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
             family.kind
         );
         assert!(!family.labels.is_empty() || !family.series.is_empty());
-        const BOUNDED: [&str; 9] = [
+        const BOUNDED: [&str; 12] = [
             "state",
             "kind",
             "outcome",
@@ -344,6 +524,9 @@ async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
             "version",
             "revision",
             "data_layout",
+            "route",
+            "result",
+            "reason",
         ];
         for label in &family.labels {
             assert!(
@@ -352,7 +535,7 @@ async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
             );
         }
     }
-    assert!(page.samples.len() < 300, "{} series", page.samples.len());
+    assert!(page.samples.len() < 500, "{} series", page.samples.len());
     let version = env!("CARGO_PKG_VERSION");
     assert!(reply.body.contains(&format!(
         "entitlement_sync_build_info{{version=\"{version}\","
