@@ -51,6 +51,22 @@ def metrics():
         sys.exit("no metric could be read from src/metrics.rs or src/metrics/scrape.rs: adapt tests/chart/check.py")
     for name in re.findall(r'all\.register\(\s*"(\w+)",\s*"[^"]*",\s*Info::new', text):
         names.add(f"entitlement_sync_{name}_info")
+    return names | metrics_of_reads()
+
+
+def metrics_of_reads():
+    """The same of the read API, which are registered one by one."""
+    text = (ROOT / "src/metrics/reads.rs").read_text()
+    prefix = re.search(r'sub_registry_with_prefix\("(\w+)"\)', text)[1]
+    fields = dict(re.findall(r"^    (?:pub )?(\w+): ((?:Counter|Gauge|Histogram|Family<).*),$", text, re.M))
+    registered = re.findall(r'all\.register(?:_with_unit)?\(\s*"(\w+)",\s*"[^"]*",\s*(?:Unit::(\w+),\s*)?self\.(\w+)\.clone\(\)', text)
+    if len(registered) != text.count("all.register") or not registered:
+        sys.exit("not every metric could be read from src/metrics/reads.rs: adapt tests/chart/check.py")
+    names = set()
+    for name, unit, field in registered:
+        name = f"{prefix}_{name}" + (f"_{unit.lower()}" if unit else "")
+        kind = "histogram" if "Histogram" in fields[field] else "counter" if "Counter" in fields[field] else "gauge"
+        names |= {f"{name}{suffix}" for suffix in {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}[kind]}
     return names
 
 
@@ -170,7 +186,15 @@ def check_objects(name, found, openshift=False):
     for document in pods:
         spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]
         restricted(f"{name}: {document['kind']} {document['metadata']['name']}", spec, openshift)
-    deployment = next(d for d in found if d["kind"] == "Deployment")
+    deployments = [d for d in found if d["kind"] == "Deployment"]
+    deployment = next(d for d in deployments if d["spec"]["template"]["spec"]["containers"][0]["name"] == "worker")
+    for other in deployments:
+        for one in deployments:
+            wanted = one["spec"]["selector"]["matchLabels"].items()
+            finds = wanted <= other["spec"]["template"]["metadata"]["labels"].items()
+            check(finds == (one is other), f"{name}: {one['metadata']['name']} selects its own pods only")
+        if other is not deployment:
+            check_readers(name, found, other, deployment)
     template = deployment["spec"]["template"]
     selector = deployment["spec"]["selector"]["matchLabels"].items()
     check(selector <= template["metadata"]["labels"].items(), f"{name}: the selector finds the pods")
@@ -188,6 +212,53 @@ def check_objects(name, found, openshift=False):
     check(worker["ports"][0]["containerPort"] == int(config.get("PORT", 4000)), f"{name}: the port is PORT")
     timeout = int(config.get("SHUTDOWN_TIMEOUT_SECS", 8))
     check(template["spec"]["terminationGracePeriodSeconds"] > timeout, f"{name}: the grace period is long enough")
+
+
+def check_readers(name, found, deployment, worker):
+    """What makes the pods of `reads` reachable, and what they must not have."""
+    own = deployment["metadata"]["name"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    pod = deployment["spec"]["template"]["spec"]
+    reader = pod["containers"][0]
+    data = {d["metadata"]["name"]: d["data"] for d in found if d["kind"] == "ConfigMap"}
+    # Of two sources of a variable the later one wins.
+    config = {k: v for source in reader["envFrom"] if "configMapRef" in source for k, v in data[source["configMapRef"]["name"]].items()}
+    secrets = {entry["name"] for entry in reader.get("env", [])}
+    unknown = (set(config) | secrets) - set(VARIABLES)
+    check(not unknown, f"{name}: every variable of the readers is one of ours", *unknown)
+    check(not {n for n in secrets if n.startswith(("AWS_", "OTEL_"))}, f"{name}: readers have no keys of the queue", secrets)
+    check("READ_API_KEYS" not in secrets, f"{name}: the keys of readers come by a file, which changes without a restart")
+    ports = {port["name"]: port["containerPort"] for port in reader["ports"]}
+    check(reader["args"] == ["serve"] and ports == {"reads": int(config["READ_PORT"]), "http": int(config.get("PORT", 4000))}, f"{name}: serve, and its ports", ports)
+    for probe in ("livenessProbe", "readinessProbe"):
+        # On PORT: its /readyz is DOWN from SIGTERM on, while READ_PORT still answers what was asked.
+        check(reader[probe]["httpGet"]["port"] == "http", f"{name}: {probe} of the readers asks PORT")
+    check(reader["resources"]["limits"]["memory"] == "256Mi", f"{name}: readers have a memory limit")
+    if path := config.get("READ_API_KEYS_FILE"):
+        mount = next(m for m in reader["volumeMounts"] if path.startswith(m["mountPath"] + "/"))
+        volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
+        check(volume["secret"]["items"][0]["path"] == path.rsplit("/", 1)[1], f"{name}: READ_API_KEYS_FILE is mounted", volume)
+        check("subPath" not in mount, f"{name}: the file follows its Secret")
+    pause = reader.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    timeout = int(config.get("SHUTDOWN_TIMEOUT_SECS", 8))
+    check(pod["terminationGracePeriodSeconds"] > timeout + pause, f"{name}: the grace period of the readers is long enough")
+    check(pod["serviceAccountName"] != worker["spec"]["template"]["spec"]["serviceAccountName"], f"{name}: readers have no role of the queue")
+    service = next(d for d in found if d["kind"] == "Service" and d["metadata"]["name"] == own)
+    check(service["spec"]["selector"].items() <= labels, f"{name}: the Service finds the readers")
+    for monitor in (d for d in found if d["kind"] in ("ServiceMonitor", "PodMonitor") and d["metadata"]["name"] == own):
+        target = service["metadata"]["labels"] if monitor["kind"] == "ServiceMonitor" else dict(labels)
+        check(monitor["spec"]["selector"]["matchLabels"].items() <= target.items(), f"{name}: the monitor finds the readers")
+        if monitor["kind"] == "ServiceMonitor":
+            check("http" in [port["name"] for port in service["spec"]["ports"]], f"{name}: the Service has the port of the metrics")
+    for kind in ("PodDisruptionBudget", "NetworkPolicy"):
+        for document in (d for d in found if d["kind"] == kind and d["metadata"]["name"] == own):
+            spec = document["spec"]
+            selector = spec["selector" if kind == "PodDisruptionBudget" else "podSelector"]["matchLabels"]
+            check(selector.items() <= labels, f"{name}: the {kind} finds the readers")
+    for document in (d for d in found if d["kind"] == "HorizontalPodAutoscaler" and d["metadata"]["name"] == own):
+        check(document["spec"]["scaleTargetRef"]["name"] == own and "replicas" not in deployment["spec"], f"{name}: readers are scaled")
+    spread = [constraint["labelSelector"]["matchLabels"].items() <= labels for constraint in pod.get("topologySpreadConstraints", [])]
+    check(spread and all(spread), f"{name}: readers are spread")
 
 
 def restricted(what, spec, openshift):
@@ -228,6 +299,10 @@ REFUSED = [
     ("KEDA without Prometheus", {"keda": {"enabled": True, "trigger": "prometheus"}}, ["keda.prometheus.serverAddress"]),
     ("KEDA without a queue", {"keda": {"enabled": True}}, ["config.QUEUE_URL"]),
     ("KEDA with two authentications", {"keda": {"enabled": True, "trigger": "prometheus", "prometheus": {"serverAddress": "http://p"}, "authentication": {"a": 1}, "authenticationRef": {"name": "a"}}}, ["keda.authentication", "keda.authenticationRef"]),
+    ("a read port that is PORT", {"reads": {"enabled": True, "config": {"READ_PORT": 4000}}}, ["reads.config.READ_PORT", "4000"]),
+    ("a secret among reads.config", {"reads": {"enabled": True, "config": {"READ_API_KEYS": "x"}}}, ["reads.config.READ_API_KEYS is a secret", "secrets.READ_API_KEYS"]),
+    ("readers with a short grace period", {"reads": {"enabled": True, "terminationGracePeriodSeconds": 30}}, ["reads.terminationGracePeriodSeconds (30)", "35 or more"]),
+    ("a pod setting of readers that is none", {"reads": {"pods": {"replicas": 2}}}, ["/reads/pods", "replicas"]),
     ("an alert that is none", {"prometheusRule": {"enabled": True, "disabled": ["Lag"]}}, ["prometheusRule.disabled", "Lag", "EntitlementSyncLagHigh"]),
     ("the vendor's extraEnv with a name that is none", {"persistentCache": {"extraEnv": {"a b": "1"}}}, ["persistentCache.extraEnv.a b"]),
     # By values.schema.json.

@@ -40,6 +40,35 @@ labels:
   {{- include "entitlement-sync.labels" . | nindent 2 }}
 {{- end }}
 
+{{- /* The same of what only answers: never the labels of the worker, whose selectors would find its pods too. */ -}}
+{{- define "entitlement-sync.readsName" -}}
+{{- printf "%s-reads" (include "entitlement-sync.fullname" . | trunc 57 | trimSuffix "-") }}
+{{- end }}
+
+{{- define "entitlement-sync.readsSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "entitlement-sync.name" . }}-reads
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "entitlement-sync.readsLabels" -}}
+{{- mergeOverwrite (include "entitlement-sync.labels" . | fromYaml) (include "entitlement-sync.readsSelectorLabels" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{- define "entitlement-sync.readsMetadata" -}}
+name: {{ include "entitlement-sync.readsName" . }}
+namespace: {{ include "entitlement-sync.namespace" . }}
+labels:
+  {{- include "entitlement-sync.readsLabels" . | nindent 2 }}
+{{- end }}
+
+{{- define "entitlement-sync.readsServiceAccountName" -}}
+{{- if .Values.reads.serviceAccount.create }}
+{{- default (include "entitlement-sync.readsName" .) .Values.reads.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.reads.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
 {{- define "entitlement-sync.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "entitlement-sync.fullname" .) .Values.serviceAccount.name }}
@@ -136,6 +165,21 @@ labels:
 {{- toJson (dict "config" $config "values" $values "existing" $existing) }}
 {{- end }}
 
+{{- /* What differs for the pods that only answer: {NAME: text}. */ -}}
+{{- define "entitlement-sync.readsConfig" -}}
+{{- $config := dict }}
+{{- range $name, $value := .Values.reads.config }}
+{{- if not (has (toString $value) (list "" "<nil>")) }}
+{{- if hasKey $.Values.secrets $name }}
+{{- fail (printf "reads.config.%s is a secret: set secrets.%s" $name $name) }}
+{{- end }}
+{{- $_ := set $config $name (include "entitlement-sync.text" $value) }}
+{{- end }}
+{{- end }}
+{{- $_ := set $config "READ_PORT" (get $config "READ_PORT" | default "4001") }}
+{{- toJson $config }}
+{{- end }}
+
 {{- /* Everything that would be accepted here and fail later, with the value to set. */ -}}
 {{- define "entitlement-sync.validate" -}}
 {{- $settings := include "entitlement-sync.settings" . | fromJson }}
@@ -172,6 +216,17 @@ labels:
 {{- if and .Values.keda.enabled (eq .Values.keda.trigger "sqs") (not (get $settings.config "QUEUE_URL")) }}
 {{- fail "keda.trigger is sqs, which needs config.QUEUE_URL and config.AWS_REGION: set both, or keda.trigger to prometheus" }}
 {{- end }}
+{{- if .Values.reads.enabled }}
+{{- $reads := merge (include "entitlement-sync.readsConfig" . | fromJson) $settings.config }}
+{{- if eq (get $reads "READ_PORT") (get $reads "PORT" | default "4000") }}
+{{- fail (printf "reads.config.READ_PORT is %s, as PORT is: give each a port of its own" (get $reads "READ_PORT")) }}
+{{- end }}
+{{- $timeout := get $reads "SHUTDOWN_TIMEOUT_SECS" | default "8" | int }}
+{{- $grace := .Values.reads.terminationGracePeriodSeconds | int }}
+{{- if ge (add $timeout 5) $grace }}
+{{- fail (printf "reads.terminationGracePeriodSeconds (%d) must be more than SHUTDOWN_TIMEOUT_SECS (%d) and 5 s before it, in which the Service forgets the pod: set reads.terminationGracePeriodSeconds to %d or more" $grace $timeout (add $timeout 10)) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.keda.authentication .Values.keda.authenticationRef }}
 {{- fail "keda.authentication and keda.authenticationRef are both set: set one of them" }}
 {{- end }}
@@ -188,4 +243,46 @@ labels:
 {{- $_ := set $probe.httpGet "port" (default "http" $probe.httpGet.port) }}
 {{- end }}
 {{- toYaml $probe }}
+{{- end }}
+
+{{- /* Where the pods may go to; the same for the worker and the readers. */ -}}
+{{- define "entitlement-sync.egress" -}}
+{{- $settings := include "entitlement-sync.settings" . | fromJson }}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+    {{- if .Values.openshift }}
+    # Policies see the port of the DNS pods, which is another than that of their Service.
+    - {port: 5353, protocol: UDP}
+    - {port: 5353, protocol: TCP}
+    {{- end }}
+- ports:
+    - {port: 443, protocol: TCP}
+  {{- with .Values.networkPolicy.httpsTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+- ports:
+    - {port: {{ get $settings.config "REDIS_PORT" | default "6379" }}, protocol: TCP}
+  {{- with .Values.networkPolicy.redisTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- if .Values.networkPolicy.podIdentity }}
+- ports:
+    - {port: 80, protocol: TCP}
+  to:
+    - ipBlock: {cidr: 169.254.170.23/32}
+    - ipBlock: {cidr: "fd00:ec2::23/128"}
+{{- end }}
+{{- if .Values.networkPolicy.instanceMetadata }}
+- ports:
+    - {port: 80, protocol: TCP}
+  to:
+    - ipBlock: {cidr: 169.254.169.254/32}
+    - ipBlock: {cidr: "fd00:ec2::254/128"}
+{{- end }}
+{{- with .Values.networkPolicy.extraEgress }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
 {{- end }}
