@@ -89,6 +89,11 @@ impl Health {
         }
     }
 
+    /// Whether this is a process that only answers questions.
+    pub fn only_answers(&self) -> bool {
+        self.answers.is_some()
+    }
+
     /// Whether any question can be answered.
     pub fn can_answer(&self, can_answer: bool) {
         if let Some(answers) = &self.answers {

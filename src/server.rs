@@ -186,6 +186,10 @@ async fn readyz(shared: Data<Shared>, query: Query<Verbose>) -> HttpResponse {
     response
         .content_type("text/plain; charset=utf-8")
         .body(match reason {
+            None if shared.health.only_answers() => match shared.observer.sources() {
+                sources if sources.is_empty() => "ready\n".to_owned(),
+                sources => format!("ready: {} answers\n", sources.join(", ")),
+            },
             None => format!(
                 "ready: {} consumers poll, Redis answers\n",
                 readiness.consumers

@@ -126,6 +126,21 @@ impl Observer {
         self.redacted(self.health.unready_reason())
     }
 
+    /// By what questions can be answered now.
+    pub fn sources(&self) -> Vec<&'static str> {
+        let Some(sources) = self.reads.as_ref().map(Reads::sources) else {
+            return Vec::new();
+        };
+        let all = [
+            (sources.redis, "Redis"),
+            (sources.upstream, "the Edge API"),
+            (sources.copies, "memory"),
+        ];
+        all.into_iter()
+            .filter_map(|(is_there, name)| is_there.then_some(name))
+            .collect()
+    }
+
     fn read_status(&self, reads: &Reads) -> ReadStatus {
         let metrics = &reads.metrics;
         let sources = reads.sources();

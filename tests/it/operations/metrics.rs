@@ -433,6 +433,8 @@ async fn answers(redis: &Redis, seen: &mut Seen) {
     redis.freeze();
     reader.wait_redis("DISCONNECTED").await;
     reader.get(&of("read")).await;
+    let verbose = reader.http("/readyz?verbose").await;
+    assert_eq!(verbose.body, "ready: memory answers\n");
     seen.wait(&reader, "read_tracking_up", 0.0).await;
     redis.thaw();
     reader.wait_redis("CONNECTED").await;

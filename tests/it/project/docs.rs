@@ -191,6 +191,8 @@ fn the_runbooks_quote_lines_that_are_in_the_program() {
         .flat_map(|folder| files(folder, ".rs"))
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
+    // Texts that are written in several lines.
+    let sources: String = sources.split("\\\n").map(str::trim_start).collect();
     let mut quoted = 0;
     for path in files(&repo("docs/runbooks"), ".md") {
         let page = fs::read_to_string(&path).unwrap();
