@@ -496,9 +496,10 @@ def check_compose():
         "build", "image", "environment", "ports", "read_only", "cap_drop", "security_opt", "mem_limit", "stop_grace_period",
         "restart", "command", "entrypoint", "healthcheck", "configs", "depends_on",
     }
+    built = {service.get("image") for service in services.values() if "build" in service}
     for name, service in services.items():
         check(set(service) <= known, f"compose: {name} has known keys", set(service) - known)
-        check("build" in service or re.search(r":[^:/]*\d", service["image"]), f"compose: {name} has a version")
+        check("build" in service or service["image"] in built or re.search(r":[^:/]*\d", service["image"]), f"compose: {name} has a version")
         for port in service.get("ports", []):
             check(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), f"compose: {name} is published on loopback only", port)
         values = service.get("environment", {})
@@ -516,6 +517,16 @@ def check_compose():
     check(required <= set(worker["environment"]), "compose: the worker's required variables are set", required)
     timeout = int(worker["environment"].get("SHUTDOWN_TIMEOUT_SECS", VARIABLES["SHUTDOWN_TIMEOUT_SECS"]["default"]))
     check(int(worker["stop_grace_period"].rstrip("s")) > timeout, "compose: the grace period is long enough")
+    reader = services["reader"]
+    unknown = set(reader["environment"]) - set(VARIABLES)
+    check(not unknown, "compose: the reader's variables exist", unknown)
+    check(reader["command"] == ["serve"] and reader["image"] == worker["image"], "compose: the reader is the worker's image as serve")
+    for name in ("ENVIRONMENT_PREFIX", "REDIS_HOST"):
+        check(reader["environment"][name] == worker["environment"][name], f"compose: reader and worker have one {name}")
+    read_port = reader["environment"].get("READ_PORT", "4001")
+    check(reader["ports"] == [f"127.0.0.1:{read_port}:{read_port}"], "compose: the reader is published")
+    timeout = int(reader["environment"].get("SHUTDOWN_TIMEOUT_SECS", VARIABLES["SHUTDOWN_TIMEOUT_SECS"]["default"]))
+    check(int(reader["stop_grace_period"].rstrip("s")) > timeout, "compose: the reader's grace period is long enough")
     check(worker["environment"]["QUEUE_URL"] == services["story"]["environment"]["QUEUE_URL"], "compose: one queue")
     check(worker["environment"]["ENVIRONMENT_PREFIX"] == services["story"]["environment"]["PREFIX"], "compose: one prefix")
     queue = worker["environment"]["QUEUE_URL"].rsplit("/", 1)[1]
