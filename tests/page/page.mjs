@@ -78,6 +78,12 @@ function busy(status) {
     queue: { ...status.queue, depth: { visible: 12_345, in_flight: 1_234, delayed: 0 } },
     counters: { ...status.counters, applied: 12_345_678, stale: 45_678, skipped: 91_234, redelivered: 321, invalid: 17, dead_lettered: 3, unrecognised: 1_234 },
     consumer_states: states.map((state, at) => ({ state, since_secs: at * 17, messages: 1_234_567 + at, ...(state === 'backing_off' ? { last_error: 'throttled: RequestThrottled: Rate exceeded.' } : {}) })),
+    reads: {
+      tracking: false, tracking_reason: 'NOPERM this user has no permissions to run the … command', redis: true, upstream: false,
+      copies: 123_456, copy_bytes: 201_326_592, copy_bytes_limit: 268_435_456, evictions: 98_765, invalidations: 12_345_678, joined: 4_321,
+      questions: { fresh: 123_456_789, redis: 2_345_678, upstream: 34_567, stale: 12_345, cannot_tell: 321, denied: 12, refused: 3 },
+      upstream_requests: { found: 34_567, not_found: 123, refused: 0, failed: 45, skipped: 6 },
+    },
     recent_errors: [
       { at_ms: Date.now() - 5_000, level: 'WARN', message: 'receiving from the queue failed', cause: 'throttled: RequestThrottled: Rate exceeded.' },
       { at_ms: Date.now() - 65_000, level: 'ERROR', message: 'a message is given up and left for the dead-letter queue', cause: `entitlements_updated: ${'customerId'.repeat(20)}` },
@@ -158,6 +164,7 @@ try {
   for (const { name, page } of views) {
     check(await text(page, '#state') === 'UP', `${name}: the state is UP`);
     check(await text(page, '#reason') === '', `${name}: no reason is shown while it is UP`);
+    check(await page.locator('#reads').isHidden(), `${name}: no answers are shown where none are given`);
     await until(`${name}: 20 are applied`, async () => await tile(page, 'applied') === 20);
     check(await tile(page, 'unrecognised') === 0 && !await alarms(page, 'unrecognised'), `${name}: nothing is unrecognised, and that is no alarm`);
   }
@@ -182,6 +189,29 @@ try {
     await page.screenshot({ path: join(SHOTS, `${name}-up.png`), fullPage: true });
   }
 
+  // A process that only answers.
+  const [readPort, ownPort] = [await freePort(), await freePort()];
+  const reader = start('reader', BINARY, ['serve'], {
+    SERVER_API_KEY: 'page-canary-key', EDGE_API_URL: 'http://127.0.0.1:1', DISABLE_SENTRY: '1', REDIS_HOST: '127.0.0.1',
+    REDIS_PORT: String(redisPort), PORT: String(ownPort), READ_PORT: String(readPort),
+  });
+  await until('the reader is ready', async () => (await (await fetch(`http://127.0.0.1:${readPort}/readyz`)).json()).redis === 'CONNECTED');
+  for (const size of ['phone', 'desktop']) {
+    const name = `${size}-light-answers`;
+    const { context, page, seen } = await open(browser, `http://127.0.0.1:${ownPort}/`, size, 'light');
+    for (let at = 0; at < 2; at++) await fetch(`http://127.0.0.1:${readPort}/v1/c/canary-1/entitlements.json`, { headers: { 'x-api-key': 'page-canary-key' } });
+    await until(`${name}: two were answered`, async () => /\b(2|4) (fresh|redis)|1 fresh/.test(await text(page, '#reads-legend')));
+    check(await text(page, '#reads-from') === 'from Redis, Edge API, memory', `${name}: whom is asked`, await text(page, '#reads-from'));
+    check(/told by Redis: \d/.test(await text(page, '#reads-facts')), `${name}: Redis tells of changes`, await text(page, '#reads-facts'));
+    check(await page.locator('#consuming').isHidden(), `${name}: there are no consumers`);
+    check(!/page-canary-key|canary-\d/.test(await text(page, 'body')), `${name}: no secret and no customer is shown`);
+    await checkLook(page, size, name);
+    await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+    check(seen.errors.length === 0, `${name}: no error in the console`, seen.errors.join('\n'));
+    await context.close();
+  }
+  reader.kill('SIGTERM');
+
   redis.kill('SIGTERM');
   for (const { name, size, page } of views) {
     await until(`${name}: the state is DOWN`, async () => await text(page, '#state') === 'DOWN');
@@ -205,6 +235,10 @@ try {
       await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
       await page.locator('details').evaluateAll(all => all.forEach(it => { it.open = true; }));
       await checkLook(page, size, name);
+      const reads = await text(page, '#reads');
+      for (const part of ['from Redis, memory', '123.5M fresh', '321 cannot tell', '98.1 %', 'not told by Redis: NOPERM', '123,456, 192 MiB of 256 MiB', '34,567 found, 123 not found, 45 failed, 6 skipped']) {
+        check(reads.includes(part), `${name}: the answers show ${part}`, reads);
+      }
       await page.locator('#lag').hover();
       check(/ago: p50 .* p99 /.test(await text(page, '#lag-at')), `${name}: the chart tells its values`, await text(page, '#lag-at'));
       check(await page.locator('#errors img').count() === 0, `${name}: what is shown is text, not markup`);
