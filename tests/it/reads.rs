@@ -1,3 +1,4 @@
 //! The read API, asked by those who ask it.
 
+mod rules;
 mod sdk;
