@@ -1,4 +1,5 @@
 //! The read API, asked by those who ask it.
 
+mod openfeature;
 mod rules;
 mod sdk;
