@@ -92,8 +92,12 @@ async fn clients_of_three_languages_are_told_the_same() {
             assert_eq!(answer["errorCode"], Value::Null, "{client:?}: {question}");
         }
         assert_eq!(answers[1]["variant"], "denied", "{client:?}");
-        // The Rust provider hands out no metadata and a reason of its own.
-        if client != Client::Rust {
+        if client == Client::Rust {
+            assert_eq!(
+                (&answers[1]["reason"], &answers[1]["metadata"]),
+                (&json!("Static"), &Value::Null)
+            );
+        } else {
             let reasons = ["TARGETING_MATCH", "CACHED"];
             assert!(
                 reasons.iter().any(|it| answers[1]["reason"] == *it),
@@ -171,6 +175,45 @@ async fn what_cannot_be_told_is_left_to_the_caller() {
         let answer = client.ask(&reader.url(), "wrong", &[asked]).await.remove(0);
         assert_eq!(answer["value"], false, "{client:?}: {answer}");
         assert_ne!(answer["errorCode"], Value::Null, "{client:?}: {answer}");
+    }
+}
+
+/// What docs/reading.md says of the providers' types.
+#[tokio::test(flavor = "multi_thread")]
+async fn providers_take_numbers_and_lists_each_in_its_way() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    know(&edge, "acme", None, &entitlements(10));
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let acme = of_acme(&json!({}));
+    let whole = question("float", "seats@limit", json!(-1.5), acme.clone());
+    let fraction = question("integer", "seats@usage", json!(-1), acme.clone());
+    let list = of_acme(&json!({"requestedValues": ["gold", "silver"]}));
+    let list = question("boolean", "tier", json!(false), list);
+    for client in CLIENTS {
+        let numbers = [whole.clone(), fraction.clone()];
+        let answers = client.ask(&reader.url(), KEY, &numbers).await;
+        let found: Vec<f64> = answers
+            .iter()
+            .filter_map(|it| it["value"].as_f64())
+            .collect();
+        let expected = match client {
+            Client::Node => [10.0, 2.5],
+            // A whole number is no float, and a fraction no integer.
+            Client::Python => [-1.5, -1.0],
+            Client::Rust => [10.0, -1.0],
+        };
+        assert_eq!(found, expected, "{client:?}");
+        // None escapes the key of a flag: this is a path and a query.
+        let odd = question("boolean", "sso?x", json!(false), acme.clone());
+        let answer = client.ask(&reader.url(), KEY, &[odd]).await;
+        assert_eq!(answer[0]["value"], true, "{client:?}");
+        // Its contexts hold no lists.
+        if client != Client::Rust {
+            let answer = client
+                .ask(&reader.url(), KEY, std::slice::from_ref(&list))
+                .await;
+            assert_eq!(answer[0]["value"], true, "{client:?}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asks flags by OpenFeature's Rust SDK and its remote evaluation provider. Input and output: see ../client.mjs.
 
-use open_feature::provider::FeatureProvider;
+use open_feature::provider::{FeatureProvider, ResolutionDetails};
 use open_feature::{EvaluationContext, EvaluationError, StructValue, Value as Flag};
 use open_feature_ofrep::{OfrepOptions, OfrepProvider};
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -34,26 +34,29 @@ async fn answer(provider: &impl FeatureProvider, question: &Value) -> Value {
         Some("boolean") => provider
             .resolve_bool_value(flag, &context)
             .await
-            .map(|found| (found.value.into(), found.variant)),
+            .map(|found| told(found, Value::from)),
         Some("integer") => provider
             .resolve_int_value(flag, &context)
             .await
-            .map(|found| (found.value.into(), found.variant)),
+            .map(|found| told(found, Value::from)),
         Some("float") => provider
             .resolve_float_value(flag, &context)
             .await
-            .map(|found| (found.value.into(), found.variant)),
+            .map(|found| told(found, Value::from)),
         _ => provider
             .resolve_struct_value(flag, &context)
             .await
-            .map(|found| (object(found.value), found.variant)),
+            .map(|found| told(found, object)),
     };
-    match found {
-        Ok((value, variant)) => json!({"value": value, "variant": variant}),
-        Err(EvaluationError { code, .. }) => {
-            json!({"value": question["default"], "errorCode": format!("{code:?}")})
-        }
-    }
+    found.unwrap_or_else(|EvaluationError { code, .. }| {
+        json!({"value": question["default"], "errorCode": format!("{code:?}")})
+    })
+}
+
+fn told<T>(found: ResolutionDetails<T>, plain: impl Fn(T) -> Value) -> Value {
+    let reason = found.reason.map(|reason| format!("{reason:?}"));
+    let metadata = found.flag_metadata.map(|metadata| metadata.values.len());
+    json!({"value": plain(found.value), "variant": found.variant, "reason": reason, "metadata": metadata})
 }
 
 fn context(from: &Value) -> EvaluationContext {
