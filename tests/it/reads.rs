@@ -1,3 +1,6 @@
 //! The read API, asked by those who ask it.
 
+mod clients;
+mod openfeature;
+mod rules;
 mod sdk;

@@ -11,6 +11,7 @@ pub mod fault;
 pub mod forward;
 pub mod http;
 pub mod https;
+pub mod openfeature;
 pub mod operator;
 pub mod process;
 pub mod proxy;

@@ -75,6 +75,18 @@ const miss = (name) => (globalCustomerMissing = false) => ({
 const mapper = (name) => ({ cacheHit: hit(name), cacheMiss: miss(name) });
 const mapDate = (date) => (date ? new Date(date) : undefined);
 
+// Without a Redis, and without the vendor's websocket, the SDK asks the Edge API for each question, whatever this holds.
+class InMemoryCacheService {
+  constructor(_store, _instrumentation, mapper) {
+    this.mapper = mapper;
+  }
+  waitForInitialization = async () => {};
+  clearCache() {}
+  getCustomerEntitlement = () => mapper('entitlement').cacheMiss();
+  getCustomerEntitlements = () => mapper('entitlements').cacheMiss();
+  setCustomer = ({ entitlements }) => EntitlementsMap.fromInput(this.mapper, entitlements);
+}
+
 const found = (entitlement, accessDeniedReason) => ({
   found: entitlement?.calculatedEntitlement ?? null,
   usage: entitlement?.usage ?? null,
@@ -107,7 +119,7 @@ const standIns = {
     EntitlementsFreshener,
     EntitlementsMap,
     ExtractWithDependencies,
-    InMemoryCacheService: class {},
+    InMemoryCacheService,
     ReuseOngoingExecution: () => (_target, _name, descriptor) => descriptor,
     entitlementResponseMapper: mapper('entitlement'),
     entitlementsResponseMapper: mapper('entitlements'),

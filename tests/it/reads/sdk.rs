@@ -40,7 +40,7 @@ fn feature(id: &str, kind: &str, meter: Option<&str>) -> Value {
 }
 
 /// One of each kind, with limits that tell one owner from another.
-fn entitlements(limit: u64) -> Value {
+pub fn entitlements(limit: u64) -> Value {
     json!([
         entitlement(feature("sso", "BOOLEAN", None), json!({})),
         entitlement(
@@ -133,7 +133,7 @@ fn queries(customer: &str, resource: Option<&str>) -> Vec<Value> {
 
 /// What the Edge API knows of an owner, under the path of the SDK, who escapes what the HTTP layer must, and under ours,
 /// where an id is one segment.
-fn know(edge: &EdgeMock, customer: &str, resource: Option<&str>, entitlements: &Value) {
+pub fn know(edge: &EdgeMock, customer: &str, resource: Option<&str>, entitlements: &Value) {
     let answer = Answer::json(200, &json!({"data": {"entitlements": entitlements}}));
     let by_sdk = |text: &str| {
         text.replace(' ', "%20")

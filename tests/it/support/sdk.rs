@@ -44,6 +44,13 @@ pub async fn ask_4(redis: &Redis, prefix: &str, edge_url: &str, queries: &[Value
     answers(running.finish().await)
 }
 
+/// The same without a Redis.
+pub async fn ask_4_without_redis(edge_url: &str, queries: &[Value]) -> Vec<Value> {
+    let question = json!({"edgeUrl": edge_url, "remoteConfig": true, "queries": queries});
+    let running = Running::start_with("reader.mjs", &question, Sdk::Four).await;
+    answers(running.finish().await)
+}
+
 #[derive(Clone, Copy)]
 enum Sdk {
     Three,
