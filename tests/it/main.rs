@@ -8,6 +8,7 @@ mod delivery;
 mod messages;
 mod operations;
 mod project;
+mod reads;
 mod redis;
 mod stand;
 mod support;
