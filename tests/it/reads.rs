@@ -108,6 +108,15 @@ fn store(redis: &Redis, customer: &str, map: &Value, at: u64) {
     redis.cmd(&["MSET", &key, &map, &time, &at]);
 }
 
+/// The same as an event.
+fn event(customer: &str, version: u64) -> String {
+    let at = entitlement_sync::message::iso(UPDATED_MS + version).unwrap();
+    json!({"type": "ENTITLEMENTS_UPDATED", "timestamp": at, "payload": {"customerId": customer, "entitlements": [
+        {"usageLimit": version, "entitlementUpdatedAt": at,
+            "feature": {"id": VERSION, "featureType": "NUMBER", "meterType": "None"}}]}})
+    .to_string()
+}
+
 /// The version that an answer holds.
 fn version(reply: &Reply) -> Option<u64> {
     let list = reply.json()["data"]["entitlements"].clone();

@@ -370,6 +370,8 @@ async fn a_frozen_redis_costs_one_wait() {
     for number in 0..64 {
         let customer = format!("c{number}");
         store(&stage.redis, &customer, &map(1), 1);
+        // It is asked in the background.
+        stage.edge.answer(&path(&customer), listed(1, UPDATED));
         assert_eq!(reader.get(&path(&customer)).await.status, 200);
     }
     let losses = "entitlement_sync_read_tracking_losses_total";

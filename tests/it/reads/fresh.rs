@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Client, SOON, VERSION, context, map, path, store, version};
+use super::{Client, SOON, VERSION, context, event, map, path, store, version};
 use crate::stand::Stand;
 use crate::support::cluster::Cluster;
 use crate::support::http::Reply;
@@ -40,13 +40,11 @@ async fn a_change_of_the_worker_reaches_each_reader() {
         Reader::builder(&stand.redis, NO_EDGE).start().await,
     ];
     for round in 1..=20_u64 {
-        let at = 1_700_000_000_000 + round;
-        stand.applies("acme", at, SOON).await;
-        let reason = format!("Reason{at}");
+        stand.queue.send(&event("acme", round)).await;
         for reader in &readers {
             until("the change is answered", SOON, async || {
                 let reply = reader.flag(VERSION, &context("acme")).await;
-                reply.json()["metadata"]["accessDeniedReason"] == reason.as_str()
+                reply.json()["metadata"]["usageLimit"] == round
             })
             .await;
             let reply = reader.flag(VERSION, &context("acme")).await;
@@ -344,7 +342,7 @@ async fn after_a_failover_the_new_primary_is_answered() {
         .unset("REDIS_HOST")
         .unset("REDIS_PORT")
         .env("REDIS_SENTINEL_HOSTS", sentinels.hosts())
-        .env("REDIS_SENTINEL_MASTER_NAME", MASTER)
+        .env("REDIS_SENTINEL_MASTER", MASTER)
         .start()
         .await;
     answers(&reader, "acme", 1).await;
