@@ -180,6 +180,7 @@ async fn an_edge_api_that_hangs_keeps_only_so_many_passed_on() {
     while refused < 1_000 - 32 - 128 {
         let reply = questions.join_next().await.unwrap().unwrap();
         assert_eq!((reply.status, reply.header("retry-after")), (503, "120"));
+        assert!(reply.body.contains("too many requests"), "{reply:?}");
         refused += 1;
     }
     assert_eq!(edge.requests_to("/v1/paywall").len(), 32);
