@@ -27,6 +27,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Bytes, Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::metrics::{ReadResult, ReadRoute};
@@ -328,11 +329,33 @@ fn has(request: &HttpRequest, etag: &str) -> bool {
     known.split(',').map(str::trim).any(is_it)
 }
 
+/// In the order of the Edge API's bodies.
+#[derive(Serialize)]
+struct Errors<'a> {
+    errors: [Failure<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    message: &'a str,
+    extensions: Extensions<'a>,
+}
+
+#[derive(Serialize)]
+struct Extensions<'a> {
+    code: &'a str,
+}
+
 /// An error in the shape of the Edge API.
 fn error(status: StatusCode, code: &str, text: &str) -> HttpResponse {
     HttpResponse::build(status)
         .insert_header((CACHE_CONTROL, "no-store"))
-        .json(json!({"errors": [{"message": text, "extensions": {"code": code}}]}))
+        .json(Errors {
+            errors: [Failure {
+                message: text,
+                extensions: Extensions { code },
+            }],
+        })
 }
 
 /// Nothing can be told. `retry_after` outlasts what is left of the reader's own timeout, so that an SDK gives its

@@ -69,6 +69,11 @@ impl Builder {
 }
 
 impl Reader {
+    /// The process alone.
+    pub fn into_process(self) -> Worker {
+        self.process
+    }
+
     /// The port of the read API; `port` is the one of the probes.
     pub fn read_port(&self) -> u16 {
         self.port

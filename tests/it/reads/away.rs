@@ -1,0 +1,459 @@
+//! What is answered while Redis, the Edge API or both are away: the table of docs/reading-away.md, cell by cell.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::{
+    Client, SOON, UPDATED, UPDATED_MS, VERSION, context, entitlement, listed, map, path, store,
+    version,
+};
+use crate::support::http::Reply;
+use crate::support::{Answer, EdgeMock, Reader, Redis, TcpProxy, http, repo, until};
+
+const PAST_VALID: &str = "asked before, past `validUntil`";
+const PAST_PERIOD: &str = "asked before, past the end of its period";
+const KINDS: [(&str, &str); 6] = [
+    ("asked before", "known"),
+    ("in Redis", "stored"),
+    ("not in Redis", "absent"),
+    ("unknown to the Edge API", "unknown"),
+    (PAST_VALID, "expired"),
+    (PAST_PERIOD, "ended"),
+];
+/// One customer is asked about by each protocol: the first answer may change the second.
+const EDGE_ROUTE: usize = 0;
+const OFREP: usize = 1;
+
+/// A row of the table: what is away, the customer, and the answer.
+struct Row {
+    away: String,
+    customer: String,
+    answer: String,
+}
+
+/// The rows of the page, with the answers of one column.
+fn rows(column: &str) -> Vec<Row> {
+    let page = std::fs::read_to_string(repo("docs/reading-away.md")).unwrap();
+    let cells = |line: &str| -> Vec<String> {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut lines = page.lines().skip_while(|line| !line.starts_with("| away"));
+    let titles = cells(lines.next().unwrap());
+    let at = titles.iter().position(|title| title == column).unwrap();
+    let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|line| {
+        let cells = cells(line);
+        Row {
+            away: cells[0].clone(),
+            customer: cells[1].clone(),
+            answer: cells[at].clone(),
+        }
+    })
+    .collect()
+}
+
+struct Stage {
+    redis: Redis,
+    to_redis: TcpProxy,
+    edge: EdgeMock,
+    to_edge: TcpProxy,
+}
+
+impl Stage {
+    async fn start() -> Stage {
+        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+        let port = edge.url().rsplit_once(':').unwrap().1.parse().unwrap();
+        Stage {
+            to_redis: TcpProxy::start(redis.port()).await,
+            to_edge: TcpProxy::start(port).await,
+            redis,
+            edge,
+        }
+    }
+
+    fn reader(&self, ttl: &str) -> crate::support::reader::Builder {
+        let url = format!("http://127.0.0.1:{}", self.to_edge.port());
+        Reader::builder(&self.redis, &url)
+            .redis_port(self.to_redis.port())
+            .env("LOCAL_TTL_SECS", ttl)
+    }
+
+    /// Writes the customers of a situation. Returns when what ends soon has ended.
+    fn write(&self, name: &str) -> u64 {
+        let soon = now() + 2_500;
+        for (kind, short) in KINDS {
+            for twin in [EDGE_ROUTE, OFREP] {
+                let customer = format!("{name}-{short}-{twin}");
+                if kind != "unknown to the Edge API" {
+                    self.edge.answer(&path(&customer), listed(2, UPDATED));
+                }
+                let mut state = map(1);
+                match kind {
+                    PAST_VALID => {
+                        state[VERSION]["calculatedEntitlement"]["validUntil"] = soon.into();
+                        state["sso"] = entitlement("sso", "BOOLEAN", None);
+                    }
+                    PAST_PERIOD => {
+                        state["calls"] = entitlement("calls", "NUMBER", Some(10));
+                        state["calls"]["calculatedEntitlement"]["feature"]["meterType"] =
+                            "Incremental".into();
+                        let usage = json!({"currentUsage": 7, "usagePeriodStart": 1, "usagePeriodEnd": soon});
+                        let key = format!("production:c_{customer}:f_calls");
+                        let time = format!("{key}#timestamp");
+                        let usage = usage.to_string();
+                        self.redis.cmd(&["MSET", &key, &usage, &time, "1"]);
+                    }
+                    "not in Redis" | "unknown to the Edge API" => continue,
+                    _ => {}
+                }
+                store(&self.redis, &customer, &state, UPDATED_MS - 1);
+            }
+        }
+        soon
+    }
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
+/// How an answer of the Edge API's route reads in the table.
+fn answer_of(reply: &Reply) -> String {
+    let age: Option<u64> = reply.header("age").parse().ok();
+    let text = match (reply.status, reply.header("cache-status"), age) {
+        (200, "entitlement-sync; hit", Some(0)) => "copy",
+        (200, "entitlement-sync; hit; detail=redis", Some(0)) => "Redis",
+        (200, "entitlement-sync; fwd=miss; stored", Some(0)) => "Edge API",
+        (200, "entitlement-sync; hit; detail=unproven", Some(_)) => "stale copy",
+        (404, "", None) => "unknown",
+        (503, "", None) if reply.header("retry-after") == "30" => "cannot tell",
+        _ => return format!("{reply:?}"),
+    };
+    text.to_owned()
+}
+
+/// Whether an answer by OFREP is the one of the table.
+fn is_answer(reply: &Reply, answer: &str) -> bool {
+    let body = reply.json();
+    let is = |reason: &str, cache: &str| {
+        reply.status == 200
+            && body["reason"] == reason
+            && reply.header("cache-status").ends_with(cache)
+    };
+    match answer {
+        "copy" => is("CACHED", "; hit") && body["metadata"]["ageMs"] == 0,
+        "Redis" => is("TARGETING_MATCH", "detail=redis"),
+        "Edge API" => is("TARGETING_MATCH", "stored"),
+        "stale copy" => is("STALE", "detail=unproven"),
+        "unknown" => reply.status == 200 && body["value"] == false && body["variant"] == "denied",
+        "cannot tell" => {
+            reply.status == 503
+                && reply.header("retry-after") == "30"
+                && body["errorCode"] == "GENERAL"
+                && body.get("value").is_none()
+        }
+        _ => false,
+    }
+}
+
+async fn every_cell(ttl: &str) {
+    let all = rows(ttl);
+    let stage = Stage::start().await;
+    let mut situations: Vec<&str> = all.iter().map(|row| row.away.as_str()).collect();
+    situations.dedup();
+    assert_eq!(situations.len(), 7);
+    for (number, away) in situations.into_iter().enumerate() {
+        let name = format!("s{number}");
+        let soon = stage.write(&name);
+        let is_late = away.ends_with("started");
+        let (what, _) = away.split_once(',').unwrap_or((away, ""));
+        let (no_redis, no_edge) = match what {
+            "nothing" => (false, false),
+            "Edge API" => (false, true),
+            "Redis" => (true, false),
+            "both" => (true, true),
+            other => panic!("{other}"),
+        };
+        let reader = match is_late {
+            true => None,
+            false => {
+                let reader = stage.reader(ttl).start().await;
+                for short in ["known", "expired", "ended"] {
+                    for twin in [EDGE_ROUTE, OFREP] {
+                        let reply = reader.get(&path(&format!("{name}-{short}-{twin}"))).await;
+                        assert_eq!(answer_of(&reply), "Redis", "{away}: {short}");
+                        assert_eq!(version(&reply), Some(1));
+                    }
+                }
+                Some(reader)
+            }
+        };
+        if no_redis {
+            stage.to_redis.cut().await;
+        }
+        if no_edge {
+            stage.to_edge.cut().await;
+        }
+        let reader = match reader {
+            Some(reader) => reader,
+            None => stage.reader(ttl).spawn(),
+        };
+        reader
+            .wait_redis(if no_redis {
+                "DISCONNECTED"
+            } else {
+                "CONNECTED"
+            })
+            .await;
+        until("what ends soon has ended", SOON, async || now() > soon).await;
+        for row in all.iter().filter(|row| row.away == away) {
+            let kind = KINDS.iter().find(|(kind, _)| *kind == row.customer);
+            let (_, short) = kind.expect("a customer of the table");
+            let cell = format!(
+                "LOCAL_TTL_SECS={ttl}, away: {away}, customer: {}",
+                row.customer
+            );
+            let reply = reader
+                .get(&path(&format!("{name}-{short}-{EDGE_ROUTE}")))
+                .await;
+            assert_eq!(answer_of(&reply), row.answer, "{cell}");
+            let customer = format!("{name}-{short}-{OFREP}");
+            let (flag, other) = match row.customer.as_str() {
+                PAST_PERIOD if row.answer != "Edge API" => ("calls@usage", Some(json!(0))),
+                PAST_VALID if row.answer != "Edge API" => ("sso", Some(json!(true))),
+                _ => (VERSION, None),
+            };
+            let reply = reader.flag(flag, &context(&customer)).await;
+            assert!(is_answer(&reply, &row.answer), "{cell}: {reply:?}");
+            if row.answer == "cannot tell" {
+                continue;
+            }
+            if let Some(value) = other {
+                assert_eq!(reply.json()["value"], value, "{cell}");
+            }
+            if row.customer == PAST_VALID && row.answer != "Edge API" {
+                let reply = reader.flag(VERSION, &context(&customer)).await;
+                assert_eq!(reply.json()["variant"], "denied", "{cell}: {reply:?}");
+            }
+        }
+        if no_redis && no_edge {
+            let ready = http::get(reader.read_port(), "/readyz").await.unwrap();
+            let can_answer = !is_late && ttl != "0";
+            assert_eq!(ready.json()["copies"], can_answer, "{away}: {ready:?}");
+        }
+        // All of it ends without a restart.
+        store(
+            &stage.redis,
+            &format!("{name}-known-0"),
+            &map(3),
+            UPDATED_MS + 1,
+        );
+        stage.to_redis.restore().await;
+        stage.to_edge.restore().await;
+        until("Redis is asked again", SOON, async || {
+            let reply = reader.get(&path(&format!("{name}-known-0"))).await;
+            reply.status == 200
+                && version(&reply) == Some(3)
+                && ["copy", "Redis"].contains(&answer_of(&reply).as_str())
+        })
+        .await;
+        until("the Edge API is asked again", SOON, async || {
+            let reply = reader.get(&path(&format!("{name}-absent-0"))).await;
+            reply.status == 200 && version(&reply) == Some(2)
+        })
+        .await;
+        until(
+            "what was fetched is in Redis, and copied",
+            SOON,
+            async || {
+                let reply = reader.get(&path(&format!("{name}-absent-0"))).await;
+                let key = format!("production:c_{name}-absent-0");
+                answer_of(&reply) == "copy" && stage.redis.get(&key).is_some()
+            },
+        )
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cell_of_a_positive_ttl() {
+    every_cell("3600").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cell_without_a_ttl() {
+    every_cell("0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cell_of_a_negative_ttl() {
+    every_cell("-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_answers_end_with_the_ttl_and_start_again_when_redis_is_back() {
+    let stage = Stage::start().await;
+    store(&stage.redis, "acme", &map(1), 1);
+    let reader = stage.reader("2").start().await;
+    assert_eq!(reader.get(&path("acme")).await.status, 200);
+    stage.to_edge.cut().await;
+    stage.to_redis.cut().await;
+    reader.wait_redis("DISCONNECTED").await;
+    let mut ages = Vec::new();
+    until("the answer has ended", SOON, async || {
+        let reply = reader.get(&path("acme")).await;
+        if reply.status == 200 {
+            assert_eq!(answer_of(&reply), "stale copy");
+            ages.push(reply.header("age").parse::<u64>().unwrap());
+        }
+        reply.status == 503
+    })
+    .await;
+    assert!(!ages.is_empty() && ages.is_sorted(), "{ages:?}");
+    assert!(ages.iter().all(|age| *age < 2), "{ages:?}");
+    stage.to_redis.restore().await;
+    until("Redis answers", SOON, async || {
+        answer_of(&reader.get(&path("acme")).await) == "Redis"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_redis_is_refilled_with_what_is_asked_for_most_first() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    let customers = [("cold", 1), ("hot", 9), ("purged", 5), ("warm", 4)];
+    for (customer, questions) in customers {
+        stage.edge.answer(&path(customer), listed(2, UPDATED));
+        for _ in 0..questions {
+            assert_eq!(reader.get(&path(customer)).await.status, 200);
+        }
+    }
+    // The worker's purge, and the vendor has forgotten the customer.
+    stage
+        .edge
+        .answer(&path("purged"), Answer::json(404, &json!({})));
+    let key = "production:c_purged";
+    let (time, tombstone) = (format!("{key}#timestamp"), format!("{key}#purged"));
+    stage.redis.cmd(&["DEL", key, &time]);
+    stage.redis.cmd(&["SET", &tombstone, "1"]);
+    let before = stage.edge.requests_to("/v1/c/").len();
+    stage.redis.cmd(&["FLUSHALL"]);
+    let refilled = async || {
+        let asked = stage.edge.requests_to("/v1/c/").len() - before;
+        let line = "the customers of the last hour were loaded";
+        asked >= customers.len() && reader.logs().contains(line)
+    };
+    until("Redis is refilled", SOON, refilled).await;
+    let asked = stage.edge.requests_to("/v1/c/").split_off(before);
+    let asked: Vec<&str> = asked.iter().map(|it| it.path.as_str()).collect();
+    let expected = ["hot", "purged", "warm", "cold"].map(path);
+    assert_eq!(asked, expected);
+    for customer in ["hot", "warm", "cold"] {
+        let key = format!("production:c_{customer}");
+        assert!(stage.redis.get(&key).is_some(), "{customer}");
+    }
+    assert_eq!(stage.redis.get(key), None, "the purged customer returned");
+    assert_eq!(reader.get(&path("purged")).await.status, 404);
+}
+
+/// Each of so many requests, one after the other: if each waited for a timeout, the test would never end.
+const MANY: usize = 2_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_redis_costs_one_wait() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("-1").start().await;
+    for number in 0..64 {
+        let customer = format!("c{number}");
+        store(&stage.redis, &customer, &map(1), 1);
+        // It is asked in the background.
+        stage.edge.answer(&path(&customer), listed(1, UPDATED));
+        assert_eq!(reader.get(&path(&customer)).await.status, 200);
+    }
+    let losses = "entitlement_sync_read_tracking_losses_total";
+    let before = reader.metric(losses).await;
+    stage.redis.freeze();
+    let mut client = Client::connect(reader.read_port()).await;
+    for number in 0..MANY {
+        let reply = client.get(&path(&format!("c{}", number % 64))).await;
+        assert_eq!((reply.status, version(&reply)), (200, Some(1)));
+    }
+    // Those too that it never heard of: the Edge API does not know them.
+    for number in 0..MANY {
+        let reply = client.get(&path(&format!("new{number}"))).await;
+        assert_eq!(reply.status, 404);
+    }
+    until("the loss is counted", SOON, async || {
+        reader.metric(losses).await - before == 1.0
+    })
+    .await;
+    stage.redis.thaw();
+    until("Redis answers", SOON, async || {
+        answer_of(&client.get(&path("c1")).await) == "Redis"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_api_that_hangs_costs_one_wait() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    store(&stage.redis, "known", &map(1), 1);
+    stage.to_edge.blackhole();
+    let mut client = Client::connect(reader.read_port()).await;
+    for number in 0..MANY {
+        let reply = client.get(&path(&format!("absent{number}"))).await;
+        assert_eq!(answer_of(&reply), "cannot tell");
+        let reply = client.get(&path("known")).await;
+        assert_eq!(version(&reply), Some(1));
+    }
+    // What is passed on has a breaker of its own.
+    for _ in 0..MANY {
+        let reply = client.get("/v1/paywall.json").await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "120"));
+    }
+    let tried = reader
+        .metric("entitlement_sync_read_upstream_requests_total{outcome=\"failed\"}")
+        .await;
+    assert!((1.0..10.0).contains(&tried), "{tried} requests waited");
+    stage.edge.answer(&path("back"), listed(2, UPDATED));
+    stage.to_edge.restore().await;
+    until("the Edge API is asked again", SOON, async || {
+        client.get(&path("back")).await.status == 200
+    })
+    .await;
+}
+
+/// Answers to one customer who waits keep nobody else waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_keeps_no_other_customer_waiting() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    let slow = listed(2, UPDATED).after(Duration::from_secs(3));
+    stage.edge.answer(&path("slow"), slow);
+    store(&stage.redis, "known", &map(1), 1);
+    let asked = path("slow");
+    let (slow, answered) = tokio::join!(reader.get(&asked), async {
+        until("the slow one is asked for", SOON, async || {
+            !stage.edge.requests_to("/v1/c/slow").is_empty()
+        })
+        .await;
+        let mut client = Client::connect(reader.read_port()).await;
+        let mut answered = 0;
+        while reader
+            .metric("entitlement_sync_read_upstream_requests_total{outcome=\"found\"}")
+            .await
+            == 0.0
+        {
+            assert_eq!(version(&client.get(&path("known")).await), Some(1));
+            answered += 1;
+        }
+        answered
+    });
+    assert_eq!(version(&slow), Some(2));
+    assert!(answered > 10, "{answered}");
+}
