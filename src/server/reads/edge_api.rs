@@ -9,7 +9,8 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::path::{decoded, is_id};
-use super::{Answered, Shared, cannot_tell, error, finished, vias};
+use super::respond::{Answered, cannot_tell, error, finished};
+use super::{Shared, vias};
 use crate::edge::Forwarded;
 use crate::keys::Owner;
 use crate::metrics::ReadResult;

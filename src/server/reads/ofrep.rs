@@ -5,9 +5,10 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RE
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde_json::{Map, Value, json};
 
+use super::Shared;
 use super::edge_api::ENTITLEMENTS_RETRY_AFTER;
 use super::path::is_id;
-use super::{Answered, Shared, describe, has};
+use super::respond::{Answered, describe, has};
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
 use crate::reader::{self, Flag, Request};
