@@ -1,4 +1,4 @@
-"""What the demo starts and stops again: Redis, a queue, the worker, and a stand-in for the Edge API."""
+"""What the demo starts and stops again: Redis, a queue, the worker, a reader, and a stand-in for the Edge API."""
 
 import http.server
 import json
@@ -20,6 +20,8 @@ import send
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ROOT / ".tools"
 PREFIX = "production"
+READER_KEY = "demo-reader-key"
+SDK_KEY = "server-test-key"  # what tests/sdk presents
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -90,10 +92,22 @@ class EdgeApi:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.handler = Handler
+        self.port = 0
+        self.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        """Listens, on the same port as before if it was stopped."""
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), self.handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.port = self.server.server_address[1]
+        threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.05), daemon=True).start()
+
+    def stop(self):
+        """From now on nothing listens on its port."""
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Stage:
@@ -122,7 +136,7 @@ class Stage:
 
     def prepare(self):
         """Installs and builds what is missing."""
-        self._in_own_group([str(ROOT / "script/setup"), "ministack", "sdk", "redis"], "script/setup")
+        self._in_own_group([str(ROOT / "script/setup"), "ministack", "sdk", "openfeature", "redis"], "script/setup")
         self.redis_server = shutil.which("redis-server") or shutil.which("valkey-server")
         self.redis_cli = shutil.which("redis-cli") or shutil.which("valkey-cli")
         if not (self.redis_server and self.redis_cli):
@@ -138,7 +152,8 @@ class Stage:
             raise Failed("cargo metadata failed:\n" + metadata.stderr.strip())
         target = Path(json.loads(metadata.stdout)["target_directory"])
         release = target / "release/entitlement-sync"
-        sources = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", *(path for path in (ROOT / "src").rglob("*") if path.is_file())]
+        sources = [ROOT / "Cargo.toml", ROOT / "Cargo.lock",
+                   *(path for folder in ("src", "core") for path in (ROOT / folder).rglob("*") if path.is_file())]
         if release.exists() and release.stat().st_mtime > max(path.stat().st_mtime for path in sources):
             return release
         self.say("building the worker (cargo build: minutes the first time, seconds later)")
@@ -202,6 +217,35 @@ class Stage:
         )
         self.worker_environment["PORT"] = str(self.worker_port)
 
+    def start_reader(self):
+        """A process that only answers questions."""
+        names = ("SERVER_API_KEY", "ENVIRONMENT_PREFIX", "REDIS_HOST", "REDIS_PORT", "EDGE_API_URL", "DISABLE_SENTRY",
+                 "LOG_LEVEL", "LOG_FORMAT")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.probes_port = probe.getsockname()[1]
+        environment = {name: self.worker_environment[name] for name in names}
+        environment.update({"READ_API_KEYS": f"{READER_KEY},{SDK_KEY}", "PORT": str(self.probes_port)})
+        self.reader_port = self._listening(
+            "reader",
+            lambda _: [str(self.binary), "serve"],
+            {**environment, "READ_PORT": "{port}"},
+            lambda port: self.reader_knows(port=port) == {"redis": True, "upstream": True},
+        )
+        self.reader_environment = {**environment, "READ_PORT": str(self.reader_port)}
+
+    def reader_knows(self, port=None):
+        """Whom the reader can ask, as its /readyz says."""
+        status, body = self._get(port or self.reader_port, "/readyz")
+        if status not in (200, 503):
+            return {}
+        answer = json.loads(body)
+        return {name: answer[name] == "CONNECTED" for name in ("redis", "upstream")}
+
+    def pause(self, name, is_paused):
+        """Stops a process where it stands, or lets it go on."""
+        os.kill(self.pid(name), signal.SIGSTOP if is_paused else signal.SIGCONT)
+
     def pid(self, name):
         return next(process.pid for known, process in self.started if known == name)
 
@@ -240,7 +284,7 @@ class Stage:
     def _stop(self):
         """Ends everything, the worker before what it works with, and says how each ended."""
         ended = {}
-        worker = [entry for entry in self.started if entry[0] == "worker"]
+        worker = [entry for entry in self.started if entry[0] in ("worker", "reader")]
         for together in (worker, [entry for entry in self.started if entry not in worker]):
             began = time.monotonic()
             for _, process in together:
@@ -285,14 +329,13 @@ class Stage:
         names = sorted(self.redis("--scan", "--pattern", f"{PREFIX}:c_{customer}*").split())
         return {name: self.redis("GET", name) for name in names}
 
-    def ask_sdk(self, queries):
-        """The SDK's answers, how often it asked the Edge API for them, and what it complained of."""
+    def ask_sdk(self, queries, of_reader=False):
+        """The SDK's answers, and how often the Edge API was asked for them. Of the reader: without a Redis."""
         asked = len(self.edge.requests)
-        question = {
-            "redis": {"host": "127.0.0.1", "port": self.redis_port, "db": 0, "environmentPrefix": PREFIX},
-            "edgeUrl": self.edge.url,
-            "queries": queries,
-        }
+        question = {"edgeUrl": self.edge.url, "queries": queries,
+                    "redis": {"host": "127.0.0.1", "port": self.redis_port, "db": 0, "environmentPrefix": PREFIX}}
+        if of_reader:
+            question = {"edgeUrl": self.reader_url(), "queries": queries}
         done = subprocess.run(
             ["node", str(ROOT / "tests/sdk/reader.mjs")],
             input=json.dumps(question), capture_output=True, text=True, timeout=60,
@@ -302,6 +345,21 @@ class Stage:
         if done.returncode != 0:
             raise Failed("the SDK could not be asked:\n" + done.stderr.strip())
         return json.loads(done.stdout)["answers"], len(self.edge.requests) - asked
+
+    def reader_url(self):
+        return f"http://127.0.0.1:{self.reader_port}"
+
+    def ask_openfeature(self, questions):
+        """The answers of OpenFeature's Python client, whose provider asks the reader."""
+        done = subprocess.run(
+            [str(TOOLS / "openfeature/py/bin/python"), str(ROOT / "tests/openfeature/client.py")],
+            input=json.dumps({"url": self.reader_url(), "key": READER_KEY, "questions": questions}),
+            capture_output=True, text=True, timeout=60,
+        )
+        self.signals.check()
+        if done.returncode != 0:
+            raise Failed("OpenFeature's client could not be asked:\n" + done.stderr.strip())
+        return json.loads(done.stdout)["answers"]
 
     def sdk_version(self):
         package = TOOLS / "sdk/node_modules/@stigg/node-server-sdk/package.json"

@@ -1,4 +1,4 @@
-"""The demo: six chapters in the life of a customer, each checked against what it should be. See script/demo."""
+"""The demo: seven chapters in the life of a customer, each checked against what it should be. See script/demo."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import events
 import page
 from events import at_ms, clock
 from page import block, bold, dim, green, item, label, note, red, room, say, yellow
-from stage import PREFIX, Failed, Signals, Stage, Stopped
+from stage import PREFIX, READER_KEY, Failed, Signals, Stage, Stopped
 
 CUSTOMER = f"{PREFIX}:c_acme"
 CALLS = f"{CUSTOMER}:f_calls"
@@ -35,7 +35,7 @@ class Story:
         self.right = self.wrong = 0
         self.chapters = 0
 
-    # --- The six chapters ------------------------------------------------------------------------------------------
+    # --- The seven chapters -----------------------------------------------------------------------------------------
 
     def tell(self):
         with self.chapter("Acme signs up", """
@@ -90,6 +90,55 @@ class Story:
             self.ask([self.metered(9, 200)], edge_requests=1)
             self.deliver([events.used(30, 12)], {"applied": 1}, {CALLS: usage(12), **stamped(CALLS, at_ms(30))})
             self.ask([self.boolean(), self.numeric(12), self.metered(12, 200), self.enum("phone", ["email", "phone"])])
+
+        with self.chapter("Others ask without Redis, and then Redis and the Edge API are stopped", """
+                `entitlement-sync serve` answers from the same keys: to the SDK without a Redis, which takes it for the Edge
+                API, and to OpenFeature in any language. Then Redis is stopped, and after it the Edge API. What was
+                known is answered, marked as stale; what nobody can tell is an error, for which each reader has its
+                fallback."""):
+            self.answers()
+
+    def answers(self):
+        stage, edge = self.stage, self.stage.edge
+        stage.start_reader()
+        label("running")
+        item(f"the reader on {stage.reader_port}; keys: READ_API_KEYS")
+        granted = [("boolean", "sso", False, True), ("boolean", "calls", False, True), ("integer", "calls@remaining", 0, 188),
+                   ("integer", "regions@limit", 0, 12), ("boolean", "no-such-feature", True, False)]
+        known = [self.boolean(), self.numeric(12), self.metered(12, 200), self.enum("phone", ["email", "phone"])]
+        self.ask_reader("acme", known, edge_requests=0, remark="the reader had all of it from Redis")
+        self.ask_flags("acme", granted, "CACHED")
+
+        # What Stigg knows by now.
+        edge.entitlements = events.entitlements(25, 12, 200, 12, 30, ["email", "phone"])
+        stage.pause("redis", True)
+        self.wait("Redis is stopped (SIGSTOP)", {"redis": False, "upstream": True})
+        self.ask_reader("acme", known)
+        self.ask_flags("acme", granted, "STALE")
+        item(dim("a customer that nobody has asked for before: the Edge API is asked"))
+        self.ask_flags("globex", granted[:1], "TARGETING_MATCH")
+
+        edge.stop()
+        item("")
+        label("then")
+        item("the Edge API is stopped, too")
+        self.ask_reader("acme", known)
+        self.ask_flags("acme", granted, "STALE")
+        item(dim("a customer that nobody has asked for before: nobody can tell, so each reader uses its own fallback"))
+        self.ask_reader("initech", [("getBooleanEntitlement", "sso", {}, {"hasAccess": False, "isFallback": True})])
+        self.ask_flags("initech", [("boolean", "sso", False, False), ("boolean", "calls", True, True)], "ERROR")
+
+        edge.start()
+        stage.pause("redis", False)
+        self.wait("both go on", {"redis": True})
+        self.ask_reader("acme", known)
+        self.ask_flags("acme", granted, "CACHED")
+
+    def wait(self, what, wanted):
+        """Until the reader has noticed."""
+        label("then")
+        noticed = self.stage.signals.wait_until(lambda: wanted.items() <= self.stage.reader_knows().items(), 10)
+        self.check(f"{what}, and the reader has noticed", noticed, wanted)
 
     # --- What a chapter does -----------------------------------------------------------------------------------------
 
@@ -163,10 +212,7 @@ class Story:
         answers, asked = stage.ask_sdk(queries)
         label("sdk")
         item(dim(f"@stigg/node-server-sdk {stage.sdk_version()}, configured with this Redis"))
-        width = max(len(question_text(*question[:3])) for question in questions)
-        for (method, feature, options, wanted), answer in zip(questions, answers):
-            other = {field: value for field, value in wanted.items() if answer.get(field) != value}
-            self.check(f"{question_text(method, feature, options):{width}}  {answer_text(answer)}", not other, json.dumps(other))
+        self.judge(questions, answers)
         times = "once" if asked == 1 else f"{asked} times"
         why = remark or ("all of it from Redis" if asked == 0 else "Redis had nothing to answer from")
         self.check(f"asked the Edge API {times}: {why}", asked == edge_requests, f"{edge_requests} requests")
@@ -175,6 +221,40 @@ class Story:
             label("redis")
             item(dim("what the SDK wrote"))
             self.show_change(before, after)
+
+    def ask_reader(self, customer, questions, edge_requests=None, remark=""):
+        """Asks the SDK that has no Redis."""
+        stage = self.stage
+        queries = [{"method": method, "args": {"customerId": customer, "featureId": feature, "options": options}}
+                   for method, feature, options, _ in questions]
+        answers, asked = stage.ask_sdk(queries, of_reader=True)
+        label("sdk")
+        item(dim(f"@stigg/node-server-sdk {stage.sdk_version()} without a Redis, its baseEdgeUri at the reader, asks for {customer}"))
+        self.judge(questions, answers)
+        if edge_requests is not None:
+            self.check(f"the Edge API was asked {asked} times: {remark}", asked == edge_requests, f"{edge_requests} requests")
+
+    def ask_flags(self, customer, questions, reason):
+        """Asks OpenFeature's Python client: type, flag, default, and the value expected."""
+        label("flags")
+        item(dim(f"openfeature-provider-ofrep in Python asks for {customer}"))
+        answers = self.stage.ask_openfeature([
+            {"type": kind, "flag": flag, "default": default, "context": {"targetingKey": customer}}
+            for kind, flag, default, _ in questions])
+        width = max(len(flag) for _, flag, _, _ in questions)
+        for (_, flag, default, wanted), answer in zip(questions, answers):
+            error = f" (the default; {answer['errorCode']})" if answer.get("errorCode") else ""
+            denied = (answer.get("metadata") or {}).get("accessDeniedReason")
+            why = f" ({denied})" if denied and answer["value"] is False else ""
+            self.check(f"{flag:{width}}  {json.dumps(answer['value'])}{why}{error}, {answer['reason']}",
+                       answer["value"] == wanted and answer["reason"] == reason, f"{json.dumps(wanted)}, {reason}")
+
+    def judge(self, questions, answers):
+        """Compares the SDK's answers with what is expected."""
+        width = max(len(question_text(*question[:3])) for question in questions)
+        for (method, feature, options, wanted), answer in zip(questions, answers):
+            other = {field: value for field, value in wanted.items() if answer.get(field) != value}
+            self.check(f"{question_text(method, feature, options):{width}}  {answer_text(answer)}", not other, json.dumps(other))
 
     def check(self, text, right, wanted=""):
         if right:
@@ -294,6 +374,10 @@ def suggest(stage):
             f"{send} nonsense", f"{redis} xrange {PREFIX}:dead-letter - +"]),
         ("freeze Redis, see that readiness tells, send something, and thaw it", [
             f"kill -STOP {stage.pid('redis')}; sleep 3; curl -s '{http}/readyz?verbose'; kill -CONT {stage.pid('redis')}"]),
+        ("ask the reader, which has READ_API_KEYS", [
+            f"curl -si -H 'X-API-Key: {READER_KEY}' {stage.reader_url()}/v1/c/acme/entitlements.json",
+            f"curl -s -H 'X-API-Key: {READER_KEY}' {stage.reader_url()}/ofrep/v1/evaluate/flags/calls "
+            "-d '{\"context\": {\"targetingKey\": \"acme\", \"requestedUsage\": 200}}'"]),
         ("count", [f"curl -s {http}/metrics | grep processed | grep -v ' 0$'"]),
     ]:
         say(dim(f"  # {what}"))

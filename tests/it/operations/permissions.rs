@@ -5,14 +5,18 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::cluster::Cluster;
+use crate::support::edge::{Answer, EdgeMock};
 use crate::support::redis::Redis;
 use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
 use crate::support::worker::Worker;
+use crate::support::{Reader, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// What docs/operations.md tells people to grant, and no more.
 const RIGHTS: &str = "~production:* ~production-* +ping +info +client|id +client|setname +select +wait +eval +evalsha +get +mget +set +del +xadd";
+
+/// The same of a process that only answers.
+const RIGHTS_OF_READERS: &str = "~production:* ~production-* +ping +info +client|id +client|setname +client|tracking +hello +select +eval +evalsha +get +mget +set +del";
 
 fn grant(redis: &Redis, rights: &str) {
     let mut command = vec!["ACL", "SETUSER", "sync", "reset", "on", ">pass"];
@@ -88,6 +92,42 @@ async fn the_documented_rights_suffice() {
     assert!(
         operations.contains(RIGHTS),
         "docs/operations.md does not name {RIGHTS}"
+    );
+}
+
+/// Redis tells of changes, and what was fetched is written, its metered usage included.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_documented_for_readers_suffice() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    grant(&redis, RIGHTS_OF_READERS);
+    let feature = json!({"refId": "seats", "featureType": "NUMBER", "meterType": "Fluctuating"});
+    let list = json!({"data": {"entitlements": [{
+        "isGranted": true, "entitlementUpdatedAt": "2025-11-14T19:59:45.200Z", "usageUpdatedAt": "2025-11-14T19:59:45.200Z",
+        "usageLimit": 10, "currentUsage": 3, "feature": feature,
+    }]}});
+    edge.answer("/v1/c/acme/entitlements.json", Answer::json(200, &list));
+    let reader = Reader::builder(&redis, &edge.url())
+        .env("REDIS_USER", "sync")
+        .env("REDIS_PASSWORD", "pass")
+        .start()
+        .await;
+    let metric = async |name: &str| reader.metric(&format!("entitlement_sync_{name}")).await;
+    until(
+        "Redis tells of changes and takes writes",
+        LIMIT,
+        async || metric("read_tracking_up").await == 1.0 && metric("redis_up").await == 1.0,
+    )
+    .await;
+    let reply = reader.get("/v1/c/acme/entitlements.json").await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(redis.get("production:c_acme").is_some());
+    assert!(redis.get("production:c_acme:f_seats").is_some());
+    assert_eq!(metric("redis_errors_total").await, 0.0);
+    assert!(!reader.logs().contains("NOPERM"), "{}", reader.logs());
+    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    assert!(
+        operations.contains(RIGHTS_OF_READERS),
+        "docs/operations.md does not name {RIGHTS_OF_READERS}"
     );
 }
 
