@@ -77,7 +77,7 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- /* On OpenShift the SCC of the namespace sets the ids, and refuses a pod that names others. */ -}}
+{{- /* On OpenShift the SCC of the namespace sets the ids, and rejects a pod that names others. */ -}}
 {{- define "entitlement-sync.podSecurityContext" -}}
 {{- $context := .Values.podSecurityContext }}
 {{- if .Values.openshift }}
@@ -129,7 +129,7 @@ labels:
 {{- $_ := set $values $name $value }}
 {{- end }}
 {{- end }}
-{{- /* The vendor's values, each only where nothing above says the same. Their chart speaks TLS to Redis unless told otherwise. */ -}}
+{{- /* The vendor's values, each only if no value above sets it. The vendor's chart uses TLS to Redis by default. */ -}}
 {{- $vendor := default dict .Values.persistentCache }}
 {{- $redis := default dict $vendor.redis }}
 {{- if not (or (hasKey $values "SERVER_API_KEY") (hasKey $existing "SERVER_API_KEY")) }}
@@ -165,7 +165,7 @@ labels:
 {{- toJson (dict "config" $config "values" $values "existing" $existing) }}
 {{- end }}
 
-{{- /* What differs for the pods that only answer: {NAME: text}. */ -}}
+{{- /* Variables that differ for the pods of `reads`: {NAME: text}. */ -}}
 {{- define "entitlement-sync.readsConfig" -}}
 {{- $config := dict }}
 {{- range $name, $value := .Values.reads.config }}
@@ -180,7 +180,7 @@ labels:
 {{- toJson $config }}
 {{- end }}
 
-{{- /* Everything that would be accepted here and fail later, with the value to set. */ -}}
+{{- /* Rejects values that would render and fail later, and names the value to set. */ -}}
 {{- define "entitlement-sync.validate" -}}
 {{- $settings := include "entitlement-sync.settings" . | fromJson }}
 {{- $timeout := get $settings.config "SHUTDOWN_TIMEOUT_SECS" | default "8" | int }}
@@ -245,14 +245,14 @@ labels:
 {{- toYaml $probe }}
 {{- end }}
 
-{{- /* Where the pods may go to; the same for the worker and the readers. */ -}}
+{{- /* Destinations that the pods may reach, for the worker and the readers. */ -}}
 {{- define "entitlement-sync.egress" -}}
 {{- $settings := include "entitlement-sync.settings" . | fromJson }}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
     {{- if .Values.openshift }}
-    # Policies see the port of the DNS pods, which is another than that of their Service.
+    # Policies see the port of the DNS pods, which differs from the port of their Service.
     - {port: 5353, protocol: UDP}
     - {port: 5353, protocol: TCP}
     {{- end }}

@@ -17,7 +17,7 @@ selector:
 template:
   metadata:
     annotations:
-      # New pods when what they read at start changes. Of a Secret that is not this release's, nothing is known here.
+      # Starts new pods when the data that they read at start changes. The chart cannot see a Secret that it did not create.
       {{- toYaml .checksums | nindent 6 }}
       {{- with $pod.podAnnotations }}
       {{- toYaml . | nindent 6 }}
@@ -53,7 +53,7 @@ template:
         {{- end }}
         securityContext:
           {{- toYaml $root.Values.securityContext | nindent 10 }}
-        # Of two sources of a variable the later one wins, and `env` wins over both.
+        # If two sources set a variable, the later one wins; `env` wins over both.
         envFrom:
           {{- toYaml .envFrom | nindent 10 }}
         {{- with .env }}
