@@ -284,12 +284,12 @@ async fn a_clock_and_a_key_are_told_from_credentials_and_rights() {
         (
             "com.amazon.coral.service#InvalidSignatureException",
             "Signature expired: 20261126T000000Z is now earlier than 20261126T010000Z",
-            "set the clock of this machine by NTP",
+            "synchronize the clock of this machine by NTP",
         ),
         (
             "com.amazon.coral.service#RequestTimeTooSkewed",
             "The difference between the request time and the current time is too large.",
-            "set the clock of this machine by NTP",
+            "synchronize the clock of this machine by NTP",
         ),
         (
             "com.amazonaws.sqs#KmsAccessDenied",
