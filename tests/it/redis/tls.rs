@@ -126,7 +126,7 @@ async fn a_client_certificate_is_shown_and_read_again() {
     certs.expired("old", "DNS:client");
     let tls = server(&certs, "server", "yes").await;
     let builder = worker(&tls, &queue).env("REDIS_TLS_CA_FILE", certs.file("ca.pem"));
-    says(&builder.spawn(), "Redis wants a client certificate").await;
+    says(&builder.spawn(), "Redis requires a client certificate").await;
 
     fs::copy(certs.path("old.pem"), certs.path("mine.pem")).unwrap();
     fs::copy(certs.path("old.key"), certs.path("mine.key")).unwrap();
@@ -156,7 +156,7 @@ async fn files_that_are_no_certificates_end_it_at_start() {
         worker.logs()
     );
     assert!(
-        worker.logs().contains("holds no certificate"),
+        worker.logs().contains("contains no certificate"),
         "{}",
         worker.logs()
     );
