@@ -353,7 +353,7 @@ async fn a_token_file_that_cannot_be_read_is_named_with_its_variable() {
     worker.kill();
     sts.refuse("RequestTimeTooSkewed", "too far off");
     let worker = by_token(&absent).spawn();
-    says_why(&worker, &["the clock is off"]).await;
+    says_why(&worker, &["the clock of this machine is wrong"]).await;
 }
 
 /// Files of other ways to credentials, and an STS that is none.
@@ -418,7 +418,7 @@ async fn a_provider_that_gives_no_credentials_is_named_with_its_variable() {
             ],
             &[
                 "AWS_WEB_IDENTITY_TOKEN_FILE",
-                "HTTP 403 with text/html and no error of STS",
+                "HTTP 403 with text/html and without an error of STS",
             ],
         ),
     ] {
