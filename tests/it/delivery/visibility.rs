@@ -193,7 +193,7 @@ async fn without_the_right_to_ask_30_s_and_no_dead_letter_queue_are_assumed() {
         .start()
         .await;
     until("it is said", LIMIT, async || {
-        worker.logs().contains("assuming 30 s")
+        worker.logs().contains("assumes a visibility timeout of 30 s")
     })
     .await;
     queue.send("no JSON").await;

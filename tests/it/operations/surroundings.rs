@@ -236,8 +236,8 @@ async fn an_answer_that_is_not_of_sqs_is_named_with_its_likely_cause() {
             "{log}"
         );
         let advice = match parts[0].contains("407") {
-            true => "name the host in NO_PROXY",
-            false => "speak SQS's JSON protocol?",
+            true => "add the host to NO_PROXY",
+            false => "uses the JSON protocol of SQS",
         };
         assert!(log.contains(advice), "{log}");
         worker.kill();
@@ -294,7 +294,7 @@ async fn a_clock_and_a_key_are_told_from_credentials_and_rights() {
         (
             "com.amazonaws.sqs#KmsAccessDenied",
             "The ciphertext refers to a customer master key that is not accessible",
-            "allow kms:Decrypt",
+            "kms:Decrypt on the key of the queue",
         ),
         (
             "com.amazonaws.sqs#KmsDisabled",
