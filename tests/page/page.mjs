@@ -80,7 +80,7 @@ function busy(status) {
     consumer_states: states.map((state, at) => ({ state, since_secs: at * 17, messages: 1_234_567 + at, ...(state === 'backing_off' ? { last_error: 'throttled: RequestThrottled: Rate exceeded.' } : {}) })),
     recent_errors: [
       { at_ms: Date.now() - 5_000, level: 'WARN', message: 'receiving from the queue failed', cause: 'throttled: RequestThrottled: Rate exceeded.' },
-      { at_ms: Date.now() - 65_000, level: 'ERROR', message: 'a message is given up and left for the dead-letter queue', cause: `entitlements_updated: ${'customerId'.repeat(20)}` },
+      { at_ms: Date.now() - 65_000, level: 'ERROR', message: 'gave up on a message; it is left for the dead-letter queue', cause: `entitlements_updated: ${'customerId'.repeat(20)}` },
       { at_ms: Date.now() - 165_000, level: 'ERROR', message: '<img src=x onerror="document.title=1">', cause: 'text, not markup' },
     ],
   };

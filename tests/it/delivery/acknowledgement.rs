@@ -563,7 +563,7 @@ async fn every_message_that_is_given_up_is_named_in_the_log() {
     let logs = worker.logs();
     let given_up: Vec<&str> = logs
         .lines()
-        .filter(|line| line.contains("a message is given up"))
+        .filter(|line| line.contains("gave up on a message"))
         .collect();
     assert_eq!(given_up.len(), 40, "{logs}");
     for id in ids {

@@ -446,7 +446,11 @@ async fn a_database_that_redis_does_not_have_is_named() {
         reply.is_ok_and(|reply| reply.body.contains("DB index is out of range"))
     })
     .await;
-    assert!(!worker.logs().contains("check REDIS_PASSWORD"), "{}", worker.logs());
+    assert!(
+        !worker.logs().contains("check REDIS_PASSWORD"),
+        "{}",
+        worker.logs()
+    );
     worker.term();
     assert_eq!(worker.wait_exit(SOON).await, 0);
 }

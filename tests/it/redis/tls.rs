@@ -94,11 +94,7 @@ async fn a_trusted_certificate_is_taken_and_any_other_named() {
     drop(named_right.start().await);
 
     let wrong_ca = worker(&good, &queue).env("REDIS_TLS_CA_FILE", certs.file("other.pem"));
-    says(
-        &wrong_ca.spawn(),
-        "no trusted CA signed the certificate",
-    )
-    .await;
+    says(&wrong_ca.spawn(), "no trusted CA signed the certificate").await;
     says(&worker(&good, &queue).spawn(), "set REDIS_TLS_CA_FILE").await;
     let wrong_name = worker(&named, &queue).env("REDIS_TLS_CA_FILE", &ca);
     says(
