@@ -1,5 +1,5 @@
-//! What an operator can ask of it beside running: each command is a file, and says in `--help` what
-//! it does, what it touches, and how it ends.
+//! The commands for operators, one file or folder each. Each `--help` says what the command does, what it reads and
+//! writes, and its exit codes.
 
 mod apply;
 mod bulk;
@@ -24,11 +24,11 @@ mod when;
 
 use clap::Subcommand;
 
-/// How a command ended, where it did not fail. Exit codes are documented in docs/commands.md.
+/// The result of a command that did not fail. docs/commands.md documents the exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Well,
-    /// It did what it was to do, and found something that someone should look at.
+    /// The command succeeded and found something that an operator should look at.
     Found,
 }
 
@@ -42,16 +42,16 @@ pub struct Failure {
 
 /// Wrong arguments.
 pub const USAGE: u8 = 2;
-/// A file that is not there or cannot be read.
+/// A file is missing or unreadable.
 pub const NO_INPUT: u8 = 66;
-/// Redis, the queue or the Edge API does not answer.
+/// Redis, the queue or the Edge API is unreachable.
 pub const UNAVAILABLE: u8 = 69;
-/// Something failed that is none of the others.
+/// A failure without a code of its own.
 pub const FAILED: u8 = 70;
-/// Credentials or rights are missing.
+/// Credentials or permissions are missing.
 pub const NO_PERMISSION: u8 = 77;
 pub const BAD_CONFIGURATION: u8 = 78;
-/// Stopped by SIGINT or SIGTERM, in order.
+/// SIGINT or SIGTERM stopped the command.
 pub const INTERRUPTED: u8 = 130;
 
 impl Failure {
@@ -77,7 +77,7 @@ pub enum Command {
     Verify(verify::Arguments),
 }
 
-/// Prints a text as it is; returns the exit code.
+/// Prints a text; returns the exit code.
 pub fn print(text: &[u8]) -> u8 {
     match std::io::Write::write_all(&mut std::io::stdout(), text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => FAILED,
@@ -86,7 +86,7 @@ pub fn print(text: &[u8]) -> u8 {
 }
 
 impl Command {
-    /// Does it, and says on standard error why it could not. Returns the exit code.
+    /// Runs the command and prints an error to standard error. Returns the exit code.
     pub fn run(self) -> u8 {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -1,4 +1,4 @@
-//! The environment, parsed once to meaning. The only module that reads it.
+//! Parses the environment into the configuration. No other module reads the environment.
 //!
 //! `envy` reads it into [`Raw`], flat and as strings; one pass turns that into [`Config`] and
 //! collects every error on the way.
@@ -35,14 +35,14 @@ use crate::plan::Rules;
 use read::{Reader, text};
 use variables::Raw;
 
-/// Everything the process was told, checked.
+/// The checked configuration of the process.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub queue: QueueConfig,
     pub redis: RedisConfig,
     pub writes: WriteConfig,
     pub edge: EdgeConfig,
-    /// `None`: no questions are answered.
+    /// `None`: the read API is off.
     pub reads: Option<ReadConfig>,
     pub sentry: SentryConfig,
     pub log: LogConfig,
@@ -50,9 +50,9 @@ pub struct Config {
     pub traces: Option<TracesConfig>,
     pub port: u16,
     pub shutdown_timeout: Duration,
-    /// Variables and their values in force; of a secret only that it is set.
+    /// Variables and their effective values; for a secret, only that it is set.
     pub effective: BTreeMap<&'static str, String>,
-    /// What may be a mistake, to be logged at start.
+    /// Possible mistakes, which the worker logs at start.
     pub warnings: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub struct WriteConfig {
     pub prefix: String,
     /// `None`: keys do not expire.
     pub ttl_secs: Option<u32>,
-    /// Entitlements of customers that are not cached are not written.
+    /// Write entitlements only of customers that are cached.
     pub update_if_exists: bool,
     pub rules: Rules,
     pub lock_retries: u32,
@@ -88,11 +88,11 @@ pub struct LogConfig {
     /// `None`: text on a terminal, JSON elsewhere.
     pub json: Option<bool>,
     pub filter: String,
-    /// Values that no log line may hold.
+    /// Secret values, which no log line may contain.
     pub secrets: Vec<SecretString>,
 }
 
-/// Everything that is wrong with the environment; a secret's value is in none of it.
+/// Every error in the environment. None contains the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
@@ -107,14 +107,14 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The variables of this process. Those that are not Unicode cannot be ours.
+/// Returns the variables of this process. Names and values that are not Unicode are skipped: this service has none.
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// The port alone, for a probe that need not know the rest.
+/// Reads only the port, for a probe that needs no other variable.
 pub fn port(environment: Vec<(String, String)>) -> Result<u16, ConfigErrors> {
     let mut read = Reader::default();
     let value = environment.into_iter().find(|(name, _)| name == "PORT");
@@ -124,8 +124,8 @@ pub fn port(environment: Vec<(String, String)>) -> Result<u16, ConfigErrors> {
 
 const PORT: u16 = 4000;
 
-/// Every variable that has a value, set or by default, in the order of the table; a secret, and a
-/// value that is wrong, is not shown.
+/// Returns every variable that has a value, set or by default, in the order of the table. A secret, and a
+/// wrong value, is not shown.
 pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
     let mut entries = effective::entries(environment);
     let Err(ConfigErrors(errors)) = Config::load(environment.to_vec()) else {
@@ -141,13 +141,13 @@ pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
             Origin::Default | Origin::Environment => false,
         };
         if alias || is_wrong(entry.name) && entry.origin != Origin::Default {
-            entry.value = "not shown, since it is wrong".to_owned();
+            entry.value = "not shown (invalid)".to_owned();
         }
     }
     entries
 }
 
-/// What a command talks to. Required variables of what it does not are not missed.
+/// A service that a command connects to. Only the required variables of these services must be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uses {
     Queue,
@@ -174,13 +174,13 @@ impl Uses {
 }
 
 impl Config {
-    /// Turns variables into meaning, or says all that is wrong with them.
+    /// Parses all variables, or returns every error in them.
     pub fn load(environment: Vec<(String, String)>) -> Result<Self, ConfigErrors> {
         Self::load_for(environment, &Uses::ALL)
     }
 
-    /// The same for a command that uses only some of it. What belongs to the rest is a placeholder
-    /// where it is not set.
+    /// Parses all variables for a command that connects to some of the services. The settings of the others are
+    /// placeholders where they are not set.
     pub fn load_for(
         environment: Vec<(String, String)>,
         uses: &[Uses],
@@ -192,9 +192,8 @@ impl Config {
         let (known, rest): (Vec<_>, Vec<_>) = environment
             .into_iter()
             .partition(|(name, _)| VARIABLES.iter().any(|variable| variable.name == name));
-        let mut raw: Raw = envy::from_iter(known).map_err(|error| {
-            ConfigErrors(vec![format!("the environment cannot be read: {error}")])
-        })?;
+        let mut raw: Raw = envy::from_iter(known)
+            .map_err(|error| ConfigErrors(vec![format!("cannot read the environment: {error}")]))?;
 
         secret_file::resolve(&mut read, &mut raw);
         let redis = redis::read(&mut read, &mut raw, &mut effective, &mut warnings);
@@ -230,7 +229,7 @@ impl Config {
         if ttl == 0 {
             read.problem(
                 "KEYS_TTL_IN_SECS",
-                "is 0, so keys would not live at all: write seconds, or -1 for no expiry",
+                "is 0, so keys would expire at once: write seconds, or -1 for no expiry",
             );
         }
         if ttl > 31_536_000 {
@@ -284,7 +283,7 @@ impl Config {
         let sentry = match (disabled, dsn) {
             (true, _) => SentryConfig::Off,
             (false, Err(())) => {
-                warnings.push("SENTRY_DSN is a word for none, so errors are reported nowhere: write DISABLE_SENTRY=1 instead".into());
+                warnings.push("SENTRY_DSN is a word that means none, so no errors are reported: write DISABLE_SENTRY=1 instead".into());
                 SentryConfig::Off
             }
             (false, Ok(Some(dsn))) => SentryConfig::Dsn(dsn),
@@ -324,7 +323,7 @@ impl Config {
     }
 }
 
-/// Stands in for a URL that was found wrong: what holds it is never returned.
+/// Replaces an invalid URL. A configuration that holds it is never returned.
 fn placeholder() -> Url {
     Url::parse("http://invalid").expect("a constant")
 }

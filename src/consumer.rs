@@ -1,7 +1,7 @@
-//! One consumer: receive, apply, acknowledge, again.
+//! Runs one consumer: it receives, applies and acknowledges messages in a loop.
 //!
-//! A message is acknowledged when Redis holds its state, or a newer one, or when it asks for
-//! nothing. It is never acknowledged before. Whatever else happens, it goes back to the queue.
+//! The worker acknowledges a message when Redis holds its state or newer state, or when the message needs no
+//! change, and never before. In every other case the message returns to the queue.
 
 mod acknowledger;
 mod ahead;
@@ -35,28 +35,28 @@ use suspects::Suspects;
 
 /// How long a receive waits for messages.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
-/// How long a receive under way may still take once the process is to end or Redis is away: a busy
-/// queue answers sooner, and of an idle one nothing is to be had.
+/// How long a receive in flight may run after the shutdown began or Redis failed. A busy queue answers
+/// sooner; an idle queue has nothing to return.
 const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same where it took a second and a half to notice that Redis does not answer: two seconds after
-/// the fault nothing is received.
+/// How long a receive in flight may run if Redis does not answer, which takes up to 1.5 s to notice: 2 s after
+/// the fault the worker receives nothing.
 const LAST_POLL_TIMEOUT_AFTER_SILENCE: Duration = Duration::from_millis(250);
 
-/// For a poll that was just cut short to be forgotten at the other end.
+/// The pause after a poll was cut short, until the queue has dropped it.
 const POLL_CANCEL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Work that takes longer, such as waiting for a locked customer, is no watching of the queue: a
-/// sleeper takes over meanwhile.
+/// Work that takes longer, for example on a locked customer, keeps the consumer from polling: a
+/// sleeping consumer takes over meanwhile.
 const SLOW_WORK: Duration = Duration::from_millis(500);
 
-/// What all consumers of a process share.
+/// The parts that all consumers of a process share.
 pub struct Shared<Q> {
     pub work: Work<Q>,
     pub flow: Flow,
     pub watch: Watch,
 }
 
-/// Runs until the shutdown. What was received is finished; only waiting is ever cut short.
+/// Runs until the shutdown. Received messages are finished; only waiting is cut short.
 pub async fn run<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView) {
     let leases = Leases::new(shared.watch.metrics.inflight_messages.clone());
     tokio::select! {
@@ -68,11 +68,11 @@ pub async fn run<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView) {
 
 async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases: &Arc<Leases>) {
     let mut backoff = Backoff::default();
-    // Held while the queue answers: what `/readyz` counts.
+    // Held while the queue answers; `/readyz` counts these.
     let mut polling: Option<Polling> = None;
     let mut ahead = Ahead::default();
     loop {
-        // Asked for while the batch before was worked on, or else now.
+        // Requested during the previous batch, or else now.
         view.set_state(State::Receiving);
         let received = match ahead.answer().await {
             Some(received) => received,
@@ -80,7 +80,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
                 Ready::No => continue,
                 Ready::Over => return,
                 Ready::Yes(reserved) => {
-                    // The first poll asks without waiting, so that readiness does not take 20 s
+                    // The first poll does not wait, so that readiness does not take 20 s
                     // to be known.
                     let wait = if polling.is_some() {
                         LONG_POLL
@@ -111,7 +111,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
         };
         let first = polling.is_none();
         let outage = backoff.reset();
-        // Each consumer finds out for itself, and one says it.
+        // Each consumer notices by itself, and one of them logs it.
         if (first || outage.is_some())
             && shared.watch.health.queue_up()
             && shared.watch.outages.allow().is_some()
@@ -137,8 +137,8 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
         let _span = shared.watch.traces.batch(count, headers);
         let batch = Batch::new(shared, leases, received, reserved);
         if shared.flow.shutdown.is_cancelled() {
-            // Received and not begun: someone else shall have it at once. But only after the polls
-            // of this process have ended: they would get it again, and burn its receive count.
+            // Not started yet: return it to the queue so another worker gets it at once. But only after the polls
+            // of this process have ended: they would receive it again and raise its receive count.
             shared.flow.polls_over.cancelled().await;
             tokio::time::sleep(POLL_CANCEL_PAUSE).await;
             batch.release_all().await;
@@ -167,12 +167,12 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
 
 enum Ready {
     Yes(Reserved),
-    /// Not yet: look again.
+    /// Not ready: check again.
     No,
     Over,
 }
 
-/// Waits until Redis takes writes and there is room for what may come.
+/// Waits until Redis takes writes and there is room for the messages of a receive.
 async fn ready<Q: Queue>(
     shared: &Shared<Q>,
     view: &ConsumerView,
@@ -198,8 +198,8 @@ async fn ready<Q: Queue>(
     }
 }
 
-/// After an empty poll: sleeps until a neighbour finds more than it can carry, if enough go on
-/// polling meanwhile.
+/// Sleeps after an empty poll until another consumer finds more than it can process, if enough consumers
+/// keep polling.
 async fn sleep_while_idle<Q: Queue>(shared: &Shared<Q>, view: &ConsumerView) {
     let Some(parked) = shared.flow.parking.park() else {
         return;
@@ -221,9 +221,9 @@ enum Received {
     Failed(QueueError),
 }
 
-/// The only point at which work is cut short, and only while it waits. A receive that is dropped
-/// may strand messages until their visibility timeout: a delay, not a loss. So one under way gets
-/// some more time, at the shutdown and where Redis is away; the consumer keeps what it brings.
+/// Receives messages. This is the only wait that is cut short. A dropped receive may strand messages until their
+/// visibility timeout: a delay, not a loss. So a receive in flight gets some more time, at the shutdown and
+/// while Redis is down; the consumer keeps its messages.
 async fn receive<Q: Queue>(
     shared: &Shared<Q>,
     leases: &Arc<Leases>,
@@ -250,7 +250,7 @@ async fn receive<Q: Queue>(
     shared.flow.budget.settle(&mut reserved, bodies);
     shared.watch.metrics.polled(messages.len());
     if messages.len() >= batch_size {
-        // There is more: twice as many ask for it, until all do.
+        // A full batch: wake as many consumers again, until all poll.
         shared.flow.parking.wake(2);
     }
     let redelivered = messages
@@ -262,7 +262,7 @@ async fn receive<Q: Queue>(
     Received::Messages(held, reserved)
 }
 
-/// Returns when Redis has taken no writes for as long as a receive under way may still take.
+/// Returns when Redis has taken no writes for as long as a receive in flight may run.
 async fn redis_is_away(gate: &Gate) {
     loop {
         gate.closed().await;
@@ -276,8 +276,8 @@ async fn redis_is_away(gate: &Gate) {
     }
 }
 
-/// Once for each outage and consumer, and again when it lasts; consumers differ by little, so only
-/// the first to notice says it at full voice.
+/// Logs a failed receive once for each outage and consumer, and again if it lasts. Only the first consumer to
+/// notice logs a warning or an error.
 fn report<Q>(shared: &Shared<Q>, error: &QueueError, pause: Duration, backoff: &Backoff) {
     let is_news = shared
         .watch

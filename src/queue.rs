@@ -1,4 +1,4 @@
-//! The delivery contract, in our own words and types.
+//! Defines the queue: its trait, its delivery contract, and its errors.
 
 mod answer;
 mod client;
@@ -23,41 +23,40 @@ use std::time::{Duration, Instant};
 
 use crate::message::Attributes;
 
-/// One message as it was handed out. It is ours until `expires`; then it is handed out again,
-/// whatever we do with it.
+/// One delivery of a message. This process owns it until `expires`; then the queue redelivers it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     pub message_id: String,
     pub body: String,
     pub attributes: Attributes,
-    /// Of the producer, from `AWSTraceHeader`.
+    /// The trace of the producer, from `AWSTraceHeader`.
     pub trace_header: Option<String>,
-    /// How often it was handed out, this time included.
+    /// The number of deliveries, including this one.
     pub receive_count: u32,
     pub receipt: String,
     pub expires: Instant,
 }
 
-/// What the queue is set to, as far as we may ask.
+/// The settings of the queue that the worker may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     pub visibility_timeout: Duration,
-    /// The redrive policy's own limit: at it the queue moves a message to its dead-letter queue.
+    /// The limit of the redrive policy, at which the queue moves a message to its dead-letter queue.
     pub max_receive_count: Option<u32>,
     pub depth: Option<Depth>,
 }
 
-/// How many messages the queue holds, roughly: SQS counts them a minute late.
+/// The approximate number of messages in the queue: SQS counts them a minute late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Depth {
     pub visible: u64,
-    /// Handed out and neither deleted nor given back.
+    /// Messages in flight: delivered, and neither deleted nor returned.
     pub in_flight: u64,
     pub delayed: u64,
 }
 
 impl Default for Settings {
-    /// What SQS has unless told otherwise, and no dead-letter queue that we know of.
+    /// The defaults of SQS, without a dead-letter queue.
     fn default() -> Self {
         Self {
             visibility_timeout: Duration::from_secs(30),
@@ -67,13 +66,13 @@ impl Default for Settings {
     }
 }
 
-/// A queue that hands out messages at least once, in no order that we rely on.
+/// A queue with at-least-once delivery, in no order that the worker relies on.
 ///
-/// All calls have their own timeouts and none retries for ever; what a caller does after an error
-/// is its own business, as only it knows how long to wait.
+/// All calls have their own timeouts and none retries without limit. The caller decides what to do after an error,
+/// because only it knows how long to wait.
 pub trait Queue: Send + Sync + 'static {
-    /// Waits up to `wait` for messages and returns at most `most` of them; none is no error.
-    /// Dropping the future may leave messages handed out to nobody: they come again after their
+    /// Waits up to `wait` for messages and returns at most `most` of them. An empty result is not an error.
+    /// Dropping the future may strand messages in flight: the queue redelivers them after their
     /// visibility timeout.
     fn receive(
         &self,
@@ -81,30 +80,30 @@ pub trait Queue: Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<Vec<Delivery>, QueueError>> + Send;
 
-    /// Deletes at most ten messages. `Ok` holds, by position, those that were refused; the others
-    /// are gone. Deleting twice is harmless. An empty list is no call.
+    /// Deletes at most ten messages. `Ok` holds, by position, the refused ones; the others
+    /// are deleted. Deleting twice is harmless. An empty list makes no call.
     fn acknowledge(
         &self,
         receipts: &[&str],
     ) -> impl Future<Output = Result<Vec<Refused>, QueueError>> + Send;
 
-    /// Makes at most ten messages visible after `delay` from now, zero included: to give them back
-    /// or to keep them longer. As for refusals, see [`acknowledge`](Self::acknowledge).
+    /// Makes at most ten messages visible after `delay` from now, which may be zero: to return them
+    /// or to keep them longer. Refusals are reported as by [`acknowledge`](Self::acknowledge).
     fn change_visibility(
         &self,
         changes: &[(&str, Duration)],
     ) -> impl Future<Output = Result<Vec<Refused>, QueueError>> + Send;
 
-    /// What the queue is set to.
+    /// Reads the settings of the queue.
     fn settings(&self) -> impl Future<Output = Result<Settings, QueueError>> + Send;
 }
 
-/// One entry of a batch that was not carried out though the call was.
+/// One failed entry of a batch whose call succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub position: usize,
     pub code: String,
-    /// Our own fault, such as an expired receipt: the same again would fail again.
+    /// Whether the request is at fault, for example an expired receipt: a retry would fail too.
     pub sender_fault: bool,
 }
 
@@ -128,11 +127,11 @@ pub enum QueueErrorKind {
     AccessDenied,
     #[error("queue does not exist")]
     NoQueue,
-    #[error("the clock is off")]
+    #[error("the clock of this machine is wrong")]
     Clock,
-    #[error("KMS refuses the key of the queue")]
+    #[error("KMS denies the key of the queue")]
     Kms,
-    #[error("the answer is not one of SQS")]
+    #[error("the answer is not from SQS")]
     Foreign,
     #[error("refused by the proxy")]
     Proxy,
@@ -178,7 +177,7 @@ impl QueueErrorKind {
         }
     }
 
-    /// Someone has to do something before it heals: worth an error, and patience between tries.
+    /// Returns whether an operator must act: the worker logs an error, and waits longer between tries.
     pub fn needs_a_person(self) -> bool {
         !matches!(
             self,
@@ -186,12 +185,12 @@ impl QueueErrorKind {
         )
     }
 
-    /// What that someone can do.
+    /// Returns advice for the operator.
     pub fn advice(self) -> &'static str {
         match self {
-            Self::Throttled => "fewer CONSUMERS, or a larger BATCH_SIZE",
+            Self::Throttled => "lower CONSUMERS, or raise BATCH_SIZE",
             Self::CredentialsExpired => {
-                "session credentials in the environment are never renewed: use a role, or none to use the Edge API's"
+                "session credentials in the environment are never renewed: use a role, or unset them to use those of the Edge API"
             }
             Self::Credentials => "check the AWS variables or the role of this process",
             Self::AccessDenied => {
@@ -199,19 +198,19 @@ impl QueueErrorKind {
             }
             Self::NoQueue => "check QUEUE_URL, AWS_REGION and AWS_ENDPOINT_URL_SQS",
             Self::Clock => {
-                "set the clock of this machine by NTP: AWS refuses what is signed 5 minutes off"
+                "synchronize the clock of this machine by NTP: AWS rejects requests signed 5 minutes off"
             }
             Self::Kms => {
-                "allow kms:Decrypt on the key of the queue to the role of this process, and enable the key"
+                "allow the role of this process kms:Decrypt on the key of the queue, and enable the key"
             }
             Self::Foreign => {
-                "does the server at QUEUE_URL or AWS_ENDPOINT_URL_SQS speak SQS's JSON protocol? A proxy or a portal may answer in its place: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+                "check that the server at QUEUE_URL or AWS_ENDPOINT_URL_SQS uses the JSON protocol of SQS; a proxy or a portal may answer instead: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
             }
             Self::Proxy => {
-                "check the user and password in HTTPS_PROXY or HTTP_PROXY, or name the host in NO_PROXY"
+                "check the user and password in HTTPS_PROXY or HTTP_PROXY, or add the host to NO_PROXY"
             }
             Self::Timeout | Self::Unreachable => "check the network between here and the queue",
-            Self::Failed => "it is tried again",
+            Self::Failed => "the worker retries",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Redis, through fred. The only module that knows it.
+//! Reads and writes Redis through fred. No other module uses fred.
 
 mod admin;
 mod connect;
@@ -49,7 +49,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Begins to connect and goes on trying for ever; never waits.
+    /// Starts to connect and retries without limit; never waits.
     pub fn connect(
         redis: &RedisConfig,
         writes: &WriteConfig,
@@ -73,7 +73,7 @@ impl Store {
         })
     }
 
-    /// For tests of what does not reach Redis: never connected, its gate open.
+    /// Returns a store for tests that do not reach Redis: never connected, its gate open.
     #[cfg(test)]
     pub fn unconnected(metrics: Metrics, health: Arc<Health>) -> Self {
         let writes = WriteConfig {
@@ -95,7 +95,7 @@ impl Store {
         }
     }
 
-    /// The same store, which writes customers that are not cached as well, whatever the policy.
+    /// Returns this store with another rule: it also writes customers that are not cached, whatever the policy.
     pub fn upserting(&self) -> Self {
         Self {
             writer: self.writer.upserting(),
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Applies steps, in one round trip unless they are many or large. An error closes the gate. It does not delay the
-    /// next opening where the call itself may be the cause, and `blames_calls` says that such a cause is looked for.
+    /// next opening if the call itself may be the cause and `blames_calls` is set: the caller then searches for it.
     pub async fn apply(&self, steps: &[&Step], blames_calls: bool) -> Attempt {
         let took = |time: std::time::Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
         let attempt = self.writer.apply(steps, took).await;
@@ -126,7 +126,7 @@ impl Store {
         self.primary.look_again();
     }
 
-    /// Keeps a message that cannot be applied, whole, in a stream of at most `most` messages.
+    /// Adds a message that cannot be applied, in full, to a stream of at most `most` messages.
     pub async fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
         let mut fields: Vec<(&str, Value)> = vec![
             ("message_id", letter.message_id.into()),
@@ -163,7 +163,7 @@ impl Store {
         })
     }
 
-    /// What some customers in Redis look like.
+    /// Returns the layouts of a sample of customers in Redis.
     pub async fn layouts(&self) -> Result<Layouts, StoreError> {
         layout::look(&self.primary.client()?, &self.keys).await
     }
@@ -180,12 +180,12 @@ impl Store {
             return;
         };
         if let Err(error) = client.quit().await {
-            tracing::debug!(%error, "closing the Redis connection failed");
+            tracing::debug!(%error, "cannot close the connection to Redis");
         }
     }
 }
 
-/// A message given up, and why.
+/// A message that the worker gave up on, and the reason.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetter<'a> {
     pub message_id: &'a str,
@@ -194,6 +194,6 @@ pub struct DeadLetter<'a> {
     pub receive_count: u32,
     pub sent_at: Option<u64>,
     pub body: &'a str,
-    /// The message attribute that named its kind: without it the body may say nothing.
+    /// The message attribute that named its kind, which the body may lack.
     pub type_attribute: Option<&'a str>,
 }

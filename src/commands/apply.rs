@@ -1,4 +1,4 @@
-//! `apply`: does what a message asks for.
+//! `apply`: applies messages to Redis as the worker would.
 
 use entitlement_sync::config::Uses;
 use entitlement_sync::plan::Step;
@@ -12,14 +12,14 @@ use super::{Ended, session};
 /// Apply messages to Redis, as the worker would
 #[derive(clap::Args)]
 #[command(
-    long_about = "Applies messages to Redis by the worker's own rules: each is read, planned, compared with what is stored\n\
-        and written in one atomic step. State that is older than what is stored is left out (stale). A customer that\n\
-        an SDK has locked is tried again, CACHE_LOCK_RETRY_COUNT times. A message that cannot be applied does not\n\
-        hold up the others.\n\n\
-        A message without a time of its own counts as sent now, unless --sent says otherwise: it wins over\n\
-        whatever is stored.",
-    after_help = "Exit codes: 0 all of them are applied, stale, skipped or ask for nothing; 1 one at least is invalid, locked\n\
-        or failed; 66 no such file; 69 no Redis; 77 Redis refuses; 78 wrong configuration.\n\n\
+    long_about = "Applies messages to Redis by the worker's rules: it reads and plans each message, compares it with the stored\n\
+        state and writes it in one atomic step. State older than the stored state is not written (stale). If an SDK\n\
+        has locked a customer, the command retries CACHE_LOCK_RETRY_COUNT times. A message that fails does not stop\n\
+        the others.\n\n\
+        A message without a time of its own counts as sent now and replaces all stored state; --sent sets\n\
+        another time.",
+    after_help = "Exit codes: 0 all are applied, stale, skipped or need no change; 1 at least one is invalid, locked\n\
+        or failed; 66 file not found; 69 Redis unreachable; 77 permission denied by Redis; 78 wrong configuration.\n\n\
         Examples:\n\
         \x20 entitlement-sync apply --dry-run event.json\n\
         \x20 entitlement-sync apply --json - < events.jsonl"
@@ -29,7 +29,7 @@ pub struct Arguments {
     file: String,
     #[command(flatten)]
     beside: Beside,
-    /// Say what would be done, and write nothing
+    /// Print what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -115,7 +115,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         output::json(&report)?;
     }
     match failure {
-        // It is Redis as a whole that fails, so the others would too.
+        // Redis itself fails, so the other messages would fail too.
         Some(error) => Err(session::redis_failure(&error.into())),
         None => Ok(ended),
     }

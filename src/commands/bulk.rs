@@ -1,4 +1,4 @@
-//! Work on many customers: their list, a bounded pace, a way to stop and to resume.
+//! Runs work on many customers: their list, a bounded rate, stop and resume.
 
 mod customers;
 mod pace;
@@ -21,21 +21,21 @@ use tokio_util::sync::CancellationToken;
 use super::progress::Progress;
 use super::{BAD_CONFIGURATION, Failure};
 
-/// Bounds of what is asked of the Edge API.
+/// Limits of requests to the Edge API.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Bounds {
-    /// Requests under way at once, 1 to 100
+    /// Requests in flight at once, 1 to 100
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub concurrency: u8,
-    /// Requests to the Edge API a second at most
+    /// Maximum requests per second to the Edge API
     #[arg(long, value_name = "R", default_value = "50", value_parser = rate)]
     pub rate: f64,
 }
 
-/// How often a line is written where nobody watches a bar.
+/// The interval of progress lines where there is no terminal for a bar.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Refuses to write entitlements where only SDKs write them, in a layout that may be newer than ours.
+/// Refuses to write entitlements if only SDKs write them: their layout may be newer than ours.
 pub fn refuse_invalidate(config: &Config, command: &str) -> anyhow::Result<()> {
     if !config.writes.rules.invalidate {
         return Ok(());
@@ -47,14 +47,13 @@ pub fn refuse_invalidate(config: &Config, command: &str) -> anyhow::Result<()> {
     Err(Failure::with(BAD_CONFIGURATION, text))
 }
 
-/// Is cancelled by SIGINT and SIGTERM; a second one ends the process.
+/// Returns a token that SIGINT and SIGTERM cancel; a second signal ends the process.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(Signals::register()?.watch(|code| std::process::exit(code))?)
 }
 
-/// Does `work` for each customer, a bounded number of them at once. `done` is given the result, and
-/// `None` for a customer of which there is nothing to load; its error ends the run, as one of Redis or
-/// of all requests does. After `stop` no more work begins.
+/// Runs `work` for each customer, a bounded number at once. `done` gets the result, or `None` for a customer that has
+/// nothing to load. An error of `done`, of Redis or of all requests ends the run. After `stop` no more work starts.
 pub async fn each<'a, T, F: Future<Output = Result<T, Problem>>>(
     what: &'static str,
     customers: &'a [Customer],

@@ -1,5 +1,5 @@
-//! `check`: whether the worker could do its work from here, part by part. The facts come from
-//! `queue`, `store` and `edge`; what they mean, and what to do, is said here.
+//! `check`: tests whether the worker could run here. `queue`, `store` and `edge` return the facts; this module judges
+//! them and advises.
 
 mod finding;
 mod queue;
@@ -17,11 +17,11 @@ use super::output::{self, Format};
 use super::{Ended, session};
 use finding::{Check, PROBE_TIMEOUT, Status};
 
-/// Try all that the worker needs, and say what to mend
+/// Test everything that the worker needs, and suggest fixes
 ///
-/// Looks at the configuration, the way to the queue and to Redis, who AWS takes us for, what we may
-/// do with the queue and how it is set, the clock, and what Redis is set to. Receives nothing. Writes
-/// one key of its own to Redis, and deletes it. Ends within a minute, whatever hangs.
+/// Tests the configuration, the connections to the queue and to Redis, the AWS identity, the permissions and settings
+/// of the queue, the clock, and the settings of Redis. Receives no messages. Writes one key of its own to Redis and
+/// deletes it. Ends within a minute, even if a service hangs.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,7 +35,7 @@ Exit codes:
   1   something failed: the worker would not work
   78  wrong configuration")]
 pub struct Arguments {
-    /// Look at what `serve` needs, and not at the queue
+    /// Test what `serve` needs, without the queue
     #[arg(long)]
     reads: bool,
     #[command(flatten)]
@@ -118,17 +118,17 @@ async fn all(config: &Config, with_queue: bool) -> Vec<Check> {
     checks
 }
 
-const OF_WORKER: &str = "check SERVER_API_KEY, EDGE_API_URL and the way out; it is needed only for credentials and for where errors are reported";
+const WORKER_ADVICE: &str = "check SERVER_API_KEY, EDGE_API_URL and the network; the worker needs it only for queue credentials and the Sentry DSN";
 
-/// The worker does without the Edge API where AWS gives it credentials. Questions about customers that Redis does not
-/// hold are answered by nothing else.
+/// Tests the Edge API. The worker does not need it if AWS gives it credentials. The read API needs it for customers
+/// that Redis does not hold.
 async fn edge_api(edge: &Edge, is_read: bool) -> Check {
     const NAME: &str = "edge-api";
     let advice = match is_read {
         true => {
-            "check SERVER_API_KEY, EDGE_API_URL and the way out: without it only customers that Redis holds are answered for"
+            "check SERVER_API_KEY, EDGE_API_URL and the network: without it the read API answers only for customers in Redis"
         }
-        false => OF_WORKER,
+        false => WORKER_ADVICE,
     };
     match tokio::time::timeout(PROBE_TIMEOUT, edge.sentry_dsn()).await {
         Ok(Ok(_)) => Check::pass(NAME, format!("{} accepts the key", edge.url())),
@@ -140,9 +140,10 @@ async fn edge_api(edge: &Edge, is_read: bool) -> Check {
 fn configuration(config: &Config) -> Vec<Check> {
     const NAME: &str = "configuration";
     if config.warnings.is_empty() {
-        return vec![Check::pass(NAME, "entitlement-sync config shows it")];
+        return vec![Check::pass(NAME, "valid; entitlement-sync config shows it")];
     }
-    let advice = "mend it, or leave it if it is meant; entitlement-sync config shows all";
+    let advice =
+        "fix it, or ignore it if it is intended; entitlement-sync config shows all settings";
     let warnings = config.warnings.iter();
     warnings.map(|it| Check::warn(NAME, it, advice)).collect()
 }
@@ -164,13 +165,12 @@ fn verdict(status: Status) -> String {
     .to_string()
 }
 
-/// Something that moves, for whoever looks.
+/// Shows a spinner while the checks run.
 fn watch() -> ProgressBar {
     if !output::has_watcher() {
         return ProgressBar::hidden();
     }
-    let bar =
-        ProgressBar::new_spinner().with_message("looking at the queue, Redis and the Edge API");
+    let bar = ProgressBar::new_spinner().with_message("testing the queue, Redis and the Edge API");
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         bar.set_style(style);
     }

@@ -1,4 +1,4 @@
-//! `config`: what is in force, and where each value is from.
+//! `config`: prints the effective configuration and the origin of each value.
 
 use entitlement_sync::config::{self, Config, Entry, Uses};
 use serde::Serialize;
@@ -6,11 +6,10 @@ use serde::Serialize;
 use super::output::{self, Format};
 use super::{BAD_CONFIGURATION, Ended, Failure};
 
-/// Show the configuration in force and where each value is from, secrets hidden
+/// Show the effective configuration and the origin of each value, secrets hidden
 ///
-/// Reads the environment and nothing else: it asks neither the queue nor Redis. Variables that have
-/// no value are left out; entitlement-sync --help lists them all. What is wrong is said on standard
-/// error, all of it at once.
+/// Reads only the environment, not the queue or Redis. Variables without a value are left out;
+/// entitlement-sync --help lists all variables. All errors are printed at once, on standard error.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,11 +1,11 @@
-//! Asking before something is destroyed.
+//! Asks for confirmation before a destructive action.
 
 use std::io::{BufRead, IsTerminal, Write};
 
 use super::{Failure, USAGE};
 
-/// Whether to go on: by `--yes`, or as whoever sits at the terminal says. Where nobody can be
-/// asked, it is an error.
+/// Returns whether to continue: `--yes`, or the answer at the terminal. Without a terminal it returns an
+/// error.
 pub fn confirm(question: &str, yes: bool) -> anyhow::Result<bool> {
     if yes {
         return Ok(true);

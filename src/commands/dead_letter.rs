@@ -1,4 +1,4 @@
-//! `dead-letter`: messages that were given up, in Redis or in a dead-letter queue.
+//! `dead-letter`: lists, shows, replays and deletes dead letters, in Redis or in a dead-letter queue.
 
 mod letter;
 mod place;
@@ -13,14 +13,14 @@ use super::{BAD_CONFIGURATION, Ended, Failure, session, when};
 use letter::Letter;
 use place::Place;
 
-/// Look at messages that were given up, send them again, or drop them
+/// List, show, replay or delete dead letters
 ///
-/// They are in the Redis stream <prefix>:dead-letter, where the worker keeps what its queue has no
-/// dead-letter queue for; or in an SQS dead-letter queue, with --queue-url.
+/// Without --queue-url, they are the messages in the Redis stream <prefix>:dead-letter, which the worker writes if its
+/// queue has no dead-letter queue. With --queue-url, they are those of an SQS dead-letter queue.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Looking into an SQS queue is receiving from it: each look raises the receive counts of what it sees,
-and hides it from others until the command ends, for 60 s at most.
+    after_help = "Reading an SQS queue means receiving from it: each run raises the receive count of every message that it
+reads, and hides these messages from other readers until it ends, for 60 s at most.
 
 Examples:
   entitlement-sync dead-letter list
@@ -42,10 +42,10 @@ enum Action {
     Purge(Purge),
 }
 
-/// List them: id, kind, reason, deliveries, age; never the body
+/// List dead letters: id, kind, reason, deliveries, age; never the body
 #[derive(clap::Args)]
 struct List {
-    /// List this many at most
+    /// Maximum number of letters in the list
     #[arg(long, value_name = "LETTERS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
@@ -54,10 +54,10 @@ struct List {
     format: Format,
 }
 
-/// Print the body of one on standard output, and what is known of it on standard error
+/// Print the body of one letter on standard output, and its details on standard error
 #[derive(clap::Args)]
 struct Show {
-    /// As `list` shows it, or the id of the message
+    /// Id from `list`, or the id of the message
     id: String,
     #[command(flatten)]
     source: Source,
@@ -65,15 +65,15 @@ struct Show {
     format: Format,
 }
 
-/// Delete them, for good
+/// Delete letters permanently
 #[derive(clap::Args)]
 struct Purge {
     #[command(flatten)]
     which: Which,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -84,7 +84,7 @@ struct Purge {
 
 #[derive(clap::Args)]
 struct Source {
-    /// Look into this SQS dead-letter queue, rather than into the stream in Redis
+    /// Use this SQS dead-letter queue instead of the stream in Redis
     #[arg(long, value_name = "URL")]
     queue_url: Option<String>,
 }
@@ -92,7 +92,7 @@ struct Source {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// As `list` shows them, or ids of messages
+    /// Ids from `list`, or ids of messages
     ids: Vec<String>,
     /// All of them
     #[arg(long)]
@@ -100,7 +100,7 @@ struct Which {
 }
 
 impl Which {
-    /// Whether a letter is meant; takes note of it.
+    /// Returns whether a letter is selected, and marks its id as found.
     fn takes(&self, letter: &Letter, missing: &mut Vec<String>) -> bool {
         let before = missing.len();
         missing.retain(|id| !letter.is_called(id));
@@ -118,12 +118,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
 }
 
 impl Source {
-    /// The configuration of where the letters are.
+    /// Returns the configuration for the place of the letters.
     fn configuration(&self) -> anyhow::Result<Config> {
         let Some(url) = &self.queue_url else {
             return session::configuration(&[Uses::Redis]);
         };
-        // As if it were the queue that is worked off: region, endpoint and credentials follow.
+        // Replaces QUEUE_URL, so that region, endpoint and credentials follow from it.
         let mut environment = config::environment();
         environment.retain(|(name, _)| name != "QUEUE_URL");
         environment.push(("QUEUE_URL".into(), url.clone()));
@@ -193,7 +193,7 @@ impl Show {
         let found = place.find(&self.id).await;
         place.close().await;
         let Some(letter) = found? else {
-            eprintln!("no dead letter is called {}", self.id);
+            eprintln!("no dead letter has the id {}", self.id);
             return Ok(Ended::Found);
         };
         if self.format.is_json() {
@@ -211,12 +211,12 @@ impl Show {
 impl Purge {
     async fn run(self) -> anyhow::Result<Ended> {
         let question = match &self.which.ids[..] {
-            [] => "Delete all dead letters for good?".to_owned(),
-            [id] => format!("Delete the dead letter {id} for good?"),
-            ids => format!("Delete {} dead letters for good?", ids.len()),
+            [] => "Delete all dead letters permanently?".to_owned(),
+            [id] => format!("Delete the dead letter {id} permanently?"),
+            ids => format!("Delete {} dead letters permanently?", ids.len()),
         };
         if !self.dry_run && !confirm(&question, self.yes)? {
-            eprintln!("nothing is deleted");
+            eprintln!("nothing was deleted");
             return Ok(Ended::Found);
         }
         let mut place = self.source.open().await?;
@@ -274,7 +274,7 @@ impl Purge {
             output::line(format!("{id} {done}"))?;
         }
         for id in missing {
-            output::line(format!("{id} is not there"))?;
+            output::line(format!("{id} not found"))?;
         }
         if purged.is_empty() && missing.is_empty() {
             output::line("no dead letters")?;
@@ -283,7 +283,7 @@ impl Purge {
     }
 }
 
-/// Whether all letters were looked at; says so on standard error if not.
+/// Returns whether all letters were read, and prints to standard error if not.
 fn tell_if_cut_short(place: &Place) -> bool {
     let cut_short = place.cut_short();
     if let Some(why) = cut_short {

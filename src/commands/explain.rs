@@ -1,4 +1,4 @@
-//! `explain`: what a message would do, and why.
+//! `explain`: explains what messages would do, and why.
 
 mod report;
 
@@ -15,13 +15,13 @@ pub use report::{Explained, Explanation};
 /// Explain what messages would do, and why; nothing is written
 #[derive(clap::Args)]
 #[command(
-    long_about = "Explains what messages would do, and why: their kind and how it was found, the wrappings that were taken\n\
-        off, the change in words, the times and where they come from, and each key that would be written. With Redis\n\
-        at hand (REDIS_HOST and the like), what would become of each key is worked out by the rule that the worker\n\
-        writes by: written, stale, not cached, locked, or refused by the tombstone of a purge.\n\n\
-        Several messages are explained one after the other, each as if those before it had been applied.\n\
+    long_about = "Explains what messages would do, and why: their kind and how it was found, the wrappings that were removed,\n\
+        the change in words, the times and their sources, and each key that would be written. If Redis is configured\n\
+        (for example by REDIS_HOST), the command predicts the outcome of each key by the worker's rules: written,\n\
+        stale, not cached, locked, or rejected by the tombstone of a purge.\n\n\
+        Several messages are explained one after the other, each as if the earlier ones had been applied.\n\
         Nothing is ever written.",
-    after_help = "Exit codes: 0 all of them can be applied; 1 one at least is invalid; 66 no such file.\n\n\
+    after_help = "Exit codes: 0 all messages can be applied; 1 at least one is invalid; 66 file not found.\n\n\
         Examples:\n\
         \x20 entitlement-sync explain event.json\n\
         \x20 entitlement-sync explain --no-redis --sent 2025-11-14T20:00:00Z event.json\n\
@@ -32,7 +32,7 @@ pub struct Arguments {
     file: String,
     #[command(flatten)]
     beside: Beside,
-    /// Leave Redis alone
+    /// Do not read Redis
     #[arg(long)]
     no_redis: bool,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     Ok(if valid { Ended::Well } else { Ended::Found })
 }
 
-/// Explains one message, after those that the picture has seen.
+/// Explains one message, after those that the picture already includes.
 pub async fn one(
     given: InputMessage<'_>,
     attributes: &Attributes,
@@ -97,7 +97,7 @@ pub async fn one(
     Ok(explained)
 }
 
-/// The configuration; Redis, if it is configured and answers; and a word on which of these it is.
+/// Returns the configuration, Redis if it is configured and answers, and a text on whether Redis was read.
 pub async fn look(no_redis: bool) -> anyhow::Result<(Config, Option<Picture>, String)> {
     if no_redis {
         let config = session::configuration(&[])?;
@@ -105,7 +105,7 @@ pub async fn look(no_redis: bool) -> anyhow::Result<(Config, Option<Picture>, St
     }
     let config = match Config::load_for(config::environment(), &[Uses::Redis]) {
         Ok(_) => session::configuration(&[Uses::Redis])?,
-        // If it is wrong beyond what Redis needs, this says so.
+        // Reports errors in the variables that do not concern Redis.
         Err(errors) => {
             let config = session::configuration(&[])?;
             let why = errors.0.join("; ");

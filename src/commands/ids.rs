@@ -1,10 +1,10 @@
-//! Ids that operators give, refused as the worker refuses ids in messages.
+//! Checks ids given as arguments by the worker's rules for ids in messages.
 
 use entitlement_sync::keys::{self, Owner};
 
 use super::{Failure, USAGE};
 
-/// A customer, or a resource of it; an empty resource is none.
+/// Parses a customer, or a resource of it; an empty resource means none.
 pub fn owner<'a>(customer: &'a str, resource: Option<&'a str>) -> anyhow::Result<Owner<'a>> {
     let resource = resource.filter(|id| !id.is_empty());
     let owner = Owner { customer, resource };
@@ -14,7 +14,7 @@ pub fn owner<'a>(customer: &'a str, resource: Option<&'a str>) -> anyhow::Result
     }
 }
 
-/// Whether an owner has keys of its own; the error says why it has none.
+/// Checks that the keys of an owner are unambiguous.
 pub fn check(owner: Owner<'_>) -> Result<(), String> {
     for (what, id) in [
         ("customer", Some(owner.customer)),
@@ -31,7 +31,7 @@ pub fn check(owner: Owner<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks an id that comes last in its key.
+/// Checks an id that is the last part of its key.
 pub fn suffix(what: &str, id: &str) -> anyhow::Result<()> {
     match keys::collision_of_suffix(id) {
         None => Ok(()),
@@ -40,5 +40,7 @@ pub fn suffix(what: &str, id: &str) -> anyhow::Result<()> {
 }
 
 fn collides(what: &str, id: &str, part: &str) -> String {
-    format!("{what} id \"{id}\" contains \"{part}\", so its keys would be those of another entity")
+    format!(
+        "{what} id \"{id}\" contains \"{part}\", so its keys would collide with another entity's"
+    )
 }

@@ -1,4 +1,4 @@
-//! `inspect`: what Redis holds of a customer, and what an SDK would answer from it.
+//! `inspect`: shows the state of a customer in Redis, and what an SDK would answer from it.
 
 mod gather;
 mod print;
@@ -18,18 +18,17 @@ use super::{Ended, ids, session};
 use gather::{Found, Searched};
 use report::Report;
 
-/// Show what Redis holds of a customer, and what an SDK would answer from it
+/// Show the state of a customer in Redis, and what an SDK would answer from it
 ///
-/// Entitlements with their access, usage and periods; every value with its age and time to live;
-/// values without a timestamp; stale resources; the lock of an SDK; the trace of a purge. Changes
-/// nothing.
+/// Shows entitlements with their access, usage and periods; every value with its age and time to live; values without
+/// a timestamp; stale resources; the lock of an SDK; and the tombstone of a purge. Changes nothing.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Ends with 0 where an SDK would answer from Redis, with 1 where it would miss and ask the Edge
-API, as for a customer that is not there.
+    after_help = "Exits with 0 if an SDK would answer from Redis, and with 1 if it would miss and ask the Edge API, for
+example for a customer that is not in Redis.
 
-Known keys are read at once. Resources, credits and leftover usage are looked for by SCAN, which goes
-through all keys of Redis, gently; --quick leaves it out.
+The command reads known keys directly. It finds resources, credits and leftover usage by SCAN, which reads all
+keys of Redis slowly; --quick skips this.
 
 Examples:
   entitlement-sync inspect acme
@@ -40,16 +39,16 @@ Examples:
 pub struct Arguments {
     /// Id of the customer
     customer: String,
-    /// Look at this resource of the customer
+    /// Show this resource of the customer
     #[arg(long, value_name = "RESOURCE")]
     resource: Option<String>,
-    /// Show this feature alone, with its JSON as it is stored
+    /// Show only this feature, with its stored JSON
     #[arg(long, value_name = "FEATURE")]
     feature: Option<String>,
-    /// Look again every so many seconds, until interrupted; with --json one line each time
+    /// Repeat every SECONDS until interrupted; with --json, print one line each time
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
-    /// Do not look through all keys for resources, credits and leftover usage
+    /// Do not scan all keys for resources, credits and leftover usage
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -121,7 +120,7 @@ async fn look<'a>(
     Ok(Report::new(owner, feature, found, resources, now_ms()))
 }
 
-/// On a terminal in the place of the last one; elsewhere one after the other.
+/// Prints the report again: in place on a terminal, else one after the other.
 fn show_again(report: &Report<'_>, format: Format) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     if format.is_json() {

@@ -1,4 +1,4 @@
-//! Messages as commands are given them, in a file or on standard input, and what they ask for.
+//! Reads messages from a file or standard input, and judges their outcomes.
 
 mod picture;
 mod understood;
@@ -19,19 +19,19 @@ use super::{Failure, NO_INPUT, session, when};
 pub struct InputMessage<'a> {
     /// From 1.
     pub number: usize,
-    /// The line on which it begins, from 1.
+    /// The line on which it starts, from 1.
     pub line: usize,
     pub body: &'a str,
 }
 
-/// What SQS would tell beside the body.
+/// The attributes that SQS would deliver with the body.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Beside {
     /// A message attribute; the worker reads `type` and `eventType`
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = read_attribute)]
     attributes: Vec<(String, String)>,
-    /// When the messages were sent, as epoch milliseconds or ISO 8601. It is the time of events that
-    /// have none of their own; at most 5 minutes ahead. Without it: now
+    /// Time at which the messages were sent, as epoch milliseconds or ISO 8601; at most 5 minutes ahead. Events
+    /// without a time of their own get this time. Without it: now
     #[arg(long, value_name = "TIME", value_parser = when::written)]
     sent: Option<Millis>,
 }
@@ -55,7 +55,7 @@ pub fn attribute(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => {
             Ok((name.to_owned(), value.to_owned()))
         }
-        _ => Err("write name=value, neither of them empty".into()),
+        _ => Err("write name=value, with a name and a value".into()),
     }
 }
 
@@ -63,22 +63,25 @@ fn read_attribute(text: &str) -> Result<(String, String), String> {
     let (name, value) = attribute(text)?;
     match name.as_str() {
         "type" | "eventType" => Ok((name, value)),
-        _ => Err("the worker reads no attributes but type and eventType".into()),
+        _ => Err("the worker reads only the attributes type and eventType".into()),
     }
 }
 
-/// The text of a file, or of standard input, that holds a message at least.
+/// Reads a file or standard input, which must contain a message.
 pub fn read(path: &str) -> anyhow::Result<String> {
     let text = session::input(path)?;
     if text.trim().is_empty() {
         let name = if path == "-" { "standard input" } else { path };
-        return Err(Failure::with(NO_INPUT, format!("{name} holds no message")));
+        return Err(Failure::with(
+            NO_INPUT,
+            format!("{name} contains no message"),
+        ));
     }
     Ok(text)
 }
 
-/// The messages of a text: JSON values one after the other, of as many lines as they like. Where
-/// not all of it is JSON, each line is a message if the first is one; else the text as a whole.
+/// Splits a text into messages: JSON values, each on one or more lines. If some of the text is not JSON, each line is a
+/// message if the first line is JSON; else the whole text is one message.
 pub fn split(text: &str) -> Vec<InputMessage<'_>> {
     let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     let values: Result<Vec<&str>, _> = values.map(|value| value.map(RawValue::get)).collect();
@@ -92,7 +95,7 @@ pub fn split(text: &str) -> Vec<InputMessage<'_>> {
     at_their_lines(text, bodies)
 }
 
-/// Each line that is not blank, whatever it holds.
+/// Returns each line that is not blank as a message.
 pub fn lines(text: &str) -> Vec<InputMessage<'_>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     at_their_lines(text, lines.collect())
@@ -101,7 +104,7 @@ pub fn lines(text: &str) -> Vec<InputMessage<'_>> {
 fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<InputMessage<'a>> {
     let (mut line, mut seen) = (1, 0);
     let given = |(place, body): (usize, &'a str)| {
-        // Each is a part of the text, and they come in its order.
+        // Each value is a part of the text, in its order.
         let start = (body.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         let between = text.as_bytes().get(seen..start).unwrap_or_default();
         line += between.iter().filter(|&&byte| byte == b'\n').count();
@@ -115,8 +118,7 @@ fn at_their_lines<'a>(text: &'a str, bodies: Vec<&'a str>) -> Vec<InputMessage<'
     bodies.into_iter().enumerate().map(given).collect()
 }
 
-/// What became of a message as a whole, in the words of the worker's metrics, and how many items
-/// were written and stale.
+/// The outcome of a message, in the words of the worker's metrics, with the number of items written and stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub word: &'static str,
@@ -135,7 +137,7 @@ impl Outcome {
         }
     }
 
-    /// As the worker judges a message by all its steps.
+    /// Judges a message by all its steps, as the worker does.
     pub fn judge(steps: impl IntoIterator<Item = Applied>) -> Self {
         let (mut tally, mut locked, mut failed) = (Tally::default(), false, None);
         for step in steps {
@@ -157,7 +159,7 @@ impl Outcome {
             let outcome = tally.outcome();
             let reason = match outcome {
                 metrics::Outcome::Expired => {
-                    Some("sent longer ago than the keys live, and nothing is stored".into())
+                    Some("sent longer ago than the lifetime of keys, and nothing is stored".into())
                 }
                 metrics::Outcome::Skipped => Some("the customer is not cached".into()),
                 _ => None,
@@ -172,7 +174,7 @@ impl Outcome {
         }
     }
 
-    /// Someone should look at it.
+    /// Returns whether an operator should look at it.
     pub fn is_trouble(&self) -> bool {
         matches!(self.word, "invalid" | "locked" | "failed")
     }

@@ -1,14 +1,14 @@
-//! What commands print: tables for people, JSON for scripts, colours on a terminal only.
+//! Prints tables, or JSON for scripts; colours only on a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 use console::{Style, measure_text_width};
 use serde::Serialize;
 
-/// How an answer is printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Format {
-    /// Print JSON, one document, for scripts
+    /// Print one JSON document, for scripts
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +33,7 @@ pub fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints rows in columns as wide as their widest cell, the last one excepted. No rows: nothing.
+/// Prints rows in columns as wide as their widest cell, except the last. Without rows it prints nothing.
 pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
     if rows.is_empty() {
         return Ok(());
@@ -75,12 +75,12 @@ pub fn dim() -> Style {
     Style::new().dim()
 }
 
-/// Whether someone looks at standard error, where progress is shown.
+/// Returns whether standard error, which shows progress, is a terminal.
 pub fn has_watcher() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A reader such as `head` that has seen enough is no failure.
+/// Ignores a closed pipe: a reader, for example `head`, may stop early.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

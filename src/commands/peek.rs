@@ -1,4 +1,4 @@
-//! `peek`: looks at messages of the real queue, and gives them back.
+//! `peek`: shows messages of the real queue and returns them to it.
 
 mod taken;
 
@@ -18,36 +18,37 @@ use super::output::{self, Format};
 use super::{Ended, Failure, INTERRUPTED, USAGE, session, when};
 use taken::{Taken, take};
 
-/// Look at messages of the queue, and give them back
+/// Show messages of the queue and return them to it
 #[derive(clap::Args)]
 #[command(
-    long_about = "Receives messages from QUEUE_URL, gives them back, and then explains each as `explain` does: how it is\n\
-        understood, and what the worker would change in Redis. Nothing is written, sent or deleted.\n\n\
-        SQS has no way to look without receiving. The receive count of each message that is shown rises by one, and the\n\
-        message is hidden from workers for a moment: until all are received, 30 s at most. A queue with a redrive policy\n\
-        moves a message to its dead-letter queue after a number of deliveries. So a queue that allows one delivery\n\
-        is refused, and the command stops at a message whose last delivery this was, and says so.\n\n\
-        --skeleton prints names and JSON types only: fit to be sent to the maintainers when a message is not\n\
-        understood. A name that may be data, for example the id of a feature, is printed as `?`.",
-    after_help = "Exit codes: 0 all are understood, or there is none; 1 one at least is invalid or unrecognised, was delivered for the\n\
-        last time, or could not be given back; 2 no terminal to ask on, or a queue that allows one delivery; 69 no queue; 77 the queue\n\
-        refuses; 78 wrong configuration; 130 stopped by a signal, after all were given back.\n\n\
+    long_about = "Receives messages from QUEUE_URL, returns them, and then explains each as `explain` does: how the worker reads\n\
+        it, and what the worker would change in Redis. Nothing is written, sent or deleted.\n\n\
+        SQS cannot show messages without receiving them. The receive count of each message rises by one, and the\n\
+        message is hidden from workers until the command has received all, for 30 s at most. A queue with a redrive\n\
+        policy moves a message to its dead-letter queue after a number of deliveries. So the command refuses a queue\n\
+        that allows one delivery, and stops with a warning at a message whose last delivery this was.\n\n\
+        --skeleton prints only names and JSON types, so you can send the output to the maintainers when the worker does\n\
+        not recognise a message. A name that may be data, for example the id of a feature, is printed as `?`.",
+    after_help = "Exit codes: 0 all messages are recognised, or there is none; 1 at least one is invalid or unrecognised, was delivered\n\
+        for the last time, or could not be returned; 2 no terminal for the prompt, or a queue that allows one delivery;\n\
+        69 queue unreachable; 77 permission denied by the queue; 78 wrong configuration; 130 stopped by a signal, after\n\
+        all messages were returned.\n\n\
         Examples:\n\
         \x20 entitlement-sync peek\n\
         \x20 entitlement-sync peek --count 50 --yes --json\n\
         \x20 entitlement-sync peek --skeleton --yes > skeletons.txt"
 )]
 pub struct Arguments {
-    /// Look at this many messages at most
+    /// Maximum number of messages
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     count: u16,
-    /// Print names and JSON types of the bodies, never values
+    /// Print only names and JSON types of the bodies, never values
     #[arg(long)]
     skeleton: bool,
-    /// Leave Redis alone
+    /// Do not read Redis
     #[arg(long)]
     no_redis: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -79,11 +80,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     if stop.is_cancelled() {
         return Err(Failure::with(
             INTERRUPTED,
-            "stopped; what was received is given back",
+            "stopped; all messages received were returned",
         ));
     }
     if taken.messages.is_empty() && !arguments.format.is_json() {
-        eprintln!("the queue handed out no message: it is empty, or others hold what is in it");
+        eprintln!("the queue delivered no message: it is empty, or all its messages are in flight");
     }
     let ended = match arguments.skeleton {
         true => show_skeletons(&taken.messages, arguments.format),
@@ -96,11 +97,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     })
 }
 
-/// After how many deliveries the queue moves a message to its dead-letter queue.
+/// The number of deliveries after which the queue moves a message to its dead-letter queue.
 #[derive(Clone, Copy)]
 enum Limit {
     Known(Option<u32>),
-    /// We may not ask.
+    /// The permission to read the queue's attributes is missing.
     Unknown,
 }
 
@@ -115,21 +116,23 @@ impl Limit {
     fn question(self, count: u16) -> String {
         let of_limit = match self {
             Self::Known(Some(most)) => format!(
-                " The queue moves a message to its dead-letter queue after {most} deliveries, and this is one of them."
+                " The queue moves a message to its dead-letter queue after {most} deliveries, and this counts as one."
             ),
             Self::Known(None) => String::new(),
-            Self::Unknown => " Whether the queue has a redrive policy is not known (sqs:GetQueueAttributes is not \
-                              allowed); if it has one, this is one of the deliveries it allows."
-                .into(),
+            Self::Unknown => {
+                " Whether the queue has a redrive policy is unknown (sqs:GetQueueAttributes is not \
+                              allowed); if it has one, this counts as one of its deliveries."
+                    .into()
+            }
         };
         format!(
-            "Receive up to {count} messages of QUEUE_URL and give them back? The receive count of each rises by \
+            "Receive up to {count} messages of QUEUE_URL and return them? The receive count of each rises by \
              one.{of_limit}"
         )
     }
 }
 
-/// A message as the queue handed it out, beside what it says.
+/// A message with the attributes of its delivery.
 #[derive(Serialize)]
 struct Delivered {
     message_id: String,
@@ -197,7 +200,7 @@ async fn explain_all(
     Ok(if is_well { Ended::Well } else { Ended::Found })
 }
 
-/// Redis, if it is configured and answers, and a word on whether it was looked at.
+/// Returns Redis if it is configured and answers, and a text on whether it was read.
 async fn redis() -> (Option<Picture>, String) {
     match explain::look(false).await {
         Ok((_, picture, redis)) => (picture, redis),
@@ -217,7 +220,9 @@ async fn explain(
         body: &letter.delivery.body,
     };
     let explained = explain::one(given, &letter.delivery.attributes, planner, picture);
-    explained.await.context("what was received is given back")
+    explained
+        .await
+        .context("all messages received were returned")
 }
 
 fn show_skeletons(messages: &[HeldLetter], format: Format) -> anyhow::Result<Ended> {

@@ -1,4 +1,4 @@
-//! How far a long command has come, on standard error: a bar for a person, a line now and then for a log.
+//! Shows the progress of a long command on standard error: a bar on a terminal, else a line at intervals.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ pub struct Progress {
     what: &'static str,
     /// `None` where standard error is not a terminal.
     bar: Option<ProgressBar>,
-    /// `None` where the end is not known.
+    /// `None` where the total is unknown.
     total: Option<u64>,
     done: u64,
     started: Instant,
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Counts the keys of Redis; `keys` is how many there are, where Redis says so.
+    /// Counts the keys of Redis; `keys` is their number, if Redis reports it.
     pub fn through_keys(keys: Option<u64>) -> Self {
         Self::start("keys", keys)
     }
@@ -70,7 +70,7 @@ impl Progress {
         }
     }
 
-    /// Prints a line for a log, where there is no bar.
+    /// Prints a line if there is no bar.
     pub fn line(&self) {
         if self.bar.is_none() {
             eprintln!("{}", self.text(self.started.elapsed()));
@@ -84,7 +84,7 @@ impl Progress {
             return format!("{done} {what}, {rate:.1}/s");
         };
         let left = match done {
-            0 => "no end in sight".into(),
+            0 => "time left unknown".into(),
             _ => format!("{:.0} s left", total.saturating_sub(done) as f64 / rate),
         };
         format!("{done} of {total} {what}, {rate:.1}/s, {left}")
@@ -105,7 +105,7 @@ mod tests {
     fn a_line_tells_the_rate_and_the_rest() {
         let mut progress = Progress::start("loaded", Some(100));
         let after = |progress: &Progress, secs| progress.text(Duration::from_secs(secs));
-        assert!(after(&progress, 1).contains("no end in sight"));
+        assert!(after(&progress, 1).contains("time left unknown"));
         progress.add(20);
         assert_eq!(after(&progress, 10), "20 of 100 loaded, 2.0/s, 40 s left");
         let mut endless = Progress::start("keys", None);

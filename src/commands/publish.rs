@@ -19,13 +19,13 @@ use super::{Ended, Failure, USAGE, session};
 /// Send messages to QUEUE_URL
 #[derive(clap::Args)]
 #[command(
-    long_about = "Sends messages to QUEUE_URL, ten (and 1 MiB) at a time: for tests, demonstrations, and to send again what was\n\
-        kept. What the queue fails to take is tried again. Nothing is sent if one of the messages is no JSON or is\n\
-        larger than the queue takes, unless --raw is given for the former.\n\n\
-        A queue in AWS is likely a real one: --yes says that it is meant. For a FIFO queue each message gets its\n\
-        customer as its group, and a deduplication id of its own, so that --repeat is no duplicate.",
-    after_help = "Needs sqs:SendMessage. Exit codes: 0 all were sent; 1 some were not, or were not fit to be; 2 a queue in AWS\n\
-        without --yes; 66 no such file; 69 no queue; 77 the queue refuses; 78 wrong configuration.\n\n\
+    long_about = "Sends messages to QUEUE_URL, ten (and 1 MiB) at a time: for tests, demonstrations, and to resend kept messages.\n\
+        It retries messages that the queue fails to accept. Nothing is sent if a message is larger than the queue\n\
+        accepts, or is not JSON; --raw also sends text that is not JSON.\n\n\
+        A queue in AWS is probably in production, so it needs --yes. In a FIFO queue each message gets its customer\n\
+        as the group and a unique deduplication id, so that --repeat sends no duplicates.",
+    after_help = "Needs sqs:SendMessage. Exit codes: 0 all were sent; 1 some were not sent, or are invalid; 2 a queue in AWS\n\
+        without --yes; 66 file not found; 69 queue unreachable; 77 permission denied by the queue; 78 wrong configuration.\n\n\
         Examples:\n\
         \x20 entitlement-sync publish event.json\n\
         \x20 entitlement-sync publish --repeat 1000 --rate 50 events.jsonl\n\
@@ -34,19 +34,19 @@ use super::{Ended, Failure, USAGE, session};
 pub struct Arguments {
     /// A file with one message, or JSON lines; - for standard input
     file: String,
-    /// Send all of it that many times
+    /// Send all messages N times
     #[arg(long, value_name = "N", default_value = "1")]
     repeat: NonZeroU32,
-    /// Messages a second at most
+    /// Maximum messages per second
     #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
-    /// The message group; without it, in a FIFO queue, the customer's id where it can be read
+    /// Message group. Without it, in a FIFO queue: the id of the customer, if the message is valid
     #[arg(long)]
     group: Option<String>,
-    /// A message attribute for each of them
+    /// Message attribute for each message
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = messages::attribute)]
     attributes: Vec<(String, String)>,
-    /// Send each line as it is, whether it is JSON or not
+    /// Send each line unchanged, even if it is not JSON
     #[arg(long)]
     raw: bool,
     /// Send to a queue in AWS
@@ -56,7 +56,7 @@ pub struct Arguments {
     format: Format,
 }
 
-/// Of messages in a FIFO queue whose customer cannot be read.
+/// The group of messages in a FIFO queue whose customer is unknown.
 const FALLBACK_GROUP: &str = "entitlement-sync";
 
 #[derive(Serialize, Default)]
@@ -64,7 +64,7 @@ struct Report {
     sent: u64,
     failed: u64,
     bytes: u64,
-    /// Codes of the queue, of those that failed.
+    /// Error codes of the queue for the messages that failed.
     reasons: std::collections::BTreeMap<String, u64>,
 }
 
@@ -73,7 +73,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let config = session::configuration(&[Uses::Queue])?;
     if config.queue.is_of_aws() && !arguments.yes {
         let host = config.queue.endpoint.host_str().unwrap_or_default();
-        let what = format!("{host} is AWS, so this may be a real queue: --yes sends to it");
+        let what = format!(
+            "{host} belongs to AWS, so the queue may be in production: pass --yes to send to it"
+        );
         return Err(Failure::with(USAGE, what));
     }
     let given = match arguments.raw {
@@ -115,7 +117,7 @@ async fn send_all(
     let total = messages.len() as u64 * u64::from(arguments.repeat.get());
     let mut progress = Progress::start("sent", Some(total));
     let pace = Pace::new(arguments.rate);
-    // Of this run alone, so that neither a repetition nor the next run is a duplicate.
+    // Unique to this run, so that neither a repetition nor the next run is a duplicate.
     let run = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
     let mut report = Report::default();
     let mut number = 0_u64;
@@ -128,7 +130,7 @@ async fn send_all(
         }
         let mut rest = &messages[..];
         while !rest.is_empty() {
-            // Not more at once than the pace has room for in a second.
+            // At most the messages of one second at once.
             let most = arguments
                 .rate
                 .map_or(10, |rate| rate.clamp(1.0, 10.0) as usize);
@@ -161,7 +163,7 @@ async fn send_all(
     Ok((report, None))
 }
 
-/// What must not be sent, and why.
+/// Returns why a message must not be sent.
 fn unfit(given: &[InputMessage<'_>], arguments: &Arguments) -> Vec<String> {
     let beside: usize = arguments
         .attributes
@@ -172,12 +174,13 @@ fn unfit(given: &[InputMessage<'_>], arguments: &Arguments) -> Vec<String> {
         let place = format!("message {} (line {})", given.number, given.line);
         let json = || serde_json::from_str::<&RawValue>(given.body).err();
         if given.body.len() + beside > Sender::MAX_MESSAGE_BYTES {
-            return Some(format!("{place} is larger than 1 MiB"));
+            return Some(format!("{place} is larger than 1 MiB, the limit of SQS"));
         }
         if arguments.raw {
             return None;
         }
-        json().map(|error| format!("{place} is no JSON ({error}): --raw sends it as it is"))
+        json()
+            .map(|error| format!("{place} is not JSON ({error}): pass --raw to send it unchanged"))
     };
     given.iter().filter_map(reason).collect()
 }
@@ -196,7 +199,7 @@ fn outgoing(given: &InputMessage<'_>, arguments: &Arguments, fifo: bool) -> Outg
     }
 }
 
-/// The customer, where it can be read and SQS takes it for a group.
+/// Returns the customer, if the message is valid and SQS accepts the id as a group.
 fn group_of(body: &str, attributes: &[(String, String)]) -> Option<String> {
     let named = |wanted| attributes.iter().find(|(name, _)| name == wanted);
     let kind = named("type").or_else(|| named("eventType"));

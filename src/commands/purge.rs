@@ -1,4 +1,4 @@
-//! `purge`: forgets customers, as a purge event does.
+//! `purge`: removes customers from Redis, as a purge event does.
 
 use std::borrow::Cow;
 
@@ -14,14 +14,14 @@ use super::output::{self, Format, bad, dim, doubtful, good};
 use super::progress::Progress;
 use super::{Ended, Failure, USAGE, ids, session, when};
 
-/// Forget customers, so that the next SDK that asks loads them afresh
+/// Remove customers from Redis, so that SDKs load them again
 ///
 /// Does what a purge event does, by the same script: deletes the entitlements, the metadata and
-/// their timestamps, and leaves a tombstone, so that older state that is still under way does not
-/// come back. Usage stays. State that is newer than --at stays too, and is named.
+/// their timestamps, and stores a tombstone, so that older state in flight is not written
+/// again. Usage stays. State newer than --at also stays, and the output names it.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Ends with 0 where all were purged, with 1 where one was not there, is newer, or stayed locked.
+    after_help = "Exits with 0 if all were purged, and with 1 if one was not found, is newer, or stayed locked.
 
 Examples:
   entitlement-sync purge acme
@@ -30,42 +30,42 @@ Examples:
   entitlement-sync purge - --yes < customers.txt"
 )]
 pub struct Arguments {
-    /// Ids of customers; - reads them from standard input, one a line
+    /// Ids of customers; - reads them from standard input, one per line
     #[arg(required = true)]
     customers: Vec<String>,
-    /// Forget this resource of each customer, instead of the customer
+    /// Remove this resource of each customer instead of the customer
     #[arg(long, value_name = "RESOURCE")]
     resource: Option<String>,
-    /// Forget what is as old as this or older: now, ISO 8601, or epoch milliseconds; at most 5 minutes
+    /// Remove state of this time or older: now, ISO 8601, or epoch milliseconds; at most 5 minutes
     /// ahead
     #[arg(long, value_name = "TIME", default_value = "now", value_parser = when::written)]
     at: Millis,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
     format: Format,
 }
 
-/// Eight seconds or so: an SDK that dies with the lock leaves it for five.
+/// Retries of a locked customer, about 8 s: the lock of an SDK that died expires after 5 s.
 pub const LOCKED_RETRIES: u32 = 90;
-/// Owners of one call.
+/// Owners per call.
 const OWNERS_PER_CALL: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Purged,
-    /// Nothing was cached; the tombstone is set all the same.
+    /// Nothing was cached; the command stores the tombstone all the same.
     NotThere,
-    /// What is stored is newer than the purge.
+    /// The stored state is newer than the purge.
     Newer,
-    /// By an SDK, all the time.
+    /// An SDK held the lock for all retries.
     Locked,
-    /// Redis refuses this one, and took the others.
+    /// Redis rejected this customer and accepted others.
     Failed,
 }
 
@@ -74,7 +74,7 @@ struct Purged {
     customer: String,
     resource: Option<String>,
     outcome: Outcome,
-    /// The time of the entitlements that were there.
+    /// The time of the entitlements that were stored.
     stored_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -93,7 +93,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let question = question(&owners, &config.writes.prefix);
     let may = arguments.dry_run || confirm(&question, arguments.yes)?;
     if !may {
-        eprintln!("nothing is purged");
+        eprintln!("nothing was purged");
         return Ok(Ended::Found);
     }
     let redis = session::redis(&config).await?;
@@ -138,7 +138,10 @@ fn customers(named: &[String]) -> anyhow::Result<Vec<String>> {
         customers.extend(ids.into_iter().filter(|id| seen.insert(id.clone())));
     }
     if customers.is_empty() {
-        return Err(Failure::with(USAGE, "standard input names no customer"));
+        return Err(Failure::with(
+            USAGE,
+            "standard input contains no customers: write one id per line",
+        ));
     }
     Ok(customers)
 }
@@ -191,16 +194,16 @@ async fn purge(
     Ok(purged.collect())
 }
 
-/// What is there of one owner before it is purged.
+/// The stored state of one owner before the purge.
 struct Stored {
     is_locked: bool,
     is_there: bool,
-    /// Of the entitlements and the metadata.
+    /// The times of the entitlements and the metadata.
     times: Vec<Option<i64>>,
 }
 
 impl Stored {
-    /// What a purge would come to.
+    /// Predicts the outcome of a purge.
     fn would(&self, at: Millis) -> Outcome {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
         match self {
@@ -280,11 +283,11 @@ fn show(purged: &[Purged], arguments: &Arguments) -> anyhow::Result<()> {
             Outcome::Purged => good().apply_to(would("purged", "would be purged")),
             Outcome::NotThere => dim().apply_to("not in Redis".to_owned()),
             Outcome::Newer => doubtful().apply_to(format!(
-                "left alone: newer than {}",
+                "kept: newer than {}",
                 when::point(i64::try_from(arguments.at).unwrap_or(i64::MAX))
             )),
             Outcome::Failed => bad().apply_to(it.reason.clone().unwrap_or_default()),
-            Outcome::Locked => bad().apply_to("locked by an SDK: try again".to_owned()),
+            Outcome::Locked => bad().apply_to("locked by an SDK: run the command again".to_owned()),
         };
         [
             name(owner),

@@ -1,4 +1,4 @@
-//! What commands begin with: the configuration they need, and a connection or a clear word why not.
+//! Starts a command: loads the configuration that it needs, and connects or explains the failure.
 
 use anyhow::Context;
 use entitlement_sync::config::{self, Config, Uses};
@@ -10,19 +10,19 @@ use entitlement_sync::store::{AdminClient, StoreError};
 
 use super::{BAD_CONFIGURATION, Failure, NO_INPUT, NO_PERMISSION, UNAVAILABLE};
 
-/// The configuration, of which only what is used must be there.
+/// Loads the configuration; only the variables of the services used are required.
 pub fn configuration(uses: &[Uses]) -> anyhow::Result<Config> {
     configuration_of(config::environment(), uses)
 }
 
-/// The same, of other variables than those of the process.
+/// Loads the configuration from other variables than those of the process.
 pub fn configuration_of(
     environment: Vec<(String, String)>,
     uses: &[Uses],
 ) -> anyhow::Result<Config> {
     let config = Config::load_for(environment, uses);
     let config = config.map_err(|errors| Failure::with(BAD_CONFIGURATION, errors))?;
-    // One provider for everything that speaks TLS. That there is one already is no harm.
+    // One provider for all TLS. If one is already installed, it stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Ok(config)
 }
@@ -40,14 +40,14 @@ pub fn planner(config: &Config) -> Planner {
     }
 }
 
-/// A connection to Redis.
+/// Connects to Redis.
 pub async fn redis(config: &Config) -> anyhow::Result<AdminClient> {
     AdminClient::connect(&config.redis, &config.writes)
         .await
         .map_err(|error| redis_failure(&error))
 }
 
-/// What went wrong with Redis, with the exit code that says so.
+/// Converts an error of Redis to a failure with its exit code.
 pub fn redis_failure(error: &anyhow::Error) -> anyhow::Error {
     let refused = error
         .downcast_ref::<StoreError>()
@@ -56,19 +56,19 @@ pub fn redis_failure(error: &anyhow::Error) -> anyhow::Error {
     Failure::with(code, format!("Redis: {error:#}"))
 }
 
-/// The queue of a configuration; nothing is sent yet.
+/// Returns a client of the configured queue; nothing is sent yet.
 pub async fn queue(config: &Config) -> SqsQueue {
     let credentials = queue::credentials(&config.queue, &Edge::new(&config.edge)).await;
     SqsQueue::new(&config.queue, credentials).await
 }
 
-/// Sends to the queue of a configuration; nothing is sent yet.
+/// Returns a sender to the configured queue; nothing is sent yet.
 pub async fn sender(config: &Config) -> Sender {
     let credentials = queue::credentials(&config.queue, &Edge::new(&config.edge)).await;
     Sender::new(&config.queue, credentials).await
 }
 
-/// What went wrong with a queue, with the exit code that says so.
+/// Converts an error of the queue to a failure with its exit code.
 pub fn queue_failure(text: impl std::fmt::Display, kind: QueueErrorKind) -> anyhow::Error {
     let code = match kind {
         QueueErrorKind::NoQueue | QueueErrorKind::Foreign | QueueErrorKind::Proxy => UNAVAILABLE,
@@ -78,12 +78,12 @@ pub fn queue_failure(text: impl std::fmt::Display, kind: QueueErrorKind) -> anyh
     Failure::with(code, format!("the queue: {text}"))
 }
 
-/// A file, or standard input for `-`; without a byte order mark.
+/// Reads a file, or standard input for `-`, without a byte order mark.
 pub fn input(path: &str) -> anyhow::Result<String> {
     let text = if path == "-" {
-        std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")
+        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")
     } else {
-        std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
     };
     let text = text.map_err(|error| Failure::with(NO_INPUT, format!("{error:#}")))?;
     Ok(match text.strip_prefix('\u{feff}') {

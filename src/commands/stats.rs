@@ -1,4 +1,4 @@
-//! `stats`: what an environment holds in Redis.
+//! `stats`: counts the keys of an environment in Redis.
 
 mod tally;
 
@@ -13,18 +13,18 @@ use super::progress::Progress;
 use super::{Ended, session, when};
 use tally::{Kind, Measure, SAMPLED, Spread, Tally};
 
-/// Count what this environment holds in Redis: customers, keys, bytes, ages
+/// Count the customers, keys, bytes and ages of this environment in Redis
 ///
-/// Goes through all keys by SCAN, a thousand at a time, and rests between two pages for as long as
-/// the last one took, so that Redis goes on serving others. On a cluster every primary is gone
-/// through. Changes nothing.
+/// Scans all keys, a thousand per page, and pauses after each page for as long as the page took, so
+/// that Redis keeps serving other clients. On a cluster it scans every primary. Changes
+/// nothing.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Of every tenth key the bytes and the time to live are asked for, and the rest is worked out. Bytes
-are those of MEMORY USAGE, or the lengths of values where that is refused. Ages are those of the
-entitlements of customers and resources: now, less their timestamps.
+    after_help = "The command reads the bytes and the time to live of every tenth key, and extrapolates. Bytes are those of
+MEMORY USAGE, or the lengths of values if that is denied. Ages are those of the entitlements of customers and
+resources: the current time minus their timestamps.
 
-Ends with 1 where there are values without a timestamp, or timestamps without a value.
+Exits with 1 if there are values without a timestamp, or timestamps without a value.
 
 Examples:
   entitlement-sync stats
@@ -41,7 +41,7 @@ pub struct Arguments {
 
 struct Stats {
     tally: Tally,
-    /// All keys of Redis, ours or not, where that is known.
+    /// The number of all keys in Redis, if known.
     size: Option<u64>,
     dead_letters: u64,
     is_sample: bool,
@@ -86,7 +86,7 @@ async fn count(redis: &AdminClient, keys: &Keys, limit: Option<u64>) -> Result<S
         }
     }
     progress.finish();
-    // Another kind of key may stand where the stream would.
+    // The key of the stream may hold another type.
     let dead_letters = match redis.count_letters(&keys.dead_letters()).await {
         Err(error) if error.heals() && !error.needs_a_person() => return Err(error),
         answer => answer.unwrap_or(0),
@@ -143,11 +143,11 @@ impl Stats {
         output::line(torn)?;
         output::line(format!("dead letters: {}", self.dead_letters))?;
         let measure = match self.tally.measure {
-            Some(Measure::ValueLengths) => "lengths of values, since MEMORY USAGE is refused",
+            Some(Measure::ValueLengths) => "lengths of values, because MEMORY USAGE is denied",
             Some(Measure::MemoryUsage) | None => "MEMORY USAGE",
         };
         output::line(format!(
-            "bytes: {measure}, of one key in {SAMPLED} of each kind; TTL: of the same values, {} of them for ever",
+            "bytes: {measure}, of one key in {SAMPLED} of each kind; TTL: of these values, {} of them without expiry",
             self.tally.endless
         ))?;
         if self.is_sample {

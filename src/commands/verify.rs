@@ -1,4 +1,4 @@
-//! `verify`: compares what Redis holds of customers with what the Edge API says.
+//! `verify`: compares customers in Redis with the Edge API.
 
 mod compare;
 mod report;
@@ -20,27 +20,26 @@ use super::{Ended, Failure, INTERRUPTED, UNAVAILABLE, session};
 use compare::{Drift, Finding};
 use report::Report;
 
-/// Compare what Redis holds with what the Edge API says
+/// Compare customers in Redis with the Edge API
 #[derive(clap::Args)]
 #[command(
-    long_about = "Compares what Redis holds of customers with what the Edge API says of them, and lists what differs: what is\n\
-        missing, torn (a value without its time, or the other way round), differs by a field, has another usage, is\n\
-        older than the source, or is unknown to the source. Usage and entitlements move, so a difference counts only if\n\
-        it is still there a second later.\n\n\
-        --repair writes what the source says, by the rule that the worker writes by: what Redis holds and is newer\n\
-        stays, and is listed as left.\n\n\
-        Lines are as for `warm`: an id, two ids with a tab between them, or JSON. Without a list, --sample takes\n\
-        customers and resources at random from what Redis holds; for that it looks through all its keys, a page at\n\
-        a time.",
-    after_help = "Exit codes: 0 there is no drift, or none is left; 1 there is, or a customer could not be compared; 66 no such\n\
-        file, or a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
-        130 stopped by a signal.\n\n\
+    long_about = "Compares customers in Redis with the Edge API (the source), and lists the differences: state that is missing,\n\
+        torn (a value without its time, or a time without its value), differs in a field or in usage, is older than\n\
+        the source, or is unknown to the source. State changes all the time, so a difference counts only if it is\n\
+        still there a second later.\n\n\
+        --repair writes the state of the source, by the worker's rules: newer state in Redis stays, and the output\n\
+        lists it as left.\n\n\
+        Lines are as for `warm`: an id, two ids separated by a tab, or JSON. Instead of a list, --sample picks\n\
+        random customers and resources from Redis; for that it scans all keys, a page at a time.",
+    after_help = "Exit codes: 0 there is no drift, or all is repaired; 1 drift is left, or a customer could not be compared; 66 file\n\
+        not found, or a bad line; 69 Redis or the Edge API unreachable; 77 permission denied by the Edge API or Redis;\n\
+        78 wrong configuration; 130 stopped by a signal.\n\n\
         Examples:\n\
         \x20 entitlement-sync verify --sample 100\n\
         \x20 entitlement-sync verify --customers customers.txt --repair --json"
 )]
 pub struct Arguments {
-    /// A file of customers, one a line; - for standard input
+    /// File of customers, one per line; - for standard input
     #[arg(
         long,
         value_name = "FILE",
@@ -48,10 +47,10 @@ pub struct Arguments {
         conflicts_with = "sample"
     )]
     customers: Option<String>,
-    /// That many customers and resources that Redis holds, at random
+    /// Compare N random customers and resources from Redis
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: Option<u32>,
-    /// Write what the source says
+    /// Write the state of the source to Redis
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
@@ -60,12 +59,12 @@ pub struct Arguments {
     format: Format,
 }
 
-/// Between the two looks at a difference.
+/// The time between the two comparisons of a difference.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
-/// What comparing a customer found.
+/// The result of comparing a customer.
 enum Compared {
     Same,
-    /// With the differences that are left after a repair, if there was one.
+    /// The differences, or those left after a repair.
     Drift {
         found: Vec<Finding>,
         left: Vec<Finding>,
@@ -133,7 +132,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     })
 }
 
-/// What comparing one customer needs.
+/// The parts that comparing one customer needs.
 struct Check {
     source: Source,
     redis: AdminClient,
@@ -148,7 +147,7 @@ impl Check {
         if first.is_empty() {
             return Ok(Compared::Same);
         }
-        // An event on its way explains a difference; one that stays is drift.
+        // An event in flight explains a difference for a moment; a difference that stays is drift.
         tokio::time::sleep(SETTLE_TIME).await;
         let (second, step) = self.look(customer).await?;
         let found: Vec<Finding> = second
@@ -167,7 +166,7 @@ impl Check {
         Ok(Compared::Drift { found, left })
     }
 
-    /// What differs now, and what the source says; nothing where it does not know the customer.
+    /// Returns the current differences and the state of the source; `None` if the source does not know the customer.
     async fn look(
         &self,
         customer: &Customer,
@@ -189,7 +188,7 @@ impl Check {
         }
     }
 
-    /// Writes what the source says, and returns what differs afterwards.
+    /// Writes the state of the source, and returns the differences left.
     async fn repair(
         &self,
         customer: &Customer,
@@ -204,7 +203,7 @@ impl Check {
         self.compare(customer, step, dated).await
     }
 
-    /// What of a step differs from what Redis holds.
+    /// Returns the differences between a step and Redis.
     async fn compare(
         &self,
         customer: &Customer,
@@ -223,7 +222,7 @@ impl Check {
             .filter_map(|(key, value)| Some((key, value?)))
             .collect();
         let mut found = compare::compare(step, dated, &held);
-        // The source says nothing of the metadata: what is torn there is told, and stays.
+        // The source has no metadata, so torn metadata is reported and stays.
         if held.contains_key(&metadata) != held.contains_key(&keys::timestamp(&metadata)) {
             found.push(Finding::new(Drift::Torn, &metadata));
         }
@@ -231,7 +230,7 @@ impl Check {
     }
 }
 
-/// Customers and resources that Redis holds, each as likely as the others.
+/// Picks customers and resources from Redis, each with equal probability.
 async fn sample(redis: &AdminClient, keys: &Keys, most: u32) -> Result<Vec<Customer>, StoreError> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut taken: Vec<Customer> = Vec::new();
@@ -249,7 +248,7 @@ async fn sample(redis: &AdminClient, keys: &Keys, most: u32) -> Result<Vec<Custo
             }
         })
         .await?;
-    // SCAN may tell of a key twice.
+    // SCAN may return a key twice.
     let mut seen = HashSet::new();
     taken.retain(|customer| seen.insert(customer.clone()));
     Ok(taken)

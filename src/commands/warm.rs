@@ -1,4 +1,4 @@
-//! `warm`: loads customers whole from the Edge API into Redis.
+//! `warm`: loads customers from the Edge API into Redis.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -15,21 +15,21 @@ use super::bulk::{
 use super::output::{self, Format};
 use super::{Ended, Failure, INTERRUPTED, UNAVAILABLE, session};
 
-/// Load customers whole from the Edge API into Redis
+/// Load customers from the Edge API into Redis
 #[derive(clap::Args)]
 #[command(
-    long_about = "Loads customers whole from the Edge API into Redis, by the rule that the worker writes by: for a Redis that is\n\
-        new, empty or moved, so that SDKs find their customers at once. What Redis holds and is newer stays. It is safe\n\
-        beside running workers and SDKs, and safe to do again.\n\n\
-        Each line names a customer, or a customer and one of its resources: an id, two ids with a tab between them, or\n\
-        JSON such as {\"customerId\":\"acme\",\"resourceId\":\"site-1\"}.\n\n\
-        Readers take a resource only if it is as new as its customer: after a newer write of a customer, each of its\n\
-        resources is a miss until it is written again. --with-resources finds those that Redis holds of the\n\
-        customers named, and loads them after them.\n\n\
-        UPDATE_IF_EXISTS does not count here: what is loaded is written, cached before or not. With INVALIDATE the\n\
-        entitlements in Redis are the SDKs' own, and there is nothing to load.",
-    after_help = "Exit codes: 0 all were loaded, or there is nothing to load of them; 1 one at least failed; 66 no such file, or\n\
-        a bad line; 69 no Redis or no Edge API; 77 SERVER_API_KEY or Redis refuses; 78 wrong configuration;\n\
+    long_about = "Loads the full state of customers from the Edge API into Redis, by the worker's rules: for a Redis that is new,\n\
+        empty or moved, so that SDKs find their customers at once. Newer state in Redis stays. You can run it while\n\
+        workers and SDKs run, and run it again.\n\n\
+        Each line names a customer, or a customer and one of its resources: an id, two ids separated by a tab, or\n\
+        JSON, for example {\"customerId\":\"acme\",\"resourceId\":\"site-1\"}.\n\n\
+        Readers use a resource only if it is as new as its customer: after a newer write of a customer, each of its\n\
+        resources is a miss until it is written again. --with-resources finds the resources in Redis of the listed\n\
+        customers, and loads them after the customers.\n\n\
+        The command ignores UPDATE_IF_EXISTS: it also writes customers that are not cached. It refuses INVALIDATE,\n\
+        with which only SDKs write entitlements.",
+    after_help = "Exit codes: 0 all were loaded, or have nothing to load; 1 at least one failed; 66 file not found, or a bad line;\n\
+        69 Redis or the Edge API unreachable; 77 permission denied by the Edge API or Redis; 78 wrong configuration;\n\
         130 stopped by a signal.\n\n\
         Examples:\n\
         \x20 entitlement-sync warm --customers customers.txt --resume done.jsonl\n\
@@ -37,15 +37,15 @@ use super::{Ended, Failure, INTERRUPTED, UNAVAILABLE, session};
         \x20 echo acme | entitlement-sync warm --customers - --with-resources"
 )]
 pub struct Arguments {
-    /// A file of customers, one a line; - for standard input
+    /// File of customers, one per line; - for standard input
     #[arg(long, value_name = "FILE")]
     customers: String,
     #[command(flatten)]
     bounds: Bounds,
-    /// A file to which those that are done with are added; those in it are left out
+    /// File that records finished customers; the command skips the customers in it
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
-    /// Load the resources too that Redis holds of these customers
+    /// Also load the resources of these customers that Redis holds
     #[arg(long)]
     with_resources: bool,
     #[command(flatten)]
@@ -55,25 +55,25 @@ pub struct Arguments {
 #[derive(Serialize, Default)]
 struct Report {
     loaded: u64,
-    /// What Redis holds is newer.
+    /// Customers whose state in Redis is newer.
     stale: u64,
-    /// Written as customers without entitlements.
+    /// Customers written without entitlements.
     empty: u64,
-    /// The Edge API gives no time to compare, and Redis holds entitlements already.
+    /// Customers for which the Edge API returns no time, and Redis already holds entitlements.
     kept: u64,
-    /// Left out, by the file to resume by.
+    /// Customers skipped because the resume file lists them.
     done_before: u64,
-    /// Resources that are older than their customer, so that readers miss them.
+    /// Resources that are older than their customer, which readers miss.
     behind: u64,
     #[serde(flatten)]
     unloaded: Unloaded,
 }
 
-/// How Redis took a customer.
+/// The outcome of writing a customer.
 enum Loaded {
     Written {
         is_empty: bool,
-        /// It is a resource, older than its customer.
+        /// Whether it is a resource older than its customer.
         is_behind: bool,
     },
     Stale,
@@ -143,8 +143,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         report.print()?;
     }
     let again = match &arguments.resume {
-        Some(path) => format!("the same command goes on, by --resume {}", path.display()),
-        None => "the same command begins anew; with --resume <file> it would go on".into(),
+        Some(path) => format!(
+            "run the command again to continue, with --resume {}",
+            path.display()
+        ),
+        None => {
+            "run the command again to start over; use --resume <file> to continue next time".into()
+        }
     };
     if let Err(error) = worked {
         eprintln!("entitlement-sync: stopped; {again}");
@@ -182,7 +187,7 @@ async fn load(
             return Err(Problem::Customer(locked.into()));
         }
     }
-    // Usage may be written where the entitlements are not, so their own time says which it was.
+    // Usage may be written although the entitlements are not, so the time of the entitlements decides.
     let whole = Customer {
         resource_id: None,
         ..customer.clone()
@@ -205,7 +210,7 @@ async fn load(
     })
 }
 
-/// The resources that Redis holds of the customers named, and that are not named themselves.
+/// Returns the resources in Redis of the listed customers, without those that are listed themselves.
 async fn resources(
     redis: &AdminClient,
     keys: &Keys,
@@ -241,7 +246,7 @@ impl Report {
         ))?;
         if self.kept > 0 {
             output::line(format!(
-                "{} left as Redis holds them: the Edge API gives no time to compare",
+                "{} left unchanged: the Edge API returns no time to compare",
                 self.kept
             ))?;
         }
@@ -252,7 +257,10 @@ impl Report {
             ))?;
         }
         if self.done_before > 0 {
-            output::line(format!("{} were done before", self.done_before))?;
+            output::line(format!(
+                "{} skipped, as listed in the resume file",
+                self.done_before
+            ))?;
         }
         if self.behind > 0 {
             output::line(format!(

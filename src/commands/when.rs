@@ -1,14 +1,14 @@
-//! Times as operators read and write them.
+//! Parses and prints times for operators.
 
 use entitlement_sync::clock::now_ms;
 use entitlement_sync::message::{self, iso};
 use entitlement_sync::store::Ttl;
 
-/// How far a time that is written may lie ahead: clocks differ by that much.
+/// How far a time to write may be in the future, because clocks differ.
 const MAX_AHEAD_MINUTES: u64 = 5;
 
-/// Reads a time that Redis is to hold: `now`, ISO 8601 or epoch milliseconds. A time ahead would keep
-/// out all true state until it has passed.
+/// Parses a time to store in Redis: `now`, ISO 8601 or epoch milliseconds. A time in the future would block
+/// all newer state until it has passed.
 pub fn written(text: &str) -> Result<u64, String> {
     let now = now_ms();
     if text.trim() == "now" {
@@ -22,13 +22,13 @@ pub fn written(text: &str) -> Result<u64, String> {
         let ahead = span(ahead / 1_000);
         return Err(format!(
             "{ahead} ahead of this machine's clock; use a time at most {MAX_AHEAD_MINUTES} min ahead, \
-             because state that is older than it would be refused until then"
+             because state older than it would be rejected until then"
         ));
     }
     Ok(at)
 }
 
-/// A point in time as ISO 8601; the bare number where it is none.
+/// Formats a time as ISO 8601, or as the number if it is not a valid time.
 pub fn point(millis: i64) -> String {
     u64::try_from(millis)
         .ok()
@@ -36,7 +36,7 @@ pub fn point(millis: i64) -> String {
         .unwrap_or_else(|| millis.to_string())
 }
 
-/// How long ago, by its two largest units.
+/// Formats the time since a point, in its two largest units.
 pub fn ago(millis: i64) -> String {
     if millis < 0 {
         return format!("{} ahead", span(millis.unsigned_abs() / 1_000));
@@ -47,12 +47,12 @@ pub fn ago(millis: i64) -> String {
 pub fn ttl(ttl: Ttl) -> String {
     match ttl {
         Ttl::Missing => "-".to_owned(),
-        Ttl::Forever => "for ever".to_owned(),
+        Ttl::Forever => "no expiry".to_owned(),
         Ttl::Secs(secs) => span(secs),
     }
 }
 
-/// Seconds, by their two largest units.
+/// Formats seconds in their two largest units.
 pub fn span(secs: u64) -> String {
     let units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
     let mut left = secs;
@@ -62,7 +62,7 @@ pub fn span(secs: u64) -> String {
             parts.push(format!("{} {name}", left / size));
             left %= size;
         } else if !parts.is_empty() {
-            // Days and seconds without what lies between would read oddly.
+            // Units must be adjacent: days and seconds without hours would be confusing.
             break;
         }
         if parts.len() == 2 {

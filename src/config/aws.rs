@@ -1,4 +1,4 @@
-//! The queue, and who we are to AWS.
+//! Reads the variables of the queue and of the AWS credentials.
 
 mod hosts;
 
@@ -14,21 +14,21 @@ pub struct QueueConfig {
     pub url: Url,
     pub region: String,
     pub endpoint: Url,
-    /// Where STS is, if told: another place than AWS's own.
+    /// The endpoint of STS, if it is not the one of AWS.
     pub sts: Option<Url>,
-    /// Whether STS is asked by its FIPS or dual-stack endpoint. `endpoint` is that already.
+    /// Whether requests to STS go to its FIPS or dual-stack endpoint. `endpoint` already includes the choice for SQS.
     pub use_fips: bool,
     pub use_dual_stack: bool,
     /// `None`: the AWS default chain, else the Edge API.
     pub credentials: Option<StaticCredentials>,
-    /// What leads the AWS default chain to credentials: names of files and profiles.
+    /// Names of files and profiles in which the AWS default chain looks for credentials.
     pub identity: Vec<(String, String)>,
-    /// The role to take on by these credentials.
+    /// The role to assume with these credentials.
     pub role: Option<RoleConfig>,
     pub net: NetConfig,
     pub batch_size: usize,
     pub consumers: usize,
-    /// Consumers that go on polling an empty queue.
+    /// Consumers that keep polling an empty queue.
     pub min_pollers: usize,
     pub max_receive_count: u32,
     pub dead_letter_max_len: u64,
@@ -56,7 +56,7 @@ pub struct StaticCredentials {
 #[derive(Debug, Clone)]
 pub struct RoleConfig {
     pub arn: String,
-    /// Agreed upon with whoever owns the role.
+    /// Agreed with the owner of the role.
     pub external_id: Option<String>,
 }
 
@@ -125,7 +125,7 @@ pub fn read(
         endpoint,
         url: url.unwrap_or_else(placeholder),
         region: region.unwrap_or_default(),
-        // A place that is named is not changed.
+        // An endpoint that is configured is used unchanged.
         use_fips: kinds[0].1 && sts.is_none(),
         use_dual_stack: kinds[1].1 && sts.is_none(),
         sts,
@@ -198,7 +198,7 @@ fn role(read: &mut Reader, arn: Option<String>, external_id: Option<String>) -> 
         read.problem(
             "SQS_ROLE_ARN",
             format!(
-                "is {}: write the whole ARN, such as arn:aws:iam::123456789012:role/entitlements",
+                "is {}: write the whole ARN, for example arn:aws:iam::123456789012:role/entitlements",
                 shown(&arn)
             ),
         );
@@ -206,7 +206,7 @@ fn role(read: &mut Reader, arn: Option<String>, external_id: Option<String>) -> 
     Some(RoleConfig { arn, external_id })
 }
 
-/// A region that is not the queue's is signed for in vain.
+/// Reports a region that differs from the queue's: SQS rejects requests signed for another region.
 fn check_region(read: &mut Reader, name: &str, url: &Url, region: &str) {
     let Some(of_url) = url.host_str().and_then(hosts::region) else {
         return;
@@ -220,8 +220,8 @@ fn check_region(read: &mut Reader, name: &str, url: &Url, region: &str) {
     }
 }
 
-/// Where requests go by default. FIPS and dual-stack have hosts of their own, which the SDK would
-/// choose only if it were not told where the queue is.
+/// Returns the default endpoint. FIPS and dual-stack have their own hosts, which the SDK
+/// chooses only if no endpoint is set.
 fn default_endpoint(
     url: &Url,
     region: &str,
@@ -296,7 +296,7 @@ const IDENTITY: [&str; 5] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
 
-/// Static keys win over the identity that the platform gave the pod, which is seldom meant.
+/// Warns if static keys override the identity that the platform gave the pod, which is rarely intended.
 fn shadowed(rest: &[(String, String)]) -> Option<String> {
     let identity = [
         "AWS_WEB_IDENTITY_TOKEN_FILE",

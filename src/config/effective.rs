@@ -1,4 +1,4 @@
-//! The configuration in force, for whoever looks.
+//! Lists the effective configuration, for the log line at start and `config`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Need, VARIABLES, Variable};
 
-/// A variable that has a value, and where the value is from.
+/// A variable that has a value, and the origin of the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub name: &'static str,
@@ -20,7 +20,7 @@ pub struct Entry {
 pub enum Origin {
     Default,
     Environment,
-    /// By another spelling, which the environment has.
+    /// Set under another name, which the environment has.
     Alias(&'static str),
 }
 
@@ -34,14 +34,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Spellings of others that count as ours, the first found wins.
+/// Variables of other programs that this service accepts. The first one found wins.
 const SPELLINGS: [(&str, &[&str]); 3] = [
     ("HTTPS_PROXY", &["https_proxy", "ALL_PROXY", "all_proxy"]),
     ("HTTP_PROXY", &["http_proxy", "ALL_PROXY", "all_proxy"]),
     ("NO_PROXY", &["no_proxy"]),
 ];
 
-/// Every variable that has a value, once, by its main name.
+/// Returns every variable that has a value, once, under its main name.
 pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
     let set = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
@@ -85,7 +85,7 @@ pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
         .collect()
 }
 
-/// Variables and their values, set or by default; of a secret only that it is set.
+/// Returns variables and their values, set or by default; for a secret, only that it is set.
 pub fn effective(environment: &[(String, String)]) -> BTreeMap<&'static str, String> {
     let entries = entries(environment).into_iter();
     entries.map(|entry| (entry.name, entry.value)).collect()

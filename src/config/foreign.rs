@@ -1,9 +1,9 @@
-//! Variables of others: what the AWS SDK, OpenTelemetry and Kubernetes put into an environment.
+//! Checks the variables of the AWS SDK, OpenTelemetry and Kubernetes.
 
 use super::read::{Reader, shown, text};
 use super::{VARIABLES, traces};
 
-/// Read by the AWS SDK itself where it looks for credentials, or by [`net`](super::net).
+/// Variables that the AWS SDK reads when it looks for credentials, or that [`net`](super::net) reads.
 const USED: [&str; 19] = [
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
@@ -26,7 +26,7 @@ const USED: [&str; 19] = [
     "SSL_CERT_DIR",
 ];
 
-/// Of the AWS SDKs, and without a meaning here: calls have retries, timeouts and checks of their own.
+/// Variables of the AWS SDKs without effect here: this service sets its own retries, timeouts and checks.
 const WITHOUT_EFFECT: [&str; 17] = [
     "AWS_ACCOUNT_ID_ENDPOINT_MODE",
     "AWS_AUTH_SCHEME_PREFERENCE",
@@ -47,7 +47,7 @@ const WITHOUT_EFFECT: [&str; 17] = [
     "AWS_SIGV4A_SIGNING_REGION_SET",
 ];
 
-/// Of OpenTelemetry, and read by its SDK: how spans are kept and sent in batches.
+/// Variables that the SDK of OpenTelemetry reads: how it keeps spans and sends them in batches.
 const OTEL_USED: [&str; 8] = [
     "OTEL_BSP_EXPORT_TIMEOUT",
     "OTEL_BSP_MAX_CONCURRENT_EXPORTS",
@@ -59,12 +59,12 @@ const OTEL_USED: [&str; 8] = [
     "OTEL_SPAN_LINK_COUNT_LIMIT",
 ];
 
-/// Whether it is none of ours and does something all the same.
+/// Returns whether a variable that is not in the table has an effect all the same.
 pub fn is_used(name: &str) -> bool {
     USED.contains(&name) || OTEL_USED.contains(&name) || traces::is_read(name)
 }
 
-/// Checks what the SDKs would only find out later, and names what has no effect.
+/// Checks at start what the SDKs would check only later, and warns of variables without effect.
 pub fn read(
     read: &mut Reader,
     rest: &[(String, String)],
@@ -140,7 +140,7 @@ fn without_effect<'a>(rest: &'a [(String, String)], has: &impl Fn(&&str) -> bool
     names
 }
 
-/// What Kubernetes sets for each service of a namespace: `X_SERVICE_HOST`, `X_SERVICE_PORT…`,
+/// Returns whether Kubernetes sets this variable for a service of the namespace: `X_SERVICE_HOST`, `X_SERVICE_PORT…`,
 /// `X_PORT=tcp://…`, `X_PORT_6379_TCP…`.
 pub fn is_injected(name: &str, value: &str) -> bool {
     const SCHEMES: [&str; 3] = ["tcp://", "udp://", "sctp://"];
@@ -157,7 +157,7 @@ pub fn is_injected(name: &str, value: &str) -> bool {
         || is_url && name.ends_with("_PORT")
 }
 
-/// Whether a variable is known to do something, or nothing, for a reason of its own.
+/// Returns whether a variable belongs to another program, with or without an effect here.
 pub fn is_known(name: &str) -> bool {
     is_used(name)
         || WITHOUT_EFFECT.contains(&name)

@@ -1,4 +1,4 @@
-//! How the world outside is reached: by way of a proxy or not, and whom TLS trusts.
+//! Reads the proxies and the trusted certificates for HTTP requests.
 
 use std::path::Path;
 
@@ -13,27 +13,27 @@ use super::read::{Reader, text};
 use super::secret_file::shown_path;
 use super::variables::Raw;
 
-/// For whoever speaks HTTP to the outside. Redis has its own settings.
+/// The settings of every HTTP client. Redis has its own settings.
 #[derive(Debug, Clone, Default)]
 pub struct NetConfig {
     /// For http targets. May hold a user and a password.
     pub http_proxy: Option<SecretString>,
     /// For https targets.
     pub https_proxy: Option<SecretString>,
-    /// Hosts, domains and networks that are reached directly, with commas between.
+    /// Hosts, domains and networks that are reached directly, separated by commas.
     pub no_proxy: String,
-    /// Certificates in PEM that are trusted beside the system's roots.
+    /// Trusted certificates in PEM, in addition to the system's roots.
     pub ca_bundle: Option<String>,
 }
 
 impl NetConfig {
-    /// The proxy on the way to a URL, if there is one.
+    /// Returns the proxy for a URL, if there is one.
     pub fn proxy_for(&self, url: &Url) -> Option<&SecretString> {
         let proxy = match url.scheme() {
             "https" => self.https_proxy.as_ref(),
             _ => self.http_proxy.as_ref(),
         }?;
-        // The rules of the AWS SDK's own client, so that all go the same way.
+        // The rules of the AWS SDK's own client, so that all clients use the same proxy.
         let matcher = Matcher::builder()
             .all("http://proxy")
             .no(self.no_proxy.as_str())
@@ -43,7 +43,7 @@ impl NetConfig {
     }
 }
 
-/// Addresses that no proxy can reach for us: the metadata of the instance, and the agents that give
+/// Addresses that no proxy can reach: the metadata of the instance, and the agents that give
 /// credentials to tasks and pods.
 const NEVER: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
 
@@ -53,27 +53,27 @@ pub fn read(
     rest: &[(String, String)],
     warnings: &mut Vec<String>,
 ) -> NetConfig {
-    let spelt = |value: Option<String>, others: &[&str]| {
+    let with_names = |value: Option<String>, others: &[&str]| {
         let other = |name: &&str| {
             let found = rest.iter().find(|(known, _)| known == name)?;
             text(Some(found.1.clone()))
         };
         text(value).or_else(|| others.iter().find_map(other))
     };
-    let https = spelt(
+    let https = with_names(
         raw.https_proxy.take(),
         &["https_proxy", "ALL_PROXY", "all_proxy"],
     );
-    let http = spelt(
+    let http = with_names(
         raw.http_proxy.take(),
         &["http_proxy", "ALL_PROXY", "all_proxy"],
     );
-    let no_proxy = spelt(raw.no_proxy.take(), &["no_proxy"]);
+    let no_proxy = with_names(raw.no_proxy.take(), &["no_proxy"]);
     if let Some(path) = text(raw.ssl_cert_file.take())
         && let Err(error) = certificates(&path)
     {
         warnings.push(format!(
-            "SSL_CERT_FILE is {}: {error}; whatever speaks TLS will trust nobody",
+            "SSL_CERT_FILE is {}: {error}; every TLS connection will fail",
             shown_path(Path::new(&path))
         ));
     }
@@ -105,12 +105,12 @@ pub fn read(
     }
 }
 
-/// `*`, alone or among others: all names and all addresses are reached directly.
+/// Returns whether the list holds `*`: all names and all addresses are then reached directly.
 fn is_everything(no_proxy: &str) -> bool {
     no_proxy.split([',', ' ']).any(|entry| entry.trim() == "*")
 }
 
-/// A proxy's URL; `host:port` is enough. Its password is a secret.
+/// Reads the URL of a proxy; `host:port` is enough. Its password is a secret.
 fn proxy(read: &mut Reader, name: &str, value: Option<String>) -> Option<SecretString> {
     let value = value?;
     let whole = if value.contains("://") {
@@ -142,14 +142,14 @@ fn proxy(read: &mut Reader, name: &str, value: Option<String>) -> Option<SecretS
     Some(String::from(url).into())
 }
 
-/// The text of a PEM file, if every certificate in it is one, and there is one.
+/// Reads a PEM file; it must hold at least one certificate, and only valid ones.
 fn certificates(path: &str) -> Result<String, String> {
     let pem = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let added = certificate.map_err(|error| error.to_string());
         let added = added.and_then(|it| roots.add(it).map_err(|error| error.to_string()));
-        added.map_err(|error| format!("holds a certificate that cannot be used: {error}"))?;
+        added.map_err(|error| format!("holds an invalid certificate: {error}"))?;
     }
     if roots.is_empty() {
         return Err("holds no certificate".into());

@@ -1,4 +1,4 @@
-//! Reading one variable after the other, collecting what is wrong.
+//! Reads the variables one by one and collects the errors.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -9,13 +9,13 @@ use url::Url;
 
 use super::{ConfigErrors, Uses};
 
-/// Parses values and remembers every problem, and every secret met on the way.
+/// Parses values and collects every problem and every secret.
 #[derive(Default)]
 pub struct Reader {
     problems: Vec<String>,
     secrets: Vec<SecretString>,
     warnings: Vec<String>,
-    /// What a required variable may be for, to be missed.
+    /// The services whose required variables must be set.
     uses: Vec<Uses>,
 }
 
@@ -27,7 +27,7 @@ impl Reader {
         }
     }
 
-    /// A required variable that is not set, where what it is for is used.
+    /// Reports a missing required variable if the command uses its service.
     fn missing(&mut self, name: &str) {
         let Some(variable) = super::VARIABLES.iter().find(|it| it.name == name) else {
             return;
@@ -36,7 +36,7 @@ impl Reader {
             let example = variable.example;
             self.problem(
                 name,
-                format!("is not set: set it, such as {name}={example}"),
+                format!("is not set: set it, for example {name}={example}"),
             );
         }
     }
@@ -45,7 +45,7 @@ impl Reader {
         self.problems.push(format!("{name} {what}"));
     }
 
-    /// What may be a mistake, and works.
+    /// Adds a warning about a variable: a possible mistake that works.
     pub fn warn(&mut self, what: impl Into<String>) {
         self.warnings.push(what.into());
     }
@@ -54,7 +54,7 @@ impl Reader {
         std::mem::take(&mut self.warnings)
     }
 
-    /// The same, where the text names the variable itself.
+    /// Adds a warning whose text names the variable itself.
     pub fn complain(&mut self, problem: String) {
         self.problems.push(problem);
     }
@@ -67,7 +67,7 @@ impl Reader {
         }
     }
 
-    /// The secrets read so far, for redaction.
+    /// Returns the secrets read so far, for redaction.
     pub fn secrets(&self) -> Vec<SecretString> {
         self.secrets.clone()
     }
@@ -90,7 +90,7 @@ impl Reader {
         Some(secret)
     }
 
-    /// A variable and its other spelling: both may be set if they agree.
+    /// Reads a variable and its alias: both may be set if they agree.
     pub fn either(
         &mut self,
         (name, value): (&str, Option<String>),
@@ -103,7 +103,7 @@ impl Reader {
             self.problem(
                 name,
                 format!(
-                    "is {} but {alias} is {}: they mean the same, so set one of them",
+                    "is {} but {alias} is {}: they are one setting, so set one of them",
                     shown(one),
                     shown(two)
                 ),
@@ -167,7 +167,7 @@ impl Reader {
         }
     }
 
-    /// The place of the value among those allowed, compared without case.
+    /// Returns the index of the value among those allowed, compared without case.
     pub fn one_of(&mut self, name: &str, value: Option<String>, allowed: &[&str]) -> Option<usize> {
         let value = text(value)?;
         let place = allowed
@@ -219,7 +219,7 @@ impl Reader {
         }
     }
 
-    /// An optional URL that is used as it is, with its query.
+    /// Reads an optional URL that is used unchanged, with its query.
     pub fn whole_url(&mut self, name: &'static str, value: Option<String>) -> Option<Url> {
         let whole = Url::parse(&text(value)?).ok();
         let query = whole
@@ -243,7 +243,7 @@ impl Reader {
         self.url(name, Some(value), None)
     }
 
-    /// A Sentry DSN; its public key counts as a secret. `Err` for a word that means "none".
+    /// Reads a Sentry DSN; its public key counts as a secret. `Err` for a word that means "none".
     pub fn dsn(&mut self, name: &str, value: Option<String>) -> Result<Option<SecretString>, ()> {
         const NONE: [&str; 10] = [
             "", "0", "false", "no", "none", "off", "disabled", "null", "nil", "-",
@@ -265,25 +265,25 @@ impl Reader {
         Ok(dsn)
     }
 
-    /// `RUST_LOG` as it is, or the level for our own lines and warnings of the libraries.
+    /// Returns `RUST_LOG` unchanged, or a filter: the level for our own lines, and warnings for the libraries.
     pub fn log_filter(&mut self, rust_log: Option<String>, level: Option<String>) -> String {
         const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
         let level = LEVELS[self.one_of("LOG_LEVEL", level, &LEVELS).unwrap_or(2)];
         if let Some(filter) = text(rust_log) {
             if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
-                self.problem("RUST_LOG", format!("is no log filter: {error}"));
+                self.problem("RUST_LOG", format!("is not a log filter: {error}"));
             }
             return filter;
         }
         match level {
             "error" => "error".into(),
-            // fred warns of each failed command; what it means is said by us, once.
+            // fred warns of each failed command; the worker logs the failure itself, once.
             level => format!("warn,fred=error,entitlement_sync={level}"),
         }
     }
 }
 
-/// A wrong value, in quotes; not one that may hold a secret, for example a whole connection string.
+/// Quotes a wrong value, but not one that may hold a secret, for example a whole connection string.
 pub fn shown(value: &str) -> String {
     let is_harmless = |letter: char| letter.is_ascii_alphanumeric() || "-_.+ ".contains(letter);
     match value.len() <= 32 && value.chars().all(is_harmless) {
@@ -292,14 +292,14 @@ pub fn shown(value: &str) -> String {
     }
 }
 
-/// Trimmed; an empty string counts as unset.
+/// Trims a value; an empty string counts as unset.
 pub fn text(value: Option<String>) -> Option<String> {
     let value = value?;
     let trimmed = value.trim();
     (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
-/// Whether a text has the parts of a Sentry DSN: a key, a host and a project.
+/// Returns whether a text has the parts of a Sentry DSN: a key, a host and a project.
 fn is_dsn(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else {
         return false;

@@ -1,4 +1,4 @@
-//! The variables of the read API.
+//! Reads the variables of the read API.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use super::read::{Reader, shown, text};
 use super::secret_file::{SecretFile, shown_path};
 use super::variables::Raw;
 
-/// How questions are answered.
+/// The settings of the read API.
 #[derive(Debug, Clone)]
 pub struct ReadConfig {
     pub port: u16,
     pub keys: ReaderKeys,
-    /// How long state is answered that can no longer be confirmed; `None`: for ever.
+    /// How long unconfirmed state is still returned; `None`: without limit.
     pub ttl: Option<Duration>,
-    /// How long state counts as fresh where Redis cannot tell of changes.
+    /// How long state counts as fresh where Redis does not report changes.
     pub fresh: Duration,
-    /// `None`: as the memory limit allows.
+    /// `None`: a share of the memory limit.
     pub max_bytes: Option<u64>,
 }
 
-/// The keys that readers may present.
+/// The API keys that readers may use.
 #[derive(Debug, Clone)]
 pub struct ReaderKeys {
     pub keys: Vec<SecretString>,
-    /// The file they are in, where they are in one.
+    /// The file that holds the keys, if they are in a file.
     file: Option<SecretFile>,
 }
 
 impl ReaderKeys {
-    /// The keys as the file has them now; `None` where there is no file.
+    /// Reads the keys from the file again; `None` where there is no file.
     pub fn read_again(&self) -> Option<Result<Vec<SecretString>, String>> {
         self.file.as_ref().map(read_file)
     }
@@ -39,14 +39,14 @@ impl ReaderKeys {
 const PORT_OF_SERVE: u16 = 4001;
 const NO_KEY: &str = "holds no key: write one key or several, separated by commas";
 
-/// `None`: nothing is answered. `is_served`: answering is what the process is for.
+/// Reads the settings; `None`: the read API is off. `is_served`: the process runs only the read API.
 pub fn read(read: &mut Reader, raw: &mut Raw, is_served: bool, port: u16) -> Option<ReadConfig> {
     let own = read.optional_number("READ_PORT", raw.read_port.take(), 1..=65_535);
     let own = own.or(is_served.then_some(PORT_OF_SERVE));
     if own == Some(port) {
         read.problem(
             "READ_PORT",
-            format!("is {port}, as PORT is: give each a port of its own"),
+            format!("is {port}, which is also PORT: write two different ports"),
         );
     }
     let keys = keys(read, raw);
@@ -142,14 +142,14 @@ fn ttl(read: &mut Reader, raw: &mut Raw) -> i64 {
         read.problem(
             "LOCAL_TTL_SECS",
             format!(
-                "is {own} s but CACHE_TTL is {alias} s: they mean the same, so set one of them"
+                "is {own} s but CACHE_TTL is {alias} s: they are one setting, so set one of them"
             ),
         );
     }
     own.or(alias).unwrap_or(DEFAULT_TTL_SECS)
 }
 
-/// Whole seconds, or a text with units.
+/// Reads whole seconds, or a text with units.
 fn seconds(read: &mut Reader, name: &str, value: Option<String>) -> Option<i64> {
     let value = text(value)?;
     let parsed = value.parse().ok().or_else(|| with_units(&value));
@@ -157,7 +157,7 @@ fn seconds(read: &mut Reader, name: &str, value: Option<String>) -> Option<i64> 
         read.problem(
             name,
             format!(
-                "is {}: write seconds, or for example 30s, 5m or 1h30m",
+                "is {}: write seconds, or a duration, for example 30s, 5m or 1h30m",
                 shown(&value)
             ),
         );
@@ -165,7 +165,7 @@ fn seconds(read: &mut Reader, name: &str, value: Option<String>) -> Option<i64> 
     parsed
 }
 
-/// `1h30m`, `5m`, `-1s`.
+/// Parses a duration with units: `1h30m`, `5m`, `-1s`.
 fn with_units(value: &str) -> Option<i64> {
     let (sign, mut rest) = match value.strip_prefix('-') {
         Some(rest) => (-1, rest),

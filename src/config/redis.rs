@@ -1,4 +1,4 @@
-//! Where Redis is, and who we are to it.
+//! Reads the variables of Redis: address, login and TLS.
 
 mod address;
 mod login;
@@ -23,7 +23,7 @@ pub struct RedisConfig {
     pub db: u8,
     pub login: Login,
     pub tls: Option<RedisTls>,
-    /// Replicas that must confirm a batch before it is acknowledged; 0: none is asked.
+    /// Replicas that must confirm a batch before it is acknowledged; 0: the worker does not wait.
     pub wait_replicas: u8,
 }
 
@@ -41,7 +41,7 @@ pub fn read(
         .any(|value| text(value.clone()).is_some());
     let url = url::read(read, raw);
     let topology = if has_url && url.is_none() {
-        // What is wrong with it is known; what it would have said is not.
+        // The URL's error is already reported; the settings that it would have held are unknown.
         topology::absent()
     } else {
         topology::read(read, raw, url.as_ref(), &prefix)
@@ -68,7 +68,7 @@ pub fn read(
     effective.insert("REDIS_DB", db.to_string());
     effective.insert("REDIS_TLS", u8::from(tls.is_some()).to_string());
     if tls.as_ref().is_some_and(|tls| tls.insecure) {
-        warnings.push("REDIS_TLS_INSECURE_SKIP_VERIFY=1: any certificate is taken for that of Redis, so whoever is on the way can read and change everything; set REDIS_TLS_CA_FILE instead".into());
+        warnings.push("REDIS_TLS_INSECURE_SKIP_VERIFY=1: the certificate of Redis is not verified, so anyone on the network path can read and change the traffic; set REDIS_TLS_CA_FILE instead".into());
     }
     RedisConfig {
         topology,
@@ -107,7 +107,7 @@ fn database(read: &mut Reader, raw: &mut Raw, url: Option<&url::RedisUrlSource>)
     of_url
 }
 
-/// For the line at start: everything but secrets.
+/// Writes the address for the log line at start, without secrets.
 impl fmt::Display for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.topology {

@@ -1,4 +1,4 @@
-//! Secrets that are files: `REDIS_PASSWORD_FILE` and its like.
+//! Reads secrets from files: `REDIS_PASSWORD_FILE` and the other `_FILE` variables.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::read::{Reader, text};
 use super::tidy;
 use super::variables::Raw;
 
-/// A file that holds a secret and nothing else; a newline at its end is not part of it.
+/// A file that holds only a secret; a newline at its end is not part of the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
     /// The variable that names it, for errors.
@@ -17,7 +17,7 @@ pub struct SecretFile {
 }
 
 impl SecretFile {
-    /// The secret as it is now, or what is wrong with the file.
+    /// Reads the secret again, or returns the error of the file.
     pub fn read(&self) -> Result<SecretString, String> {
         let Self { variable, path } = self;
         let shown = shown_path(path);
@@ -35,7 +35,7 @@ impl SecretFile {
     }
 }
 
-/// A path, in quotes; not what may be the secret itself in the place of its file.
+/// Quotes a path, but hides a text that may be the secret itself.
 pub fn shown_path(path: &Path) -> String {
     match path.to_str() {
         Some(text) if text.starts_with(['/', '.', '~']) => format!("\"{text}\""),
@@ -43,13 +43,13 @@ pub fn shown_path(path: &Path) -> String {
     }
 }
 
-/// A secret, and the file that it came from.
+/// A secret, and the file it was read from.
 pub struct SecretSource {
     pub secret: SecretString,
     pub file: Option<SecretFile>,
 }
 
-/// A secret given as it is, or as a file; both at once contradict each other.
+/// Reads a secret from its variable or from its file. Both at once are an error.
 pub fn given(
     read: &mut Reader,
     (name, value): (&'static str, Option<String>),
@@ -86,7 +86,7 @@ pub fn given(
     }
 }
 
-/// The same for a secret that is read once, at start.
+/// Reads a secret that is read once, at start.
 fn once(
     read: &mut Reader,
     value: (&'static str, Option<String>),
@@ -98,12 +98,12 @@ fn once(
     }
     match given(read, value, file) {
         Some(given) => Some(given.secret.expose_secret().to_owned()),
-        // Whatever would be said of its absence is not what is wrong.
+        // A placeholder, so that the secret is not also reported as missing.
         None => Some("https://unreadable@invalid/1".to_owned()),
     }
 }
 
-/// Puts the content of files in the place of the secrets that are read once.
+/// Replaces the secrets that are read once by the content of their files.
 pub fn resolve(read: &mut Reader, raw: &mut Raw) {
     for (name, value, variable, file) in [
         (

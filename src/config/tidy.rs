@@ -5,8 +5,8 @@ use super::VARIABLES;
 use super::foreign;
 use super::read::Reader;
 
-/// Takes them off, and says so: an error, or a warning for a secret, which may hold what looks like
-/// them. A line break at the end of a secret is none of it, as in a file.
+/// Removes them and reports them: an error, or a warning for a secret, which may contain such characters
+/// itself. A line break at the end of a secret is dropped, as in a file.
 pub fn values(
     read: &mut Reader,
     environment: Vec<(String, String)>,
@@ -72,14 +72,14 @@ fn secret(read: &mut Reader, name: &str, value: String, warnings: &mut Vec<Strin
 pub const IN_QUOTES: &str =
     "is in quotes, which become part of the value, as with docker run --env-file: write it without";
 
-/// The error text for a placeholder: what happened, and what to do.
-const NOT_REPLACED: &str = "was not replaced: docker run --env-file replaces none, Kubernetes only $(NAME) of variables that are set before; write the value itself";
+/// The error text for a placeholder that was not replaced.
+const NOT_REPLACED: &str = "was not replaced: docker run --env-file replaces no placeholders, and Kubernetes only $(NAME) of variables set earlier; write the value itself";
 
 /// The error text for a secret that holds a line break.
 pub const BREAK: &str =
-    "holds a line break within, so it is more than one line: write the secret alone";
+    "contains a line break, so it has more than one line: write only the secret";
 
-/// A secret as it was meant: `echo secret | base64` adds a line break.
+/// Removes the line break that `echo secret | base64` adds to a secret.
 pub fn without_last_break(secret: &str) -> &str {
     secret.trim_end_matches(['\n', '\r'])
 }
@@ -88,7 +88,7 @@ pub fn has_break(secret: &str) -> bool {
     secret.contains(['\n', '\r'])
 }
 
-/// A warning about a secret that looks as if it was quoted or commented.
+/// Returns a warning about a secret that looks as if it was quoted or commented.
 pub fn doubt(name: &str, secret: &str) -> Option<String> {
     let trimmed = secret.trim();
     let mut letters = trimmed.chars();
@@ -104,7 +104,7 @@ pub fn doubt(name: &str, secret: &str) -> Option<String> {
         return None;
     };
     Some(format!(
-        "{name} {what}, which is taken as part of the secret: write it without if it is not meant"
+        "{name} {what}, which becomes part of the secret: remove it if it is not intended"
     ))
 }
 
@@ -112,12 +112,12 @@ pub fn is_quote(letter: char) -> bool {
     matches!(letter, '"' | '\'' | '`' | '“' | '”' | '‘' | '’')
 }
 
-/// Where a comment begins: a space, then `#`.
+/// Finds the start of a comment: a space, then `#`.
 fn comment(value: &str) -> Option<usize> {
     [" #", "\t#"].iter().filter_map(|it| value.find(it)).min()
 }
 
-/// The first `${NAME}` or `$(NAME)`, defaults as in `${NAME:-x}` included.
+/// Finds the first `${NAME}` or `$(NAME)`, with or without a default as in `${NAME:-x}`.
 fn placeholder(value: &str) -> Option<&str> {
     let starts = value.match_indices('$').map(|(at, _)| &value[at..]);
     starts.into_iter().find_map(|rest| {
@@ -298,7 +298,7 @@ mod tests {
             assert!(
                 broken
                     .iter()
-                    .any(|it| it.starts_with(&format!("{name} holds a line break"))),
+                    .any(|it| it.starts_with(&format!("{name} contains a line break"))),
                 "{name}: {broken:?}"
             );
             assert!(!broken.concat().contains("canary"), "{broken:?}");

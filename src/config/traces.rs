@@ -1,4 +1,4 @@
-//! Where traces go, in the variables of OpenTelemetry.
+//! Reads the variables of OpenTelemetry: the endpoint, headers and sampler of traces.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use url::Url;
 use super::read::{Reader, shown, text};
 use super::variables::Raw;
 
-/// How spans are sent. What of it only the SDK of OpenTelemetry uses, it reads by itself: headers,
+/// How spans are sent. The SDK of OpenTelemetry reads some variables itself: headers,
 /// attributes of the resource, and the sampler.
 #[derive(Debug, Clone)]
 pub struct TracesConfig {
-    /// Whole, with its path.
+    /// The full URL, with its path.
     pub endpoint: Url,
     /// Whether `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` names this service.
     pub is_named: bool,
@@ -55,7 +55,7 @@ pub fn read(
     if attributes.as_deref().is_some_and(|it| pairs(it).is_none()) {
         read.problem(
             "OTEL_RESOURCE_ATTRIBUTES",
-            "is not a list of name=value: write name=value, with commas between",
+            "is not a list of name=value: write name=value, separated by commas",
         );
     }
     let has_name = |attributes: &str| {
@@ -75,7 +75,7 @@ pub fn read(
     let exporter = exporter
         .unwrap_or_else(|| "otlp".into())
         .to_ascii_lowercase();
-    // One, or several with commas between.
+    // One exporter, or several separated by commas.
     let is_otlp = |exporter: &str| exporter.trim() == "otlp";
     if exporter == "none" {
         return None;
@@ -87,7 +87,7 @@ pub fn read(
             false => "no traces are sent",
         };
         warnings.push(format!(
-            "OTEL_TRACES_EXPORTER is {other}, and only otlp is known here: {what}; write otlp or none"
+            "OTEL_TRACES_EXPORTER is {other}, and only otlp is supported: {what}; write otlp or none"
         ));
     }
     if !exporter.split(',').any(is_otlp) {
@@ -104,7 +104,7 @@ pub fn read(
     })
 }
 
-/// The path of traces below a base.
+/// Appends the path of traces to a base URL.
 fn below(base: &Url) -> Url {
     let path = format!("{}/v1/traces", base.path().trim_end_matches('/'));
     let mut url = base.clone();
@@ -112,7 +112,7 @@ fn below(base: &Url) -> Url {
     url
 }
 
-/// `name=value,name=value`, as OpenTelemetry has it; `None` where an entry is no such pair.
+/// Parses `name=value,name=value`; `None` where an entry is not such a pair.
 fn pairs(list: &str) -> Option<Vec<(&str, &str)>> {
     list.split(',')
         .map(str::trim)
@@ -124,7 +124,7 @@ fn pairs(list: &str) -> Option<Vec<(&str, &str)>> {
         .collect()
 }
 
-/// Each value is a secret of its own, spelt out or percent-encoded.
+/// Registers each value as a secret, plain and percent-encoded.
 fn headers(read: &mut Reader, name: &'static str, value: Option<String>) {
     let Some(list) = text(value) else {
         return;
@@ -132,7 +132,7 @@ fn headers(read: &mut Reader, name: &'static str, value: Option<String>) {
     let Some(pairs) = pairs(&list) else {
         read.problem(
             name,
-            "is not a list of name=value: write name=value, with commas between",
+            "is not a list of name=value: write name=value, separated by commas",
         );
         return;
     };
@@ -154,7 +154,7 @@ fn sampler(read: &mut Reader, raw: &mut Raw, warnings: &mut Vec<String>) {
     if !SAMPLERS.contains(&sampler.as_str()) {
         let sampler = shown(&sampler);
         warnings.push(format!(
-            "OTEL_TRACES_SAMPLER is {sampler}, which is not known here: all traces are sent; write one of {}",
+            "OTEL_TRACES_SAMPLER is {sampler}, which is not supported, so all traces are sent; write one of {}",
             SAMPLERS.join(", ")
         ));
     }
@@ -190,7 +190,7 @@ fn timeout(
     own.or(all).unwrap_or(Duration::from_secs(10))
 }
 
-/// What sends traces in another way than the sender of the variable thinks.
+/// Warns of settings that traces do not follow: protocol, gRPC port and compression.
 fn doubts(rest: &[(String, String)], endpoint: &Url, warnings: &mut Vec<String>) {
     let value = |names: [&str; 2]| {
         names.into_iter().find_map(|name| {
@@ -211,10 +211,10 @@ fn doubts(rest: &[(String, String)], endpoint: &Url, warnings: &mut Vec<String>)
     if let (Some((name, protocol)), true) = (&protocol, is_other) {
         let protocol = shown(&protocol.replace('/', " "));
         warnings.push(format!(
-            "{name} is {protocol}, and traces are sent by http/protobuf all the same: name the HTTP port of the collector, which is 4318 by default"
+            "{name} is {protocol}, but traces are sent by http/protobuf: set the HTTP port of the collector, 4318 by default"
         ));
     } else if endpoint.port() == Some(4317) {
-        warnings.push("port 4317 of the OTLP endpoint is the one for gRPC by default, and traces are sent by HTTP: name the HTTP port, which is 4318 by default".into());
+        warnings.push("the OTLP endpoint has port 4317, which is for gRPC by default, but traces are sent by HTTP: set the HTTP port, 4318 by default".into());
     }
     let compression = value([
         "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
@@ -229,7 +229,7 @@ fn doubts(rest: &[(String, String)], endpoint: &Url, warnings: &mut Vec<String>)
     }
 }
 
-/// Whether a variable is read here, beside those that are ours.
+/// Returns whether a variable outside the table is read here.
 pub fn is_read(name: &str) -> bool {
     [
         "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",

@@ -1,8 +1,8 @@
-//! Variables that look like ours and are not: most often a typo that would go unnoticed.
+//! Finds variables that look like ours and are not, which usually is a typo.
 
 use super::{VARIABLES, foreign};
 
-/// What starts like this is meant for this process, or for nothing that runs beside it.
+/// Prefixes of variables that are meant for this service.
 const OURS: [&str; 11] = [
     "REDIS_",
     "QUEUE_",
@@ -17,8 +17,8 @@ const OURS: [&str; 11] = [
     "ENVIRONMENT_",
 ];
 
-/// So many letters wrong, missing or too many.
-const TYPO: usize = 2;
+/// The number of wrong, missing or extra letters that still counts as a typo.
+const MAX_TYPO_LETTERS: usize = 2;
 
 pub fn warnings(environment: &[(String, String)]) -> Vec<String> {
     let names = environment.iter();
@@ -36,11 +36,11 @@ fn warning(name: &str) -> Option<String> {
     let nearest = VARIABLES
         .iter()
         .map(|variable| variable.name)
-        // There may be hundreds of names in an environment, and most are like none of ours.
-        .filter(|ours| looks_like_ours || ours.len().abs_diff(name.len()) <= TYPO)
+        // An environment may have hundreds of names, and most resemble none of ours.
+        .filter(|ours| looks_like_ours || ours.len().abs_diff(name.len()) <= MAX_TYPO_LETTERS)
         .map(|ours| (strsim::damerau_levenshtein(name, ours), ours))
         .min()?;
-    let is_typo = nearest.0 <= TYPO && name.len() > 5;
+    let is_typo = nearest.0 <= MAX_TYPO_LETTERS && name.len() > 5;
     if is_typo {
         return Some(format!(
             "{name} is not a variable of this service: did you mean {}?",

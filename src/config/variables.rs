@@ -1,9 +1,9 @@
-//! Every variable, once: its name, default, example and meaning. The environment is read through
+//! Lists every variable: its name, default, example and meaning. The environment is read through
 //! this table, and `--help`, `.env.example` and the README's table are printed from it.
 
 use serde::Deserialize;
 
-/// What the README says of one variable.
+/// A variable as the README documents it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
     pub name: &'static str,
@@ -18,19 +18,19 @@ pub enum Need {
     Required,
     Default(&'static str),
     Optional,
-    /// Another spelling of the variable named.
+    /// Another name of the variable given.
     Alias(&'static str),
 }
 
 macro_rules! variables {
     ($($field:ident $name:literal $need:ident$(($default:literal))? $secrecy:ident $example:literal $about:literal;)+) => {
-        /// The environment as it is: flat, every value a string, nothing checked.
+        /// The unchecked environment: every value is a string.
         #[derive(Default, Deserialize)]
         pub struct Raw {
             $(pub $field: Option<String>,)+
         }
 
-        /// All variables, in the order in which people meet them.
+        /// All variables, in the order of the README.
         pub const VARIABLES: &[Variable] = &[
             $(Variable {
                 name: $name,
@@ -69,127 +69,127 @@ variables! {
     aws_endpoint_url_sqs "AWS_ENDPOINT_URL_SQS" Optional plain ""
         "Where SQS requests go. Without it: AWS_ENDPOINT_URL, else the origin of QUEUE_URL.";
     aws_endpoint_url "AWS_ENDPOINT_URL" Optional plain ""
-        "As above, for all AWS services.";
+        "Where requests to all AWS services go, where no variable names the service's own endpoint.";
     aws_endpoint_url_sts "AWS_ENDPOINT_URL_STS" Optional plain ""
-        "Where STS requests go, for roles. Without it: AWS_ENDPOINT_URL, else AWS's own of the region.";
+        "Where STS requests go, for roles. Without it: AWS_ENDPOINT_URL, else the endpoint of AWS in the region.";
     aws_use_fips_endpoint "AWS_USE_FIPS_ENDPOINT" Optional plain ""
         "true to send requests to the FIPS endpoints of SQS and STS, where no endpoint is named.";
     aws_use_dualstack_endpoint "AWS_USE_DUALSTACK_ENDPOINT" Optional plain ""
-        "true to send requests to the dual-stack endpoints, over IPv6 as well, where no endpoint is named.";
+        "true to send requests to the dual-stack endpoints (IPv4 and IPv6), where no endpoint is named.";
     sqs_role_arn "SQS_ROLE_ARN" Optional plain ""
-        "Role to take on for the queue, by the keys given or those of the AWS default chain.";
+        "Role to assume for the queue, with the static credentials or those of the AWS default chain.";
     sqs_role_external_id "SQS_ROLE_EXTERNAL_ID" Optional plain ""
-        "External id that the trust policy of SQS_ROLE_ARN asks for.";
+        "External id that the trust policy of SQS_ROLE_ARN requires.";
     https_proxy "HTTPS_PROXY" Optional plain ""
         "Proxy for https requests to AWS and the Edge API; https_proxy and ALL_PROXY work too.";
     http_proxy "HTTP_PROXY" Optional plain ""
-        "The same for http requests.";
+        "Proxy for http requests to AWS and the Edge API; http_proxy and ALL_PROXY work too.";
     no_proxy "NO_PROXY" Optional plain ""
-        "Hosts, domains and networks that are reached without a proxy, with commas between.";
+        "Hosts, domains and networks that are reached without a proxy, separated by commas.";
     aws_ca_bundle "AWS_CA_BUNDLE" Optional plain ""
-        "PEM file of certificates that AWS and the Edge API are trusted by, beside the system's roots.";
+        "PEM file of CAs to verify AWS and the Edge API against, in addition to the system's roots.";
     ssl_cert_file "SSL_CERT_FILE" Optional plain ""
-        "PEM file in place of the system's roots, for all TLS.";
+        "PEM file of CAs that replaces the system's roots, for all TLS.";
     environment_prefix "ENVIRONMENT_PREFIX" Default("production") plain "production"
-        "First part of every Redis key; the SDK must use the same.";
+        "First part of every Redis key; the SDK must use the same prefix.";
     redis_environment_prefix "REDIS_ENVIRONMENT_PREFIX" Alias("ENVIRONMENT_PREFIX") plain ""
-        "The same, as the vendor's chart spells it.";
+        "Name of this variable in the vendor's chart.";
     redis_host "REDIS_HOST" Required plain "redis"
-        "Host of the Redis primary, or `host:port` of several cluster nodes, separated by commas. REDIS_URL or REDIS_SENTINEL_HOSTS may stand in.";
+        "Host of the Redis primary, or `host:port` of several cluster nodes, separated by commas. REDIS_URL or REDIS_SENTINEL_HOSTS may replace it.";
     redis_url "REDIS_URL" Optional secret ""
         "All in one: `redis://user:password@host:port/db`; also `rediss`, `unix`, `redis-sentinel` and `redis-cluster`, see docs/redis.md.";
     redis_url_file "REDIS_URL_FILE" Optional plain ""
         "File that holds REDIS_URL; its user and password are read again for each connection.";
     redis_mode "REDIS_MODE" Optional plain ""
-        "standalone, sentinel or cluster, where it cannot be told from the rest: cluster for a cluster of which one address is given.";
+        "standalone, sentinel or cluster. Without it the mode follows from the other variables; a cluster with one address needs cluster.";
     redis_port "REDIS_PORT" Default("6379") plain "6379"
-        "Port of Redis; Kubernetes' injected `tcp://host:port` is understood.";
+        "Port of Redis. The `tcp://host:port` that Kubernetes injects works too.";
     redis_db "REDIS_DB" Default("0") plain "0"
         "Redis database number, 0 to 255.";
     redis_user "REDIS_USER" Optional plain ""
         "Redis ACL user.";
     redis_username "REDIS_USERNAME" Alias("REDIS_USER") plain ""
-        "The same, as the vendor's chart spells it.";
+        "Name of this variable in the vendor's chart.";
     redis_password "REDIS_PASSWORD" Optional secret ""
         "Redis password.";
     redis_password_file "REDIS_PASSWORD_FILE" Optional plain ""
         "File that holds REDIS_PASSWORD; read again for each connection.";
     redis_tls "REDIS_TLS" Default("0") plain "0"
-        "1 to speak TLS to Redis; certificates are verified, against the system's roots.";
+        "1 to connect to Redis by TLS; its certificate is verified against the system's roots.";
     redis_tls_ca_file "REDIS_TLS_CA_FILE" Optional plain ""
-        "PEM file of the CAs to verify Redis against, in place of the system's roots.";
+        "PEM file of the CAs to verify Redis against, instead of the system's roots.";
     redis_tls_cert_file "REDIS_TLS_CERT_FILE" Optional plain ""
-        "PEM file of our client certificate and its chain.";
+        "PEM file of the worker's client certificate and its chain.";
     redis_tls_key_file "REDIS_TLS_KEY_FILE" Optional plain ""
         "PEM file of the client certificate's private key.";
     redis_tls_server_name "REDIS_TLS_SERVER_NAME" Optional plain ""
-        "Name that the certificate of Redis must hold, where it is not the host connected to.";
+        "Name that the certificate of Redis must hold, if it differs from the host.";
     redis_tls_insecure_skip_verify "REDIS_TLS_INSECURE_SKIP_VERIFY" Default("0") plain "0"
-        "1 to take any certificate: whoever is on the way can read and change everything.";
+        "1 to accept any certificate. Insecure: anyone on the network path can read and change the traffic.";
     redis_sentinel_hosts "REDIS_SENTINEL_HOSTS" Optional plain ""
-        "Sentinels, separated by commas, such as `a:26379,b:26379`; in place of REDIS_HOST.";
+        "Sentinels, separated by commas, for example `a:26379,b:26379`; instead of REDIS_HOST.";
     redis_sentinel_master "REDIS_SENTINEL_MASTER" Optional plain ""
-        "Name of the primary, as the sentinels know it.";
+        "Name of the primary in the configuration of the sentinels.";
     redis_sentinel_user "REDIS_SENTINEL_USER" Optional plain ""
-        "ACL user of the sentinels themselves.";
+        "ACL user for the sentinels.";
     redis_sentinel_password "REDIS_SENTINEL_PASSWORD" Optional secret ""
-        "Password of the sentinels themselves.";
+        "Password for the sentinels.";
     redis_sentinel_password_file "REDIS_SENTINEL_PASSWORD_FILE" Optional plain ""
         "File that holds REDIS_SENTINEL_PASSWORD; read again for each connection.";
     redis_iam_auth "REDIS_IAM_AUTH" Default("0") plain "0"
-        "1 to log in to ElastiCache by IAM, as REDIS_USER and over TLS, in place of a password.";
+        "1 to log in to ElastiCache by IAM instead of a password; needs REDIS_USER and TLS.";
     redis_iam_cache_name "REDIS_IAM_CACHE_NAME" Optional plain ""
         "Name of the replication group or serverless cache, for REDIS_IAM_AUTH.";
     redis_iam_serverless "REDIS_IAM_SERVERLESS" Default("0") plain "0"
-        "1 where REDIS_IAM_CACHE_NAME is a serverless cache.";
+        "1 if REDIS_IAM_CACHE_NAME is a serverless cache.";
     redis_wait_replicas "REDIS_WAIT_REPLICAS" Default("0") plain "0"
         "Replicas that must confirm each batch before its messages are acknowledged.";
     keys_ttl_in_secs "KEYS_TTL_IN_SECS" Default("604800") plain "604800"
-        "Seconds that keys live after each write; negative: for ever.";
+        "Seconds until keys expire after each write; negative: they never expire.";
     cache_update_policy "CACHE_UPDATE_POLICY" Default("UPSERT") plain "UPSERT"
-        "UPSERT writes entitlements; UPDATE_IF_EXISTS, only of customers that are cached already; INVALIDATE removes the customer, so that readers load it afresh.";
+        "UPSERT writes entitlements; UPDATE_IF_EXISTS writes only those of customers that are already cached; INVALIDATE removes the customer, so that readers load it again.";
     credit_entitlements "CREDIT_ENTITLEMENTS" Default("invalidate") plain "invalidate"
-        "What a list with credit entitlements does: invalidate removes the customer, as INVALIDATE does; omit writes the list without them, where all readers are SDK 3.x.";
+        "What a list with credit entitlements does: invalidate removes the customer, as INVALIDATE does; omit writes the list without them, for deployments where all readers are SDK 3.x.";
     cache_lock_retry_count "CACHE_LOCK_RETRY_COUNT" Default("240") plain "240"
-        "How often a message whose customer is locked by an SDK is tried again before it goes back to the queue.";
+        "Retries of a message whose customer an SDK has locked, before the message returns to the queue.";
     batch_size "BATCH_SIZE" Default("1") plain "1"
-        "Messages a consumer asks for at once, 1 to 10.";
+        "Messages that a consumer requests per receive, 1 to 10.";
     consumers "CONSUMERS" Default("10") plain "10"
         "Consumers of this process, 1 to 1000.";
     min_pollers "MIN_POLLERS" Default("1") plain "1"
-        "Consumers that go on polling while the queue is empty; the others sleep until there is more than these can carry.";
+        "Consumers that keep polling while the queue is empty; the others sleep until there are more messages than these can process.";
     max_receive_count "MAX_RECEIVE_COUNT" Default("5") plain "5"
-        "Deliveries after which a message that cannot be applied is given up: left for the dead-letter queue, or kept in Redis where there is none.";
+        "Deliveries after which the worker gives up on a message that it cannot apply: it leaves it for the dead-letter queue, or keeps it in Redis where there is none.";
     dead_letter_max_len "DEAD_LETTER_MAX_LEN" Default("1000") plain "1000"
-        "Most messages that the Redis stream `<prefix>:dead-letter` keeps, for queues without a redrive policy.";
+        "Maximum number of messages in the Redis stream `<prefix>:dead-letter`, for queues without a redrive policy.";
     max_inflight_bytes "MAX_INFLIGHT_BYTES" Optional plain ""
-        "Bytes of message bodies held at once. Without it: a quarter of the memory limit, 64 MiB at most.";
+        "Maximum bytes of message bodies in flight. Without it: a quarter of the memory limit, at most 64 MiB.";
     port "PORT" Default("4000") plain "4000"
         "Port of /livez, /readyz and /metrics.";
     read_port "READ_PORT" Optional plain ""
-        "Port of the read API, which answers questions about entitlements. Without it the worker answers none; `serve` takes 4001.";
+        "Port of the read API, which answers questions about entitlements. Without it the worker has no read API, and `serve` uses 4001.";
     read_api_keys "READ_API_KEYS" Optional secret ""
-        "Keys that readers may present, separated by commas. Without it: SERVER_API_KEY.";
+        "API keys that readers may use, separated by commas. Without it: SERVER_API_KEY.";
     read_api_keys_file "READ_API_KEYS_FILE" Optional plain ""
-        "File that holds READ_API_KEYS, with commas or line breaks between keys; read again when it changes.";
+        "File that holds READ_API_KEYS, with keys separated by commas or line breaks; read again when it changes.";
     local_ttl_secs "LOCAL_TTL_SECS" Default("3600") plain "3600"
-        "Seconds that the last known state of a customer is still answered once neither Redis nor the Edge API confirms it; `30s` and `5m` too; 0: never; negative: for ever.";
+        "Seconds for which the read API still returns the last known state of a customer when neither Redis nor the Edge API confirms it. `30s` and `5m` work too; 0: never; negative: without limit.";
     cache_ttl "CACHE_TTL" Alias("LOCAL_TTL_SECS") plain ""
-        "The same, by another name.";
+        "Another name of LOCAL_TTL_SECS.";
     local_fresh_ms "LOCAL_FRESH_MS" Default("1000") plain "1000"
-        "Milliseconds that an answer counts as fresh where Redis cannot tell of changes.";
+        "Milliseconds for which an answer counts as fresh where Redis does not report changes.";
     local_max_bytes "LOCAL_MAX_BYTES" Optional plain ""
-        "Bytes of customers that the read API keeps in memory. Without it: a quarter of the memory limit, 256 MiB at most.";
+        "Maximum bytes of customers that the read API keeps in memory. Without it: a quarter of the memory limit, at most 256 MiB.";
     shutdown_timeout_secs "SHUTDOWN_TIMEOUT_SECS" Default("8") plain "8"
         "Seconds that a shutdown may take, 2 to 300; Docker kills after 10.";
     edge_api_url "EDGE_API_URL" Default("https://edge.api.stigg.io") plain "https://edge.api.stigg.io"
         "The Edge API.";
     sentry_dsn "SENTRY_DSN" Optional secret ""
-        "Where errors are reported. Without it, it is fetched from the Edge API.";
+        "Sentry DSN that errors are reported to. Without it, the worker uses the DSN that the Edge API returns.";
     sentry_dsn_file "SENTRY_DSN_FILE" Optional plain ""
         "File that holds SENTRY_DSN.";
     disable_sentry "DISABLE_SENTRY" Default("0") plain "0"
-        "1 to report errors nowhere.";
+        "1 to turn off error reports to Sentry.";
     log_format "LOG_FORMAT" Optional plain ""
         "json or text. Without it: text on a terminal, json elsewhere.";
     log_level "LOG_LEVEL" Default("info") plain "info"
@@ -197,15 +197,15 @@ variables! {
     rust_log "RUST_LOG" Optional plain ""
         "Log filter by module; wins over LOG_LEVEL.";
     otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT" Optional plain ""
-        "Where traces are sent by OTLP over HTTP, such as http://collector:4318. Without it: nowhere.";
+        "Base URL that traces are sent to, by OTLP over HTTP, for example http://collector:4318. Without it, no traces are sent.";
     otel_exporter_otlp_traces_endpoint "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" Optional plain ""
-        "The same, with its path, which is /v1/traces below the above.";
+        "Full URL that traces are sent to. Without it: /v1/traces below OTEL_EXPORTER_OTLP_ENDPOINT.";
     otel_exporter_otlp_headers "OTEL_EXPORTER_OTLP_HEADERS" Optional secret ""
-        "Headers of requests with traces: name=value, with commas between.";
+        "Headers of requests with traces: name=value, separated by commas.";
     otel_exporter_otlp_traces_headers "OTEL_EXPORTER_OTLP_TRACES_HEADERS" Optional secret ""
-        "In place of OTEL_EXPORTER_OTLP_HEADERS.";
+        "Headers of requests with traces; replaces OTEL_EXPORTER_OTLP_HEADERS.";
     otel_exporter_otlp_timeout "OTEL_EXPORTER_OTLP_TIMEOUT" Optional plain ""
-        "Milliseconds that sending traces may take; 10000 without it.";
+        "Timeout of a request with traces, in milliseconds. Without it: 10000.";
     otel_traces_exporter "OTEL_TRACES_EXPORTER" Optional plain ""
         "otlp, or none to send no traces.";
     otel_traces_sampler "OTEL_TRACES_SAMPLER" Optional plain ""
@@ -213,9 +213,9 @@ variables! {
     otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" Optional plain ""
         "The ratio of OTEL_TRACES_SAMPLER, 0 to 1.";
     otel_service_name "OTEL_SERVICE_NAME" Optional plain ""
-        "Name of this service in traces; entitlement-sync without it.";
+        "Name of this service in traces. Without it: entitlement-sync.";
     otel_resource_attributes "OTEL_RESOURCE_ATTRIBUTES" Optional plain ""
-        "Attributes of all traces: name=value, with commas between.";
+        "Attributes of all traces: name=value, separated by commas.";
     otel_sdk_disabled "OTEL_SDK_DISABLED" Optional plain ""
         "true to send no traces.";
 }

@@ -1,4 +1,4 @@
-//! One acknowledger for all consumers of a process: it deletes in full batches, and nobody waits.
+//! Deletes finished messages for all consumers of a process, in full batches, without making them wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::metrics::{Metrics, Operation};
 use crate::queue::{Queue, QueueError};
 
-/// A message that is done with.
+/// A finished message.
 #[derive(Debug)]
 pub struct Acknowledgement {
     pub message_id: String,
@@ -17,25 +17,25 @@ pub struct Acknowledgement {
     pub expires: Instant,
 }
 
-/// Takes acknowledgements; clones share one task. It ends, all deleted, when the last is dropped.
+/// Takes acknowledgements; clones share one task. When the last is dropped, the task deletes the rest and ends.
 #[derive(Debug, Clone)]
 pub struct Acknowledger {
     sender: mpsc::Sender<Acknowledgement>,
 }
 
-/// What one delete call takes.
+/// The most messages in one delete call.
 const MAX_ENTRIES: usize = 10;
-/// How long the first of a batch waits for company. In a FIFO queue its group waits too.
+/// How long the first message of a batch waits for more. In a FIFO queue its group waits too.
 const MAX_WAIT: Duration = Duration::from_millis(50);
 const MAX_WAIT_FIFO: Duration = Duration::from_millis(5);
-/// Waiting acknowledgements at which consumers begin to wait too.
+/// The backlog of acknowledgements at which consumers wait too.
 const MAX_BACKLOG: usize = 2_000;
-/// Tries of a batch whose call or entries fail on the server's side, and the pause before the next.
+/// Tries of a batch that fails on the server's side, and the pause between them.
 const MAX_TRIES: u32 = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(150);
 
 impl Acknowledger {
-    /// Starts the task. At most `calls` delete calls are under way at once.
+    /// Starts the task. At most `calls` delete calls are in flight at once.
     pub fn start<Q: Queue>(
         queue: Arc<Q>,
         metrics: Metrics,
@@ -53,11 +53,11 @@ impl Acknowledger {
         (Self { sender }, task)
     }
 
-    /// Hands over a message to be deleted soon.
+    /// Passes on a message, which is deleted soon.
     pub async fn acknowledge(&self, acknowledgement: Acknowledgement) {
-        // The task outlives every sender but for a panic; then the message comes again.
+        // The task outlives every sender unless it panics; then SQS redelivers the message.
         if self.sender.send(acknowledgement).await.is_err() {
-            tracing::error!("the acknowledger is gone; messages will come again");
+            tracing::error!("the acknowledger stopped; SQS will redeliver messages");
         }
     }
 }
@@ -80,7 +80,7 @@ async fn run<Q: Queue>(
     while under_way.join_next().await.is_some() {}
 }
 
-/// A full batch, or what there is when the first has waited long enough; `None` at the end.
+/// Returns a full batch, or the messages so far when the first has waited long enough; `None` at the end.
 async fn next_batch(
     receiver: &mut mpsc::Receiver<Acknowledgement>,
     patience: Duration,
@@ -127,7 +127,7 @@ async fn delete<Q: Queue>(
                         tracing::warn!(
                             message_id,
                             code = entry.code,
-                            "could not delete a message, and trying again would not help; if it is still there it comes again, harmlessly"
+                            "failed to delete a message (not retryable); SQS may redeliver it, which is harmless"
                         );
                     } else {
                         again.push(entry.position);
@@ -157,11 +157,11 @@ async fn delete<Q: Queue>(
     tracing::warn!(
         messages = batch.len(),
         of = total,
-        "could not delete messages that were applied; they come again, harmlessly"
+        "failed to delete applied messages; SQS will redeliver them, which is harmless"
     );
 }
 
-/// Says how many have expired since the time before, if there was one.
+/// Logs how many messages have expired since the last report.
 fn say_late(batch: &[Acknowledgement], before: Option<Instant>, metrics: &Metrics) -> Instant {
     let now = Instant::now();
     let is_news = |expires| expires <= now && before.is_none_or(|before| expires > before);
@@ -170,7 +170,7 @@ fn say_late(batch: &[Acknowledgement], before: Option<Instant>, metrics: &Metric
         metrics.acknowledged_late.inc_by(late as u64);
         tracing::warn!(
             messages = late,
-            "acknowledging after the visibility timeout: someone else may work on them too, harmlessly; raise the queue's visibility timeout if this stays"
+            "messages acknowledged after their visibility timeout; SQS may have redelivered them, which is harmless; raise the queue's visibility timeout if this persists"
         );
     }
     now

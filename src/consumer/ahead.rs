@@ -1,5 +1,5 @@
-//! Requests the next batch while a full one is worked on, so that the round trip to the queue overlaps
-//! with the work. One batch is worked on at a time.
+//! Requests the next batch while the consumer works on a full one, so that the round trip to the queue overlaps
+//! with the work. A consumer works on one batch at a time.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use super::Received;
 use super::budget::Reserved;
 use super::lease::Held;
 
-/// The receive beside the work. Dropping it cancels the receive.
+/// The receive during the work. Dropping it cancels the receive.
 #[derive(Default)]
 pub enum Ahead {
     #[default]
@@ -24,7 +24,7 @@ impl Ahead {
     /// Sends the request, and returns.
     pub async fn ask(&mut self, receive: impl Future<Output = Received> + Send + 'static) {
         *self = Self::Asking(AbortOnDropHandle::new(tokio::spawn(receive)));
-        // The receive and the connection's task run now; the work would keep the thread from them.
+        // Lets the receive and the connection's task run now; the work would occupy the thread.
         tokio::task::yield_now().await;
     }
 

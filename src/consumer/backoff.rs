@@ -1,10 +1,10 @@
-//! How long a consumer waits after a failed receive.
+//! Computes how long a consumer waits after a failed receive.
 
 use std::time::{Duration, Instant};
 
 use crate::queue::{QueueError, QueueErrorKind};
 
-/// Exponential with full jitter, by what went wrong; the SDK's own retries are off.
+/// An exponential back-off with jitter, depending on the error; the SDK's own retries are off.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
@@ -12,17 +12,17 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after this failure.
+    /// Returns the pause after a failure.
     pub fn after(&mut self, error: &QueueError) -> Duration {
         self.since.get_or_insert_with(Instant::now);
         let (base, most) = bounds(error.kind);
         let ceiling = base.saturating_mul(1 << self.failures.min(10)).min(most);
         self.failures = self.failures.saturating_add(1);
-        // Never less than half: that would be a hot loop by luck.
+        // Never less than half: jitter alone could make a hot loop.
         ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// After a success: how long the outage was, if there was one.
+    /// Resets after a success, and returns the duration of the outage, if there was one.
     pub fn reset(&mut self) -> Option<Duration> {
         self.failures = 0;
         Some(self.since.take()?.elapsed())
@@ -36,7 +36,7 @@ impl Backoff {
 fn bounds(kind: QueueErrorKind) -> (Duration, Duration) {
     let ms = Duration::from_millis;
     match kind {
-        // Someone has to mend it, and asking costs money; but it is noticed soon after.
+        // An operator must fix it, and requests cost money; but the worker should notice the fix soon.
         QueueErrorKind::CredentialsExpired
         | QueueErrorKind::Credentials
         | QueueErrorKind::AccessDenied

@@ -1,5 +1,5 @@
-//! The road of the messages in leases, from body to verdict. No error leaves it: every message is
-//! acknowledged or given back.
+//! Processes received messages from body to verdict. It returns no errors: every message is
+//! acknowledged or returned to the queue.
 
 mod apply;
 mod judge;
@@ -28,39 +28,39 @@ use letter::Letter;
 use understand::Understood;
 use work::Work;
 
-/// Bytes that are planned at once, or one body.
+/// Maximum bytes of bodies planned at once, unless one body is larger.
 const MAX_PLANNED_BYTES: usize = 1 << 20;
-/// A body of so many bytes may weigh many times as much once it is planned.
+/// The size from which a body counts as large: its plan may need many times as much.
 const LARGE_BODY_BYTES: usize = 256 << 10;
-/// A plan of so many bytes is large too, however small its body is: what was packed may be unpacked
-/// to many times as much.
+/// The size from which a plan counts as large, even if its body is small: a compressed body may unpack
+/// to many times its size.
 pub(super) const HEAVY_PLAN_BYTES: usize = 2 << 20;
-/// Kept of the drain for what comes after the consumers: deleting, closing, reporting.
+/// The part of the drain that is reserved for the steps after the consumers: deleting, closing and reporting.
 const SHUTDOWN_RESERVE: Duration = Duration::from_secs(2);
 
 /// Messages that were received together.
 pub struct Batch<'a, Q> {
     shared: &'a Shared<Q>,
     leases: &'a Leases,
-    /// Not begun.
+    /// Not started.
     waiting: VecDeque<Held>,
-    /// Not begun either: each is planned with no other, after all that are waiting.
+    /// Not started either: each is planned alone, after all that are waiting.
     apart: VecDeque<Held>,
-    /// Those of them whose plans are large, though their bodies are small.
+    /// Messages whose plans are large, although their bodies are small.
     heavy: HashSet<String>,
     /// Parsed and planned, not yet in Redis.
     pending: Vec<Work>,
-    /// Their bodies are to be kept in Redis.
+    /// Messages whose bodies must be kept in Redis.
     letters: VecDeque<Letter>,
     release_by: Option<Instant>,
     /// The room that the bodies take.
     _reserved: Vec<Reserved>,
 }
 
-/// What a message waits for before it is planned.
+/// The room that a message needs before it is planned.
 enum Room {
     Here(OwnedSemaphorePermit),
-    /// Not yet, and there is something else to do.
+    /// There is no room yet, and there is other work.
     NotYet,
 }
 
@@ -97,8 +97,8 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         self._reserved.push(reserved);
     }
 
-    /// Takes what was asked for ahead, so that it does not wait for a lock, for room or for Redis
-    /// behind messages that it has nothing to do with. Returns whether there was something.
+    /// Takes the messages requested ahead, so that they do not wait for a lock, for room or for Redis
+    /// behind unrelated messages. Returns whether there were any.
     fn take_over(&mut self, ahead: &mut Ahead) -> bool {
         let messages = ahead.messages();
         let is_some = messages.is_some();
@@ -112,18 +112,18 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         held.body.len() >= LARGE_BODY_BYTES || self.heavy.contains(&held.message_id)
     }
 
-    /// Received more often than a message is tried: whatever ended the deliveries before, it was
-    /// no verdict. It may have been the death of the process.
+    /// Returns whether a message was received more often than the limit: its earlier deliveries ended
+    /// without a verdict, perhaps because the process died.
     fn is_doubtful(&self, held: &Held) -> bool {
         held.receive_count > self.receive_limit()
     }
 
-    /// Its call to Redis failed alone when it was received before.
+    /// Returns whether its call to Redis failed alone in an earlier delivery.
     fn is_suspect(&self, held: &Held) -> bool {
         held.receive_count > 1 && self.shared.flow.suspects.knows(&held.message_id)
     }
 
-    /// Works until it holds no message: acknowledged, given up, or given back at shutdown.
+    /// Works until it holds no message: each is acknowledged, given up, or returned at shutdown.
     pub async fn work(mut self, view: &ConsumerView, ahead: &mut Ahead) {
         loop {
             view.progress();
@@ -157,15 +157,15 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             && self.apart.is_empty()
     }
 
-    /// Parses and plans what fits; what asks for nothing or for nonsense ends here.
+    /// Parses and plans the messages that fit. Messages that need no change or are invalid end here.
     async fn plan(&mut self, view: &ConsumerView, ahead: &mut Ahead) {
-        // Suspects are tried first, and nothing beside them.
+        // Suspects are tried first, and alone.
         if self.pending.iter().any(|work| work.is_suspect) {
             return;
         }
         let mut planned: usize = self.pending.iter().map(Work::bytes).sum();
         while planned < MAX_PLANNED_BYTES {
-            // Each refusal is a call to the queue, which may take as long as its timeout.
+            // Each refusal makes a call to the queue, which may take as long as its timeout.
             view.progress();
             let is_alone = self.waiting.is_empty();
             let (mut doubtful, mut large) = (None, None);
@@ -243,7 +243,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         }
     }
 
-    /// Waits until there is room in this process for a message that is planned with few others.
+    /// Waits until this process has room for a large or suspect message.
     async fn room(&mut self, room: Arc<Semaphore>, view: &ConsumerView, ahead: &mut Ahead) -> Room {
         let mut room = std::pin::pin!(room.acquire_owned());
         loop {
@@ -260,8 +260,8 @@ impl<'a, Q: Queue> Batch<'a, Q> {
         }
     }
 
-    /// Waits until Redis takes writes, and keeps the messages. True if the process is to end
-    /// first: then others shall have it.
+    /// Waits until Redis takes writes, and keeps the messages. Returns true if the shutdown comes
+    /// first: then the messages return to the queue.
     async fn wait_for_redis(&mut self, view: &ConsumerView, ahead: &mut Ahead) -> bool {
         loop {
             view.progress();
@@ -291,7 +291,7 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             <= Instant::now()
     }
 
-    /// Gives all messages back to the queue, to be handed out at once.
+    /// Returns all messages to the queue, which redelivers them at once.
     pub async fn release_all(self) {
         let pending = self.pending.into_iter().map(|work| work.held);
         let letters = self.letters.into_iter().map(|letter| letter.held);
@@ -301,7 +301,10 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             .chain(self.apart)
             .map(|held| (held, Duration::ZERO))
             .collect();
-        tracing::info!(messages = all.len(), "given back to the queue at shutdown");
+        tracing::info!(
+            messages = all.len(),
+            "messages returned to the queue at shutdown"
+        );
         self.leases.release(self.shared, all).await;
     }
 }

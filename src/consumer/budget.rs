@@ -1,4 +1,4 @@
-//! How many bytes of bodies may be in flight, so that memory stays bounded.
+//! Limits the bytes of bodies in flight, so that memory stays bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,18 +8,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Metrics;
 
-/// Bytes in flight, shared by all consumers. A receive reserves what its answer may weigh, judged by
-/// the largest body of late, and keeps what it did weigh until the messages are done with.
+/// Bytes in flight, shared by all consumers. A receive reserves the bytes of its answer, estimated from
+/// the largest recent body, and keeps its actual bytes until the messages are finished.
 #[derive(Debug, Clone)]
 pub struct Budget {
     room: Arc<Semaphore>,
     total: u32,
-    /// The largest body of late, in KiB.
+    /// The largest recent body, in KiB.
     largest: Arc<AtomicUsize>,
     in_use: Gauge,
 }
 
-/// Bytes that are in use until this is dropped.
+/// Bytes that stay reserved until this is dropped.
 #[derive(Debug)]
 pub struct Reserved {
     permit: OwnedSemaphorePermit,
@@ -27,12 +27,12 @@ pub struct Reserved {
     bytes: i64,
 }
 
-/// No body is larger in SQS.
+/// The largest body in SQS.
 const LARGEST_KIB: usize = 1024;
-/// Most bodies are smaller; also what a single one is taken for at first.
+/// The smallest estimate of a body, which is also the first one.
 const SMALLEST_KIB: usize = 16;
 
-/// The limit in force: `bytes`, or a quarter of `memory_limit` and at most 64 MiB; one body fits in any case.
+/// Returns the effective limit: `bytes`, or a quarter of `memory_limit` and at most 64 MiB; one body fits in any case.
 pub fn limit_kib(bytes: Option<usize>, memory_limit: Option<u64>) -> u32 {
     const MAX_DEFAULT_BYTES: usize = 64 << 20;
     let bytes = bytes.unwrap_or_else(|| {
@@ -45,7 +45,7 @@ pub fn limit_kib(bytes: Option<usize>, memory_limit: Option<u64>) -> u32 {
 }
 
 impl Budget {
-    /// `bytes`, or a quarter of `memory_limit` and at most 64 MiB.
+    /// Creates a budget of `bytes`, or a quarter of `memory_limit` and at most 64 MiB.
     pub fn new(bytes: Option<usize>, memory_limit: Option<u64>, metrics: &Metrics) -> Self {
         let total = limit_kib(bytes, memory_limit);
         metrics.inflight_bytes_limit.set(i64::from(total) << 10);
@@ -57,7 +57,7 @@ impl Budget {
         }
     }
 
-    /// Waits for room for `messages`. What is larger than all there is waits for all there is.
+    /// Waits for room for `messages`. A request above the limit waits for the whole limit.
     pub async fn reserve(&self, messages: usize) -> Reserved {
         let kib = self.expected_kib(messages);
         match self.room.clone().acquire_many_owned(kib).await {
@@ -66,7 +66,7 @@ impl Budget {
         }
     }
 
-    /// The same where there is room right now.
+    /// Reserves room for `messages` if there is room now.
     pub fn try_reserve(&self, messages: usize) -> Option<Reserved> {
         let kib = self.expected_kib(messages);
         let permit = self.room.clone().try_acquire_many_owned(kib).ok()?;
@@ -78,7 +78,7 @@ impl Budget {
         u32::try_from(kib).unwrap_or(u32::MAX).min(self.total)
     }
 
-    /// Brings a reservation to what was received: gives back the rest, or takes what more is there.
+    /// Adjusts a reservation to the bytes received: releases the rest, or takes more.
     pub fn settle(&self, reserved: &mut Reserved, bodies: impl Iterator<Item = usize>) {
         let (mut total, mut largest) = (0, 0);
         for bytes in bodies {
@@ -91,7 +91,7 @@ impl Budget {
         if total < held {
             drop(reserved.permit.split(held - total));
         } else {
-            // Already here, so not to be waited for; those who come next wait instead.
+            // The messages are already in memory, so it does not wait; later receives wait instead.
             let more = (total - held).min(self.room.available_permits());
             let more = u32::try_from(more).unwrap_or(u32::MAX);
             if let Ok(more) = self.room.clone().try_acquire_many_owned(more) {
@@ -101,7 +101,7 @@ impl Budget {
         reserved.measure();
     }
 
-    /// Takes a larger body at its word at once, and forgets it slowly.
+    /// Raises the estimate at once after a larger body, and lowers it slowly.
     fn learn(&self, largest: usize) {
         if largest == 0 {
             return;
@@ -140,7 +140,7 @@ impl Drop for Reserved {
     }
 }
 
-/// The memory limit of the cgroup that this process is in, if it has one.
+/// Returns the memory limit of this process's cgroup, if there is one.
 pub fn memory_limit() -> Option<u64> {
     let limit = |path| {
         std::fs::read_to_string(path)
@@ -151,7 +151,7 @@ pub fn memory_limit() -> Option<u64> {
     };
     limit("/sys/fs/cgroup/memory.max")
         .or_else(|| limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-        // Version 1 writes "none" as a number near the largest.
+        // Version 1 writes "none" as a number near the maximum.
         .filter(|limit| *limit < 1 << 50)
 }
 

@@ -1,5 +1,5 @@
-//! The messages that a consumer holds, and their visibility timeouts. While the consumer waits for
-//! anything, each timeout that is half over is extended.
+//! Holds the messages of a consumer and extends their visibility timeouts. While the consumer waits, each timeout
+//! that is half over is extended.
 
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -19,12 +19,12 @@ pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time by which a message is extended.
 const MIN_EXTENSION: Duration = Duration::from_secs(10);
 
-/// What one consumer has received and neither acknowledged nor given back.
+/// The messages that one consumer has received and neither acknowledged nor returned.
 #[derive(Debug)]
 pub struct Leases {
     inner: Mutex<Inner>,
-    /// Held while visibilities are changed, so that an extension under way is never the last to
-    /// arrive for a message that was given back.
+    /// Locked while visibilities change, so that an extension in flight never arrives after the
+    /// return of its message.
     changing: AsyncMutex<()>,
     in_flight: Gauge,
 }
@@ -78,7 +78,7 @@ impl Leases {
         }
     }
 
-    /// Extends the visibility timeouts for as long as this is polled.
+    /// Extends the visibility timeouts while this is polled.
     pub async fn keep<Q: Queue>(&self, shared: &Shared<Q>) -> Infallible {
         loop {
             tokio::time::sleep(LEASE_CHECK_INTERVAL).await;
@@ -104,7 +104,7 @@ impl Leases {
         };
         let expires = Instant::now() + timeout;
         for (position, (id, _)) in due.iter().enumerate() {
-            // Of a refused one someone else may have it by now. We go on: the write rule makes
+            // Another consumer may have a refused message by now. The work continues: the write rule makes
             // that safe.
             if !refused.contains(&position) {
                 shared.watch.metrics.extended.inc();
@@ -116,8 +116,8 @@ impl Leases {
         true
     }
 
-    /// Up to ten messages with less than `half` of their time left, each once in a look. What has
-    /// expired is no longer ours to extend, and its acknowledgement will say so.
+    /// Returns up to ten messages with less than `half` of their time left, each once per check. Expired messages
+    /// cannot be extended; their acknowledgement reports it.
     fn due(&self, half: Duration) -> Vec<(u64, String)> {
         let now = Instant::now();
         let mut inner = self.lock();
@@ -136,8 +136,8 @@ impl Leases {
             .collect()
     }
 
-    /// Gives messages back, to be handed out again after their delay. If the call fails they are
-    /// after their visibility timeout.
+    /// Returns messages to the queue, which redelivers them after their delay, or after their visibility
+    /// timeout if the call fails.
     pub async fn release<Q: Queue>(&self, shared: &Shared<Q>, messages: Vec<(Held, Duration)>) {
         let changes: Vec<(String, Duration)> = messages
             .into_iter()
@@ -193,7 +193,7 @@ impl Drop for Held {
     }
 }
 
-/// The positions refused, or `None` if the call failed.
+/// Returns the refused positions, or `None` if the call failed.
 async fn change_visibility<Q: Queue>(
     shared: &Shared<Q>,
     changes: &[(&str, Duration)],
@@ -207,7 +207,7 @@ async fn change_visibility<Q: Queue>(
     match answer {
         Ok(refused) => Some(refused.into_iter().map(|entry| entry.position).collect()),
         Err(error) => {
-            tracing::warn!(%error, messages = changes.len(), "changing the visibility of messages failed");
+            tracing::warn!(%error, messages = changes.len(), "cannot change the visibility of messages");
             None
         }
     }

@@ -1,10 +1,10 @@
-//! Keeps one bad sender from filling the log.
+//! Limits log lines, so that one bad sender cannot fill the log.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Lets a number of lines through each minute.
+/// Allows a number of lines per minute.
 #[derive(Debug)]
 pub struct Limit {
     state: Mutex<(Instant, u32, u64)>,
@@ -19,7 +19,7 @@ impl Limit {
         }
     }
 
-    /// `Some` if this line may be written, with how many were not since the last.
+    /// Returns `Some` if this line may be written, with the number of lines dropped since the last one.
     pub fn allow(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(|lock| lock.into_inner());
         let (since, said, unsaid) = &mut *state;
@@ -35,18 +35,18 @@ impl Limit {
     }
 }
 
-/// What a queue holds beside the events that change keys: each is logged once.
+/// Messages that change no keys; each kind is logged once.
 #[derive(Debug, Default)]
 pub struct Unknown {
     said: Mutex<HashSet<String>>,
-    /// How many messages of each unrecognised kind were kept.
+    /// The number of kept messages of each unrecognised kind.
     kept: Mutex<HashMap<String, u32>>,
 }
 
 impl Unknown {
     const MAX_KINDS: usize = 100;
     const MAX_NAME_LENGTH: usize = 64;
-    /// Messages that are kept of each unrecognised kind.
+    /// Maximum number of kept messages of each unrecognised kind.
     const MAX_KEPT: u32 = 10;
 
     /// Logs a kind of event that changes nothing.
@@ -63,7 +63,7 @@ impl Unknown {
     /// Logs a message that AWS sends by itself.
     pub fn warn_once(&self, notice: &str) {
         if self.is_new(notice) {
-            tracing::warn!(notice, "a message of AWS itself is acknowledged");
+            tracing::warn!(notice, "a message that AWS itself sent is acknowledged");
         }
     }
 
@@ -72,8 +72,8 @@ impl Unknown {
         said.len() < Self::MAX_KINDS && said.insert(text.to_owned())
     }
 
-    /// Counts one more message of an unrecognised kind that is to be kept, the first being 1; `None`
-    /// if enough of them were.
+    /// Counts a message of an unrecognised kind to keep, starting at 1; `None`
+    /// if enough of them are kept.
     pub fn count(&self, name: &str) -> Option<u32> {
         let name = self.shown(name);
         let mut kept = self.kept.lock().unwrap_or_else(|lock| lock.into_inner());
@@ -95,7 +95,7 @@ impl Unknown {
         }
     }
 
-    /// The name of a kind, if it is fit for the log.
+    /// Returns the name of a kind, if it is safe to log.
     pub fn shown(&self, name: &str) -> String {
         let is_fit = |it: char| it.is_ascii_alphanumeric() || " ._-:/".contains(it);
         match name.is_empty() || name.len() > Self::MAX_NAME_LENGTH || !name.chars().all(is_fit) {

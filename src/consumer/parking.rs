@@ -1,12 +1,12 @@
-//! An empty queue is watched by few; the others sleep until there is something to do.
+//! Lets only a few consumers poll an empty queue; the others sleep until there are messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many consumers poll, and those who wait to be woken. An idle poll costs as much as one that
-/// finds messages, so after an empty one a consumer sleeps, down to the least number of pollers.
+/// The number of polling consumers, and the sleeping ones. An empty poll costs as much as one that
+/// finds messages, so after an empty one a consumer sleeps, down to the minimum number of pollers.
 #[derive(Debug)]
 pub struct Parking {
     awake: Arc<AtomicUsize>,
@@ -15,7 +15,7 @@ pub struct Parking {
 }
 
 impl Parking {
-    /// All are awake at first; how many are is told in `awake` from then on.
+    /// Starts with all consumers awake; `awake` shows their number from then on.
     pub fn new(awake: Arc<AtomicUsize>, consumers: usize, least: usize) -> Self {
         awake.store(consumers, Ordering::Relaxed);
         Self {
@@ -25,8 +25,8 @@ impl Parking {
         }
     }
 
-    /// Takes a place among the sleepers, unless there would be too few pollers left. It is given
-    /// up when the place is dropped, however that comes about.
+    /// Takes a place among the sleepers, unless too few pollers would be left. Dropping the place
+    /// releases it.
     pub fn park(&self) -> Option<Parked<'_>> {
         self.awake
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |awake| {
@@ -36,14 +36,14 @@ impl Parking {
             .map(|_| Parked(self))
     }
 
-    /// Counts as no poller until the place is dropped, and lets a sleeper take over.
+    /// Stops counting as a poller until the place is dropped, and wakes a sleeper instead.
     pub fn busy(&self) -> Parked<'_> {
         self.awake.fetch_sub(1, Ordering::Relaxed);
         self.wake(1);
         Parked(self)
     }
 
-    /// Wakes up to this many. A sleeper that begins to sleep just now may be missed; the next full
+    /// Wakes up to this many. It may miss a sleeper that starts to sleep right now; the next full
     /// batch wakes it.
     pub fn wake(&self, consumers: usize) {
         for _ in 0..consumers {
@@ -51,13 +51,13 @@ impl Parking {
         }
     }
 
-    /// Wakes everyone: when the queue fails, all shall know.
+    /// Wakes all sleepers: when the queue fails, every consumer must notice.
     pub fn wake_all(&self) {
         self.wake.notify_waiters();
     }
 }
 
-/// A place among those who do not poll.
+/// A place among the consumers that do not poll.
 #[derive(Debug)]
 pub struct Parked<'a>(&'a Parking);
 

@@ -1,4 +1,4 @@
-//! What the consumers of a process share, in three parts.
+//! The parts that all consumers of a process share: work, flow and watch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::queue::Settings;
 use crate::store::Store;
 use crate::telemetry::Traces;
 
-/// What a message passes on its way from the queue to Redis.
+/// The parts that a message passes from the queue to Redis.
 pub struct Work<Q> {
     pub queue: Arc<Q>,
     pub store: Store,
@@ -24,7 +24,7 @@ pub struct Work<Q> {
     pub policy: Policy,
 }
 
-/// What the configuration says about the work.
+/// The settings of the work.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     pub batch_size: usize,
@@ -35,7 +35,7 @@ pub struct Policy {
     pub dead_letter_max_len: u64,
 }
 
-/// What bounds the messages in flight, and when consumers stop.
+/// The limits of messages in flight, and the shutdown.
 pub struct Flow {
     pub budget: Budget,
     pub parking: Arc<Parking>,
@@ -43,7 +43,7 @@ pub struct Flow {
     pub shutdown: CancellationToken,
     /// Is cancelled [`LAST_POLL_TIMEOUT`] after `shutdown`.
     pub polls_over: CancellationToken,
-    /// How long the drain may take after `shutdown`.
+    /// The maximum duration of the drain after `shutdown`.
     pub drain: Duration,
     /// Permits to plan a large body.
     pub large: Arc<Semaphore>,
@@ -52,7 +52,7 @@ pub struct Flow {
     pub suspects: Suspects,
 }
 
-/// Large bodies that a process plans at once: a body of 1 MiB may take 20 MiB then.
+/// Large bodies that a process plans at once: a body of 1 MiB may need 20 MiB.
 const MAX_LARGE_AT_ONCE: usize = 2;
 
 impl Flow {
@@ -77,7 +77,7 @@ impl Flow {
     }
 }
 
-/// Returns a token that is cancelled when receives in flight at the shutdown have had their time.
+/// Returns a token that is cancelled when receives in flight at the shutdown must end.
 fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
     let (shutdown, over) = (shutdown.clone(), CancellationToken::new());
     let ends = over.clone();
@@ -89,19 +89,19 @@ fn last_polls(shutdown: &CancellationToken) -> CancellationToken {
     over
 }
 
-/// How the work is seen from outside.
+/// Health, metrics and log limits of the work.
 pub struct Watch {
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub traces: Traces,
     /// Log lines about refused messages.
     pub refusals: Limit,
-    /// Log lines about the queue going away and coming back.
+    /// Log lines about outages of the queue.
     pub outages: Limit,
     pub unknown: Unknown,
 }
 
-/// Log lines of one sort in a minute.
+/// Log lines of one kind per minute.
 const MAX_LINES_PER_MINUTE: u32 = 30;
 
 impl Watch {

@@ -1,5 +1,5 @@
-//! Messages whose call to Redis fails while Redis is well: each is tried alone, and blamed only if
-//! it fails alone.
+//! Finds messages whose call to Redis fails while Redis takes other writes: each is tried alone, and blamed only
+//! if it fails alone.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,30 +7,30 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::RwLock;
 
-/// Failures alone, while the probe succeeded before each, after which a message is to blame.
+/// Failures of a message alone, each after a successful probe, after which it is blamed.
 const BLAMED_AT: u32 = 2;
-/// Messages remembered.
-const MOST: usize = 1_000;
-/// Messages to blame without a success between them, after which the cause is taken to be elsewhere: a proxy that cuts
-/// calls, for example. Redis is then given time after each further failure.
+/// Maximum number of messages remembered.
+const MAX_SUSPECTS: usize = 1_000;
+/// Messages blamed in a row without a success, after which the cause is assumed elsewhere, for example a proxy that cuts
+/// calls. Each further failure then delays the next opening of the gate.
 const BLAMED_IN_A_ROW: u32 = 3;
 
-/// Shared by all consumers, as they share one connection: a call that breaks it fails others too.
+/// The suspects of all consumers, which share one connection: a call that breaks it fails other calls too.
 #[derive(Debug, Default)]
 pub struct Suspects {
     /// Failures alone, by message id.
     failures: Mutex<HashMap<String, u32>>,
-    /// Messages that were found to be to blame since a call succeeded.
+    /// Messages blamed since the last successful call.
     blamed: AtomicU32,
-    /// Read by ordinary calls, written by one that is made alone.
+    /// Read-locked by ordinary calls, write-locked by a call that runs alone.
     pub calls: RwLock<()>,
 }
 
 impl Suspects {
-    /// A message failed alone. Returns whether it is to blame.
+    /// Records that a message failed alone. Returns whether it is blamed.
     pub fn failed_alone(&self, message_id: &str) -> bool {
         let mut failures = self.lock();
-        if failures.len() >= MOST && !failures.contains_key(message_id) {
+        if failures.len() >= MAX_SUSPECTS && !failures.contains_key(message_id) {
             failures.clear();
         }
         let count = failures.entry(message_id.to_owned()).or_default();
@@ -41,22 +41,22 @@ impl Suspects {
         *count >= BLAMED_AT
     }
 
-    /// A call succeeded.
+    /// Records a successful call.
     pub fn succeeded(&self) {
         self.blamed.store(0, Ordering::Relaxed);
     }
 
-    /// Whether a failure that may be a call's own is taken for that, and not for one of Redis.
+    /// Returns whether a failure that the call may have caused counts as such, and not as one of Redis.
     pub fn are_few(&self) -> bool {
         self.blamed.load(Ordering::Relaxed) < BLAMED_IN_A_ROW
     }
 
-    /// Whether a message failed alone when it was received before.
+    /// Returns whether a message failed alone in an earlier delivery.
     pub fn knows(&self, message_id: &str) -> bool {
         self.lock().contains_key(message_id)
     }
 
-    /// It did not fail, or is gone.
+    /// Forgets a message that succeeded or ended.
     pub fn forget(&self, message_id: &str) {
         self.lock().remove(message_id);
     }
@@ -104,9 +104,9 @@ mod tests {
     #[test]
     fn no_more_are_remembered_than_fit() {
         let suspects = Suspects::default();
-        for number in 0..3 * MOST {
+        for number in 0..3 * MAX_SUSPECTS {
             suspects.failed_alone(&number.to_string());
         }
-        assert!(suspects.lock().len() <= MOST);
+        assert!(suspects.lock().len() <= MAX_SUSPECTS);
     }
 }

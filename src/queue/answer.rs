@@ -1,7 +1,7 @@
-//! Reads the answers to receives, which carry all messages, with serde_json in place of the SDK's own
-//! reader. The SDK's takes each string byte by byte; docs/performance.md has the figures.
+//! Reads the answers to receives, which carry all messages, with serde_json instead of the SDK's own
+//! reader. The SDK's reads each string byte by byte; docs/performance.md has the figures.
 //!
-//! Successful answers only, and of them the fields that a receive requests: errors stay with the SDK.
+//! It reads only successful answers, and only the fields that a receive requests. The SDK reads errors.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponse
 use aws_smithy_types::config_bag::ConfigBag;
 use serde::Deserialize;
 
-/// For clients that do nothing but receive.
+/// Configures clients that only receive.
 #[derive(Debug)]
 pub struct ReadReceived;
 
@@ -65,7 +65,7 @@ impl DeserializeResponse for Reader {
     }
 }
 
-/// Says where the answer is broken. serde_json's own text may quote a body, which must not be logged.
+/// The position of an error in an answer. The text of serde_json may quote a body, which must not be logged.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the answer to a receive: unexpected input at line {line}, column {column}")]
 struct Unreadable {

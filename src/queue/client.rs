@@ -1,4 +1,4 @@
-//! How clients of the queue are set up: where to, who we are, and how long they wait.
+//! Builds the clients of the queue: endpoint, credentials and timeouts.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use aws_smithy_async::time::SystemTimeSource;
 use super::http;
 use crate::config::QueueConfig;
 
-/// What AWS logs as part of `userAgent`.
+/// The name that AWS logs as part of `userAgent`.
 const APP_NAME: &str = concat!("entitlement-sync-", env!("CARGO_PKG_VERSION"));
 
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// What a short call may take, its second try included.
+/// The timeout of a short call, including its second try.
 pub const SHORT_CALL_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// What all clients of a queue have in common.
+/// The configuration that all clients of a queue share.
 pub fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
     told(config, credentials)
         .into_builder()
@@ -32,8 +32,8 @@ pub fn shared(config: &QueueConfig, credentials: SharedCredentialsProvider) -> S
         .build()
 }
 
-/// What clients of AWS are told. Nothing else is: the loader of the SDK would look into the
-/// environment and the profiles for the rest, and panic at some of it.
+/// Returns the whole configuration of AWS clients. The loader of the SDK would read more from the
+/// environment and the profiles, and panic at some values.
 pub fn told(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
     let mut shared = SdkConfig::builder();
     shared.set_app_name(AppName::new(APP_NAME).ok());
@@ -41,23 +41,23 @@ pub fn told(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Sdk
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(config.region.clone()))
         .credentials_provider(credentials)
-        // One for all clients, so that credentials are asked for once.
+        // One provider for all clients, so that credentials are requested once.
         .identity_cache(IdentityCache::lazy().build())
         .sleep_impl(TokioSleep::new())
         .time_source(SystemTimeSource::new())
         .retry_config(RetryConfig::standard())
-        // It counts the bytes of each piece of a body; our calls have ends of their own.
+        // It counts the bytes of each piece of a body, which is not needed: our calls have timeouts.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build()
 }
 
-/// For short calls whose retry is safe and wanted at once.
+/// Configures short calls, which are safe to retry at once.
 pub fn short(shared: &SdkConfig) -> Client {
     let retries = RetryConfig::standard().with_max_attempts(2);
     Client::from_conf(settings(shared, retries, Duration::from_secs(4), SHORT_CALL_TIMEOUT).build())
 }
 
-/// What a client is made of: how often and how long it tries.
+/// Returns the configuration of a client, with its tries and timeouts.
 pub fn settings(
     shared: &SdkConfig,
     retries: RetryConfig,

@@ -1,4 +1,4 @@
-//! Who we are to AWS.
+//! Provides the AWS credentials and reports their source.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,12 +27,12 @@ use super::http;
 use crate::config::{QueueConfig, StaticCredentials};
 use crate::edge::{Edge, QueueCredentials};
 
-/// Where the credentials in use are from. No part of them is in it.
+/// The source of the credentials in use, without the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Identity {
-    /// In words.
+    /// A description for logs and reports.
     pub source: String,
-    /// When they end, as ISO 8601; the SDK renews them before. `None`: not known, or never.
+    /// When they expire, as ISO 8601; the SDK renews them before. `None`: unknown, or never.
     pub expires_at: Option<String>,
 }
 
@@ -44,16 +44,16 @@ const CONTAINER: &str = "container credentials (EKS Pod Identity or ECS)";
 const INSTANCE: &str = "the role of the instance (EC2 metadata)";
 const EDGE: &str = "the Edge API";
 
-/// STS is to answer before the SDK's cache of credentials gives up, after 5 s.
+/// The timeout of STS, below the 5 s after which the SDK's cache of credentials gives up.
 const STS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
 
-/// Given keys; else what the platform provides; else the Edge API's credentials for this queue.
-/// With a role, the role's, by whichever of the first two there is.
+/// Returns static keys, else credentials of the platform, else the Edge API's credentials for this queue.
+/// With a role: the credentials of the role, assumed by the first two sources.
 pub async fn credentials(config: &QueueConfig, edge: &Edge) -> SharedCredentialsProvider {
     known_credentials(config, edge, watch::Sender::new(None)).await
 }
 
-/// The same, and tells `known` which they are, once they are known and whenever they change.
+/// Returns the credentials, and sends their source to `known` at first and after each change.
 pub async fn known_credentials(
     config: &QueueConfig,
     edge: &Edge,
@@ -76,7 +76,7 @@ pub async fn known_credentials(
         None => {
             let platform = platform(config, named);
             SharedCredentialsProvider::new(match config.role {
-                // The Edge API's credentials are for the queue alone, and take on no role.
+                // The Edge API's credentials are only for the queue, and cannot assume a role.
                 Some(_) => platform,
                 None => {
                     let edge = SharedCredentialsProvider::new(QueueCredentials {
@@ -110,7 +110,7 @@ pub async fn known_credentials(
     })
 }
 
-/// For clients of STS: by these credentials, in the queue's region.
+/// Configures clients of STS: with these credentials, in the queue's region.
 pub(super) fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) -> SdkConfig {
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
     let mut sts = told(config, credentials)
@@ -123,7 +123,7 @@ pub(super) fn sts(config: &QueueConfig, credentials: SharedCredentialsProvider) 
     sts.build()
 }
 
-/// The files and profiles of one way to credentials, by the variables that name them.
+/// Returns the files and profiles of one source, with the variables that name them.
 fn named_by(config: &QueueConfig, source: &str) -> String {
     let names: &[&str] = match source {
         WEB_IDENTITY => &["AWS_WEB_IDENTITY_TOKEN_FILE"],
@@ -152,8 +152,8 @@ fn given(keys: &StaticCredentials) -> SharedCredentialsProvider {
     ))
 }
 
-/// The SDK's default chain in its order, without the keys in the environment, which are given
-/// ones; spelt out so that it is known which link gave them.
+/// Returns the SDK's default chain in its order, without the keys in the environment, which are read
+/// separately. It is listed here so that the worker knows which source provided the credentials.
 fn platform(
     config: &QueueConfig,
     named: impl Fn(&'static str, SharedCredentialsProvider) -> TrackedProvider,
@@ -187,7 +187,7 @@ fn platform(
     )
 }
 
-/// Reads the profile again for each request. The SDK's provider reads it once, and where the profile is absent its second
+/// Reads the profile again for each request. The SDK's provider reads it once, and if the profile is missing, its second
 /// answer is an error that ends the chain: credentials of another source could not be renewed.
 #[derive(Debug)]
 struct Profile {
@@ -220,7 +220,7 @@ impl ProvideCredentials for Profile {
     }
 }
 
-/// Who gave no credentials, and why.
+/// A source that provided no credentials, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{by}")]
 struct Refused {
@@ -228,15 +228,15 @@ struct Refused {
     source: CredentialsError,
 }
 
-/// One way to credentials, which leaves its name when it was the one.
+/// One source of credentials, which records its name when it provides them.
 #[derive(Debug)]
 struct TrackedProvider {
     source: &'static str,
-    /// The variable that leads there, for errors.
+    /// The variable that configures the source, for errors.
     named_by: String,
     inner: SharedCredentialsProvider,
     used: watch::Sender<&'static str>,
-    /// Whether it was asked and knows of none, so that the next one was asked.
+    /// Whether it has no credentials, so that the next source was asked.
     passed_over: Option<watch::Sender<bool>>,
 }
 
@@ -252,7 +252,7 @@ impl ProvideCredentials for TrackedProvider {
                 passed_over.send_replace(has_none);
             }
             let credentials = asked.map_err(|error| match error {
-                // Not meant to give any, so that the next one is asked.
+                // Not configured, so the next source is asked.
                 CredentialsError::CredentialsNotLoaded(_) => error,
                 error => CredentialsError::provider_error(Refused {
                     by: format!("{}{}", self.source, self.named_by),
@@ -269,13 +269,13 @@ impl ProvideCredentials for TrackedProvider {
     }
 }
 
-/// All of them, which tells what is in use.
+/// All sources in order; records which one is in use.
 #[derive(Debug)]
 struct ReportingProvider {
     inner: SharedCredentialsProvider,
     role: Option<String>,
     used: watch::Receiver<&'static str>,
-    /// The variables that name a profile, as in `, AWS_PROFILE is sync`; empty where none is set.
+    /// The variables that name a profile, for example `, AWS_PROFILE is sync`; empty if none is set.
     profile: String,
     passed_over: watch::Receiver<bool>,
     known: watch::Sender<Option<Identity>>,
@@ -300,7 +300,7 @@ impl ProvideCredentials for ReportingProvider {
 }
 
 impl ReportingProvider {
-    /// Adds that a profile which is asked for gave no credentials, so that others were asked.
+    /// Adds to an error that a configured profile gave no credentials, so that other sources were asked.
     fn explain(&self, error: CredentialsError) -> CredentialsError {
         if self.profile.is_empty() || !*self.passed_over.borrow() {
             return error;
@@ -308,7 +308,7 @@ impl ReportingProvider {
         let is_none = matches!(error, CredentialsError::CredentialsNotLoaded(_));
         let explained = Refused {
             by: format!(
-                "{PROFILE} gave no credentials{}; what came next",
+                "{PROFILE} gave no credentials{}; the next source",
                 self.profile
             ),
             source: error,
@@ -331,9 +331,9 @@ impl ReportingProvider {
         let before = self.known.send_replace(Some(identity.clone()));
         let Identity { source, expires_at } = identity;
         if before.is_some_and(|before| before.source == source) {
-            tracing::debug!(source, expires_at, "AWS credentials are renewed");
+            tracing::debug!(source, expires_at, "AWS credentials renewed");
         } else {
-            tracing::info!(source, expires_at, "AWS credentials are known");
+            tracing::info!(source, expires_at, "AWS credentials loaded");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the SDK's errors mean.
+//! Classifies the errors of the AWS SDK.
 
 mod foreign;
 
@@ -55,7 +55,7 @@ where
 
 pub(super) type Cause<'a> = &'a (dyn std::error::Error + 'static);
 
-/// An error and its causes, from the top to the bottom.
+/// Returns an error and its causes, from the outermost to the innermost.
 fn causes<'a>(error: Cause<'a>) -> impl Iterator<Item = Cause<'a>> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
@@ -65,8 +65,8 @@ fn causes<'a>(error: Cause<'a>) -> impl Iterator<Item = Cause<'a>> {
     })
 }
 
-/// Where there were no credentials: what the one asked for them said, in a word of its own that is
-/// known, or only that there are none.
+/// Classifies missing credentials: the known error of their source, or only that there are
+/// none.
 pub(super) fn kind_of_credentials(error: Cause<'_>) -> Option<QueueErrorKind> {
     if !causes(error).any(|error| error.is::<CredentialsError>()) {
         return None;
@@ -76,7 +76,7 @@ pub(super) fn kind_of_credentials(error: Cause<'_>) -> Option<QueueErrorKind> {
         .iter()
         .flat_map(|text| text.split(|letter: char| !letter.is_ascii_alphanumeric()));
     let kinds = words.map(kind_of).filter(|kind| {
-        // What a role may not is about the role, not about the queue.
+        // A denied role concerns the role, not the queue.
         !matches!(kind, QueueErrorKind::Failed | QueueErrorKind::AccessDenied)
     });
     Some(
@@ -91,8 +91,8 @@ fn is_of_proxy(error: Cause<'_>) -> bool {
     causes(error).any(|error| error.to_string().contains("proxy authorization required"))
 }
 
-/// What the causes of an error say, from what it was about to the last of them. What only says that
-/// there was an error is left out, and so is what another says as well.
+/// Joins the texts of an error and its causes. Texts that only say that there was an error are left out, and so
+/// are repetitions.
 pub(super) fn explained(error: Cause<'_>) -> String {
     const EMPTY: [&str; 9] = [
         "Error",
@@ -120,7 +120,7 @@ pub(super) fn explained(error: Cause<'_>) -> String {
     }
 }
 
-/// The same code stands for a wrong key and for a clock that is off; the message tells.
+/// Returns whether a signature error concerns the clock: one code means a wrong key or a wrong clock, and only the message differs.
 pub(super) fn kind_of_both(code: &str, message: &str) -> QueueErrorKind {
     let message = message.to_ascii_lowercase();
     let is_of_clock = [
@@ -132,20 +132,20 @@ pub(super) fn kind_of_both(code: &str, message: &str) -> QueueErrorKind {
         QueueErrorKind::Credentials if is_of_clock.iter().any(|it| message.contains(it)) => {
             QueueErrorKind::Clock
         }
-        // The permission to use the key of the queue, refused in the words of SQS.
+        // The permission for the key of the queue, denied by SQS.
         QueueErrorKind::AccessDenied if message.contains("kms:") => QueueErrorKind::Kms,
         kind => kind,
     }
 }
 
-/// What STS answered, where it is no error of STS.
+/// Describes an answer of STS that is not an error of STS.
 fn of_sts(error: Cause<'_>) -> Option<String> {
     fn odd<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<String> {
         let code = error
             .as_service_error()
             .and_then(ProvideErrorMetadata::code);
         let answer = error.raw_response().filter(|_| code.is_none())?;
-        Some(format!("{} and no error of STS", described(answer)))
+        Some(format!("{} and without an error of STS", described(answer)))
     }
     let by_keys = error.downcast_ref::<SdkError<AssumeRoleError>>();
     let by_token = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>();

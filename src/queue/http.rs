@@ -1,5 +1,5 @@
-//! How AWS is reached: the proxies and certificates of the configuration, rather than what the SDK
-//! would find in the environment by itself.
+//! Builds the HTTP client of AWS, with the proxies and certificates of the configuration instead of those that the
+//! SDK would find in the environment.
 
 use aws_smithy_http_client::proxy::{ProxyConfig, ProxyError};
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::config::NetConfig;
 
-/// The HTTP client of everything that speaks to AWS.
+/// Returns the HTTP client for all requests to AWS.
 pub fn client(net: &NetConfig) -> SharedHttpClient {
     SharedHttpClient::new(ByScheme {
         http: plain(net),
@@ -28,7 +28,7 @@ pub fn client(net: &NetConfig) -> SharedHttpClient {
     })
 }
 
-/// The same, for one place and nowhere else.
+/// Returns the HTTP client for one host only.
 pub fn client_for(endpoint: &Url, net: &NetConfig) -> SharedHttpClient {
     match endpoint.scheme() {
         "http" => plain(net),
@@ -59,7 +59,7 @@ fn plain(net: &NetConfig) -> SharedHttpClient {
     })
 }
 
-/// The configuration refuses what is no URL, so a proxy that is given is used.
+/// Returns the proxy. The configuration rejects invalid URLs, so a configured proxy is always used.
 fn by(proxy: Option<Result<ProxyConfig, ProxyError>>, net: &NetConfig) -> ProxyConfig {
     match proxy {
         Some(Ok(proxy)) => proxy.no_proxy(&net.no_proxy),
@@ -90,7 +90,7 @@ fn over_tls(proxy: ProxyConfig, net: &NetConfig) -> SharedHttpClient {
     })
 }
 
-/// The SDK's client takes one proxy; the environment may name one for each scheme.
+/// Selects the client by scheme: a client of the SDK has one proxy, and the environment may name one for each scheme.
 #[derive(Debug)]
 struct ByScheme {
     http: SharedHttpClient,

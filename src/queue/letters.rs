@@ -1,4 +1,4 @@
-//! A dead-letter queue as an operator looks at it.
+//! Reads a dead-letter queue for the commands.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use super::error::queue_error;
 use super::sqs::{SqsQueue, delivery};
 use super::{Delivery, QueueError};
 
-/// A message of a dead-letter queue, held for a while.
+/// A message of a dead-letter queue, held for a limited time.
 #[derive(Debug, Clone)]
 pub struct HeldLetter {
     pub delivery: Delivery,
     /// Of a FIFO queue.
     pub group: Option<String>,
-    /// The message attributes `type` and `eventType`, where it has them.
+    /// The message attributes `type` and `eventType`, if present.
     pub attributes: Vec<(String, String)>,
 }
 
-/// A long poll asks all of SQS's servers; a short one may find nothing where there is something.
+/// The time of a long poll, which asks all servers of SQS; a short poll may miss messages.
 const POLL_SECS: i32 = 1;
 
 impl SqsQueue {
@@ -26,7 +26,7 @@ impl SqsQueue {
         self.is_fifo
     }
 
-    /// At most `most` messages, of ten at most, hidden from others for `hold`. Each call raises their
+    /// Receives at most `most` messages, ten at most, and hides them from others for `hold`. Each call raises their
     /// receive counts.
     pub async fn hold(&self, hold: Duration, most: usize) -> Result<Vec<HeldLetter>, QueueError> {
         let answer = self

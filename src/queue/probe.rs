@@ -1,4 +1,4 @@
-//! Facts about the queue and the caller, for the command `check`. Nothing is received or changed.
+//! Reads facts about the queue and the caller for the command `check`. It receives and changes nothing.
 
 mod endpoint;
 mod permissions;
@@ -21,33 +21,33 @@ use crate::config::QueueConfig;
 use crate::edge::Edge;
 use crate::said::cut_aws;
 
-/// Why a question about the caller was not answered.
+/// Why STS did not identify the caller.
 #[derive(Debug)]
 pub struct CallerError {
-    /// `None` where the answer has no error code that the worker knows.
+    /// `None` where the answer has no known error code.
     pub kind: Option<QueueErrorKind>,
     pub detail: String,
 }
 
-/// The caller that AWS knows by its credentials.
+/// The caller, as AWS identifies it by the credentials.
 #[derive(Debug)]
 pub struct Caller {
     provider: SharedCredentialsProvider,
-    /// Where the credentials are from, if that is known.
+    /// The source of the credentials, if known.
     pub identity: Option<Identity>,
 }
 
-/// What one look at the queue found.
+/// The facts about the queue.
 #[derive(Debug)]
 pub struct QueueFacts {
     pub attributes: Result<QueueAttributes, QueueError>,
-    /// Empty where the queue did not answer.
+    /// Empty if the queue did not answer.
     pub permissions: Vec<Permission>,
 }
 
 #[derive(Debug)]
 pub struct QueueAttributes {
-    /// The approximate number of messages that wait.
+    /// The approximate number of waiting messages.
     pub waiting: Option<String>,
     pub kms_key: Option<String>,
     pub visibility_timeout: Option<Duration>,
@@ -72,15 +72,19 @@ impl Caller {
         }
     }
 
-    /// Asks STS for the caller's ARN. `None` where neither AWS nor an STS endpoint is configured: keys
-    /// of a local server go nowhere else.
+    /// Asks STS for the caller's ARN. `None` where neither AWS nor an STS endpoint is configured: the keys
+    /// of a local server are not sent to AWS.
     pub async fn arn(&self, config: &QueueConfig) -> Option<Result<String, CallerError>> {
         if !config.is_of_aws() && config.sts.is_none() {
             return None;
         }
         let client = aws_sdk_sts::Client::new(&sts(config, self.provider.clone()));
         let error = match client.get_caller_identity().send().await {
-            Ok(answer) => return Some(Ok(answer.arn.unwrap_or_else(|| "no ARN was given".into()))),
+            Ok(answer) => {
+                return Some(Ok(answer
+                    .arn
+                    .unwrap_or_else(|| "STS returned no ARN".into())));
+            }
             Err(error) => error,
         };
         let (kind, detail) = match &error {
@@ -92,7 +96,7 @@ impl Caller {
                 }
                 None => {
                     let answer = described(service.raw());
-                    (None, format!("{answer} and no error of STS"))
+                    (None, format!("{answer} and without an error of STS"))
                 }
             },
             error => (None, format!("STS does not answer: {}", explained(error))),
@@ -100,7 +104,7 @@ impl Caller {
         Some(Err(CallerError { kind, detail }))
     }
 
-    /// Looks at the attributes of the queue and at the caller's permissions.
+    /// Reads the attributes of the queue and tests the caller's permissions.
     pub async fn look_at_queue(&self, config: &QueueConfig) -> QueueFacts {
         let queue = SqsQueue::new(config, self.provider.clone()).await;
         let asked = queue

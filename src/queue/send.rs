@@ -1,4 +1,4 @@
-//! Sending, for the commands of an operator. The worker itself sends nothing.
+//! Sends messages for the commands. The worker itself sends nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,14 +19,14 @@ pub struct Outgoing {
     pub body: String,
     /// Message attributes, all of them strings.
     pub attributes: Vec<(String, String)>,
-    /// FIFO queues need a group; of standard ones it makes fair queues.
+    /// The message group: required in a FIFO queue, and the key of fair queues in a standard queue.
     pub group: Option<String>,
-    /// For FIFO queues; the same for a message that is tried again.
+    /// For FIFO queues; a retry of a message keeps its id.
     pub deduplication: Option<String>,
 }
 
 impl Outgoing {
-    /// Bytes that SQS counts towards the size of a message and of a batch.
+    /// Returns the bytes that SQS counts towards the size of a message and of a batch.
     pub fn bytes(&self) -> usize {
         let attributes = self.attributes.iter();
         // The data type counts too; it is always "String".
@@ -38,9 +38,9 @@ impl Outgoing {
 /// The answer to sending several messages.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// The message ids that SQS gave, by position.
+    /// The message ids from SQS, by position.
     pub ids: BTreeMap<usize, String>,
-    /// By position, the messages that were refused for good.
+    /// The messages that were refused permanently, by position.
     pub refused: Vec<Refused>,
 }
 
@@ -51,14 +51,14 @@ pub struct Sender {
     client: Client,
 }
 
-/// What SQS takes in one call, and in one message.
+/// The limits of SQS for one call.
 const MAX_MESSAGES: usize = 10;
 const MAX_BYTES: usize = 1 << 20;
-/// For what failed on the server's side.
+/// Tries of messages that failed on the server's side.
 const MAX_TRIES: u32 = 5;
 
 impl Sender {
-    /// The largest message that a queue takes, in bytes.
+    /// The largest message that a queue accepts, in bytes.
     pub const MAX_MESSAGE_BYTES: usize = MAX_BYTES;
 
     /// Sets up the client; nothing is sent yet.
@@ -69,7 +69,7 @@ impl Sender {
         }
     }
 
-    /// How many of the first messages go into one call; at least one, if there is one.
+    /// Returns how many of the first messages fit into one call; at least one, if there is one.
     pub fn fitting(messages: &[Outgoing]) -> usize {
         let mut bytes = 0;
         let fits = |(place, message): &(usize, &Outgoing)| {
@@ -92,9 +92,9 @@ impl Sender {
         Ok(sent.ids.remove(&0).unwrap_or_default())
     }
 
-    /// Sends what [`fitting`](Self::fitting) says goes into one call. Messages that are not refused
-    /// are in the queue. What failed on the server's side is tried again, so a standard queue may hold
-    /// a message twice after an answer that was lost; an error means that any of them may be in the
+    /// Sends the messages of one call, as counted by [`fitting`](Self::fitting). Messages that are not refused
+    /// are in the queue. It retries failures on the server's side, so after a lost answer a standard queue may hold
+    /// a message twice. After an error, any of the messages may be in the
     /// queue.
     pub async fn send(&self, messages: &[Outgoing]) -> Result<Sent, QueueError> {
         let mut left: Vec<usize> = (0..messages.len()).collect();
@@ -123,7 +123,7 @@ impl Sender {
         Ok(sent)
     }
 
-    /// One call for the messages at `places`; those that failed, by their place.
+    /// Makes one call for the messages at `places`, and returns those that failed by their place.
     async fn call(
         &self,
         messages: &[Outgoing],
@@ -149,7 +149,7 @@ impl Sender {
         if done < places.len() {
             return Err(QueueError {
                 kind: QueueErrorKind::Failed,
-                detail: "the answer to a batch does not speak of all its messages".into(),
+                detail: "the answer to a batch does not cover all its messages".into(),
             });
         }
         let sent = answer.successful.into_iter();

@@ -9,11 +9,11 @@ use super::{Queue, QueueError, QueueErrorKind, Settings};
 
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// After this many failures in a row the defaults are taken for what the queue is set to.
+/// Failures in a row after which the worker assumes the defaults of SQS.
 const MAX_RETRIES: u32 = 12;
 
-/// Asks the queue for its settings every minute. Without permission to ask, the defaults stand.
-/// `called` is told of each call, for metrics.
+/// Reads the settings of the queue every minute. Without the permission, the defaults apply.
+/// `called` gets the result of each call, for metrics.
 pub async fn watch_settings<Q: Queue>(
     queue: Arc<Q>,
     sender: watch::Sender<Settings>,
@@ -36,7 +36,7 @@ pub async fn watch_settings<Q: Queue>(
                 // Other errors, for example a queue that does not exist yet, may pass.
                 let is_lasting = error.kind == QueueErrorKind::AccessDenied;
                 if is_lasting || failures >= MAX_RETRIES {
-                    // An old depth would mislead.
+                    // An outdated depth would mislead.
                     sender.send_modify(|settings| settings.depth = None);
                     REFRESH_INTERVAL
                 } else {
@@ -49,7 +49,7 @@ pub async fn watch_settings<Q: Queue>(
     }
 }
 
-/// Logs an answer that differs from the one before by more than the depth.
+/// Logs settings that differ from the previous ones in more than the depth.
 fn log_news(
     answer: &Result<Settings, QueueError>,
     logged: &mut Option<Result<Settings, QueueErrorKind>>,
@@ -68,11 +68,11 @@ fn log_news(
         Ok(settings) => tracing::info!(
             visibility_timeout_secs = settings.visibility_timeout.as_secs(),
             redrive_after = settings.max_receive_count,
-            "the queue's settings"
+            "settings of the queue read"
         ),
         Err(error) => tracing::warn!(
             %error,
-            "cannot ask for the queue's settings; assuming 30 s of visibility timeout and no dead-letter queue"
+            "cannot read the queue's settings; the worker assumes a visibility timeout of 30 s and no dead-letter queue"
         ),
     }
     *logged = Some(news);

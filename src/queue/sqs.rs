@@ -1,4 +1,4 @@
-//! The queue in SQS. The only module that knows the AWS SDK for it.
+//! Implements the queue with SQS. No other module receives or deletes through the AWS SDK.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,15 +24,15 @@ use crate::message::Attributes;
 pub struct SqsQueue {
     pub(super) url: String,
     pub(super) is_fifo: bool,
-    /// Never retries: the consumer does, with a back-off of its own that knows the reason. The
+    /// Never retries: the consumer retries, with a back-off that depends on the error. The
     /// SDK's retry bucket would drain and then fail at once.
     pub(super) receiving: Client,
-    /// Short calls whose retry is safe and wanted at once.
+    /// The client of short calls, which are safe to retry at once.
     pub(super) short: Client,
     visibility_ms: AtomicU64,
 }
 
-/// What an answer may take beyond the long poll itself.
+/// The timeout of an answer, in addition to the long poll.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(7);
 const MAX_POLL: Duration = Duration::from_secs(20);
 
@@ -40,7 +40,7 @@ impl SqsQueue {
     /// Sets up the clients; nothing is sent yet.
     pub async fn new(config: &QueueConfig, credentials: SharedCredentialsProvider) -> Self {
         let shared = shared(config, credentials);
-        // Without these a receive can hang for ever: the SDK has no read timeout.
+        // Without these a receive may hang without limit: the SDK has no read timeout.
         let receive = MAX_POLL + ANSWER_TIMEOUT;
         let receiving = settings(&shared, RetryConfig::disabled(), receive, receive);
         Self {
@@ -56,7 +56,7 @@ impl SqsQueue {
 }
 
 impl SqsQueue {
-    /// For calls that are not the worker's.
+    /// Returns a client for calls of commands.
     pub(super) fn client(&self) -> &Client {
         &self.short
     }
@@ -91,7 +91,7 @@ impl Queue for SqsQueue {
         if receipts.is_empty() {
             return Ok(Vec::new());
         }
-        // Ids by position: a message that was handed out twice has one message id.
+        // Ids by position: two deliveries of a message share one message id.
         let entries = receipts
             .iter()
             .enumerate()
@@ -182,7 +182,7 @@ impl Queue for SqsQueue {
     }
 }
 
-/// The limit in a redrive policy; some write it as a number, some as a string.
+/// Reads the limit of a redrive policy, which may be a number or a string.
 pub(super) fn max_receive_count(policy: &str) -> Option<u32> {
     let policy: serde_json::Value = serde_json::from_str(policy).ok()?;
     let count = policy.get("maxReceiveCount")?;
@@ -221,7 +221,7 @@ pub(super) fn delivery(message: Message, expires: Instant) -> Delivery {
     }
 }
 
-/// The entries refused, each once. One that names none of ours makes the answer worthless.
+/// Returns the refused entries, each once. An entry that was not sent makes the answer invalid.
 pub(super) fn refused(
     failed: Vec<BatchResultErrorEntry>,
     entries: usize,

@@ -1,4 +1,4 @@
-//! Redis as an operator's command uses it: connects once, says why if it cannot, waits for nothing.
+//! Connects commands to Redis: one try without retries, and an error with the reason.
 
 mod browse;
 mod letters;
@@ -30,10 +30,10 @@ pub struct AdminClient {
     writer: Writer,
 }
 
-/// Keys of one call: Redis serves nobody else while it runs.
+/// Keys per call: Redis serves no other client while a call runs.
 const KEYS_PER_CALL: usize = 500;
 
-/// Seconds that a key lives on.
+/// Seconds until the key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
     Missing,
@@ -42,7 +42,7 @@ pub enum Ttl {
 }
 
 impl Ttl {
-    /// What ends first of two; what is not there ends nothing.
+    /// Returns the earlier expiry of two; a missing key does not count.
     pub fn soonest(self, other: Self) -> Self {
         match (self, other) {
             (Self::Missing, other) | (other, Self::Missing) => other,
@@ -53,7 +53,7 @@ impl Ttl {
 }
 
 impl AdminClient {
-    /// Connects, or says why it cannot.
+    /// Connects, or returns why it cannot.
     pub async fn connect(redis: &RedisConfig, writes: &WriteConfig) -> anyhow::Result<Self> {
         let primary = Primary::once(redis).await?;
         let client = primary.client()?;
@@ -65,7 +65,7 @@ impl AdminClient {
         })
     }
 
-    /// The values of keys, in their order; `None` for a key that is not there, or holds no string.
+    /// Returns the values of keys, in their order; `None` for a key that is missing or holds no string.
     pub async fn values(&self, keys: &[String]) -> Result<Vec<Option<String>>, StoreError> {
         let mut values = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(KEYS_PER_CALL) {
@@ -76,7 +76,7 @@ impl AdminClient {
         Ok(values)
     }
 
-    /// How long keys live on, in their order.
+    /// Returns the times to live of keys, in their order.
     pub async fn ttls(&self, keys: &[String]) -> Result<Vec<Ttl>, StoreError> {
         let mut ttls = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(KEYS_PER_CALL) {
@@ -93,13 +93,13 @@ impl AdminClient {
         Ok(ttls)
     }
 
-    /// Compares and writes, as the worker does.
+    /// Compares and writes as the worker does.
     pub async fn apply(&self, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
         self.writer.apply(steps, |_| {}).await.complete()
     }
 
-    /// The same, and what an SDK holds locked is tried again up to `retries` times, as the worker
-    /// does. What is locked even then is answered so.
+    /// Compares and writes, and retries customers that an SDK has locked up to `retries` times, as the worker
+    /// does. Customers that are still locked are returned as locked.
     pub async fn apply_when_unlocked(
         &self,
         steps: &[&Step],
@@ -123,12 +123,12 @@ impl AdminClient {
 
     /// Closes the connection.
     pub async fn close(&self) {
-        // Whatever is wrong with it, it is not needed any more.
+        // An error does not matter: the connection is no longer needed.
         let _ = self.client.quit().await;
     }
 }
 
-/// The steps that are locked, and those of the same owners after them: these came too early.
+/// Returns the locked steps, and the later steps of their owners, which must wait for them.
 fn not_done(steps: &[&Step], applied: &[Applied]) -> Vec<usize> {
     let mut owners = HashSet::new();
     let places = 0..applied.len();
@@ -143,7 +143,7 @@ fn not_done(steps: &[&Step], applied: &[Applied]) -> Vec<usize> {
         .collect()
 }
 
-/// What is no UTF-8 is read as readers read it, with replacement characters.
+/// Decodes a value as readers do: invalid UTF-8 becomes replacement characters.
 fn text(value: &Value) -> Option<String> {
     let bytes = value.as_bytes()?;
     Some(String::from_utf8_lossy(bytes).into_owned())

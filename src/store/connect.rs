@@ -1,4 +1,4 @@
-//! How the connection is set up: every default of fred that would lose or hang is set here.
+//! Configures the connection to Redis. It overrides every default of fred that could lose a write or hang.
 
 pub(super) mod credentials;
 mod iam;
@@ -16,16 +16,16 @@ use super::StoreError;
 use crate::config::{Address, Login, RedisConfig, Topology};
 use credentials::Credentials;
 
-/// A command that has no answer by then has failed, though it may still be carried out.
+/// The timeout of a command. Redis may still run a command that timed out.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// For connecting, authentication included: several round trips.
+/// The timeout for connecting and authentication, which take several round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// The same for a node that is only asked where the primary is: there are others.
+/// The timeout for connecting to a node that only tells the primary; there are other nodes.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// Begins to connect to the primary and never gives up; never waits.
+/// Starts to connect to the primary and retries without limit; never waits.
 pub fn connect(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Client> {
-    // For ever: a finite number would leave a dead client behind. fred waits before it connects at
+    // No limit: after a finite number of tries the client would stay dead. fred waits before it connects at
     // all, so the shortest pause is part of every start.
     let mut policy = ReconnectPolicy::new_exponential(0, 5, 800, 2);
     policy.set_jitter(10);
@@ -38,7 +38,7 @@ pub fn connect(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Clie
     Ok(client)
 }
 
-/// Connects to the primary once, or says why it cannot.
+/// Connects to the primary once, or returns why it cannot.
 pub async fn connect_once(redis: &RedisConfig, at: Option<&Address>) -> anyhow::Result<Client> {
     let mut builder = builder(redis, at, &redis.login)?;
     builder.with_config(|config| {
@@ -50,7 +50,7 @@ pub async fn connect_once(redis: &RedisConfig, at: Option<&Address>) -> anyhow::
     Ok(client)
 }
 
-/// Connects once to a sentinel or a node of a cluster, to ask where the primary is.
+/// Connects once to a sentinel or a node of a cluster, to look up the primary.
 pub async fn connect_to_ask(redis: &RedisConfig, node: &Address) -> anyhow::Result<Client> {
     let login = match &redis.topology {
         Topology::Sentinel { login, .. } => login,
@@ -69,13 +69,13 @@ pub async fn connect_to_ask(redis: &RedisConfig, node: &Address) -> anyhow::Resu
     Ok(client)
 }
 
-/// Whether what the connection needs is there, certificates above all.
+/// Checks the files that the connection needs, for example certificates.
 pub fn check(redis: &RedisConfig) -> anyhow::Result<()> {
     redis.tls.as_ref().map(tls::config).transpose().map(drop)
 }
 
-/// The database to select. Database 0 is where a connection begins; proxies, clusters and servers without `SELECT`
-/// refuse to be asked for it.
+/// Returns the database to select. A connection starts in database 0, so `SELECT 0` is not sent: proxies, clusters and
+/// servers without `SELECT` reject it.
 pub fn database(redis: &RedisConfig) -> Option<u8> {
     let has_databases = !matches!(redis.topology, Topology::Cluster { .. });
     (has_databases && redis.db != 0).then_some(redis.db)
@@ -89,10 +89,10 @@ fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::
     let server = match (at, &redis.topology) {
         (Some(address), _) | (None, Topology::Standalone(address)) => centralized(address),
         (None, Topology::Unix(path)) => ServerConfig::Unix { path: path.clone() },
-        (None, topology) => anyhow::bail!("the primary of {} is not known", topology.name()),
+        (None, topology) => anyhow::bail!("the primary of {} is unknown", topology.name()),
     };
     let config = Config {
-        // Wait for a Redis that is not there yet.
+        // Wait for a Redis that is not running yet.
         fail_fast: false,
         server,
         tls: redis.tls.as_ref().map(tls::config).transpose()?,
@@ -108,12 +108,12 @@ fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::
         .with_connection_config(|connection| {
             connection.connection_timeout = CONNECT_TIMEOUT;
             connection.internal_command_timeout = CONNECT_TIMEOUT;
-            // We try again ourselves, knowing what for.
+            // The worker retries by itself, because it knows which errors are temporary.
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = 10_000;
-            // A password that is rotated, or mended, is taken up without a restart.
+            // The worker picks up a rotated or corrected password without a restart.
             connection.reconnect_on_auth_error = true;
-            // A frozen server or a half-open connection is left for a new one.
+            // A new connection replaces one to a frozen server, or a half-open one.
             connection.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(COMMAND_TIMEOUT),
                 interval: Duration::from_millis(250),
@@ -122,7 +122,7 @@ fn builder(redis: &RedisConfig, at: Option<&Address>, login: &Login) -> anyhow::
                 nodelay: Some(true),
                 ..TcpConfig::default()
             };
-            // After a failover the old primary answers so; its name may point elsewhere by now.
+            // The reply of the old primary after a failover; its host name may have a new address.
             connection.reconnect_errors = vec![
                 ReconnectError::ClusterDown,
                 ReconnectError::MasterDown,

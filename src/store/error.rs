@@ -1,10 +1,10 @@
-//! What Redis may answer instead, and whether waiting helps.
+//! Classifies errors of Redis: temporary or final, and whether the call is the cause.
 
 use fred::error::{Error, ErrorKind};
 
 use crate::said;
 
-/// Why a write failed, or may have.
+/// Why a write failed, or may have failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct StoreError {
@@ -14,9 +14,9 @@ pub struct StoreError {
     detail: String,
 }
 
-/// Codes that speak of the key or the command, and will speak so for ever.
+/// Codes that concern the key or the command, and do not change on a retry.
 const FINAL: [&str; 3] = ["WRONGTYPE", "CROSSSLOT", "ERR"];
-/// Codes that speak of the server, looked for inside a text as well.
+/// Codes that concern the server. They may also occur within a text.
 const PASSING: [&str; 9] = [
     "READONLY",
     "OOM",
@@ -28,57 +28,57 @@ const PASSING: [&str; 9] = [
     "NOPERM",
     "CLUSTERDOWN",
 ];
-/// Codes that the call itself does not cause: the server's state, or how it is set up.
+/// Codes that the call itself does not cause: the state or the configuration of the server.
 const OF_SERVER: [&str; 6] = [
     "WRONGPASS",
     "TRYAGAIN",
     "MOVED",
     "ASK",
     "CROSSSLOT",
-    // A call that got it was not run: the script of another keeps Redis busy.
+    // Redis did not run the call: the script of another client keeps it busy.
     "BUSY",
 ];
-/// Redis, and Valkey since 8.
+/// The texts of Redis, and of Valkey since 8.
 const UNKNOWN: [&str; 2] = [
     "unknown redis command",
     "unknown command called from script",
 ];
-/// States of the server that come under the code `ERR`.
+/// States of the server that have the code `ERR`.
 const PASSING_TEXTS: [&str; 3] = [
     "cluster is down",
     "on a stale replica",
     "max number of clients",
 ];
-const UNKNOWN_IN_SCRIPT: &str = "Redis does not have a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL";
-/// How Redis 7 and Valkey 9 say NOPERM from inside a script.
+const UNKNOWN_IN_SCRIPT: &str = "Redis does not know a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL";
+/// The texts of NOPERM from within a script, in Redis 7 and Valkey 9.
 const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
 impl StoreError {
-    /// Time or an operator's hand on Redis mends it: the message waits. Otherwise it is the message
-    /// that cannot be applied.
+    /// Whether the error may pass, by itself or once an operator fixes Redis: the message waits. Otherwise the
+    /// message cannot be applied.
     pub fn heals(&self) -> bool {
         self.heals
     }
 
-    /// Whether the call itself may be the cause: Redis took too long over it, closed the connection
-    /// on it, or gave an error that does not speak of the server. Sent alone, it shows.
+    /// Whether the call itself may be the cause: Redis took too long for it, closed the connection,
+    /// or returned an error that does not concern the server. Sending the call alone shows it.
     pub fn may_be_of_the_call(&self) -> bool {
         self.of_call
     }
 
-    /// Redis runs the script of another: this passes, however soon after a success.
+    /// Returns whether Redis runs the script of another client, which passes.
     pub fn is_busy(&self) -> bool {
         self.detail.starts_with("BUSY ")
     }
 
-    /// The number of the database is refused, in one of the ways that servers and proxies have.
+    /// Returns whether Redis rejected the database number, by the texts of servers and proxies.
     pub fn is_of_database(&self) -> bool {
         const SIGNS: [&str; 3] = ["DB index", "invalid DB", "SELECT is not allowed"];
         let said = self.detail.strip_prefix("ERR ");
         said.is_some_and(|said| SIGNS.iter().any(|sign| said.contains(sign)))
     }
 
-    /// Whether a person has to act: set a password, grant a permission, change a setting.
+    /// Returns whether an operator must act: set a password, grant a permission or change a setting.
     pub fn needs_a_person(&self) -> bool {
         const SIGNS: [&str; 7] = [
             "NOPERM",
@@ -93,7 +93,7 @@ impl StoreError {
         self.person || is_said || self.is_of_database()
     }
 
-    /// What Redis said, as text that begins with a code. What does not is an error of our script on
+    /// Converts a reply of Redis, a text that starts with a code. A text without a code is an error of the script on
     /// this one message.
     pub fn of_redis(text: &str) -> Self {
         if NOPERM_IN_SCRIPT.iter().any(|sign| text.contains(sign)) {
@@ -105,7 +105,7 @@ impl StoreError {
         if UNKNOWN.iter().any(|sign| lower.contains(sign)) {
             return Self::lost(UNKNOWN_IN_SCRIPT.to_owned(), true);
         }
-        // Before Redis 7 an error that a script met came as "-OOM …", or behind the script's line.
+        // Before Redis 7 an error within a script is "-OOM …", or follows the line of the script.
         let text = text.trim_start_matches('-');
         let text = match PASSING
             .iter()
@@ -125,11 +125,11 @@ impl StoreError {
         }
     }
 
-    /// Scripts are not to be had at all: by a permission of this user, or from this server or proxy.
+    /// Returns the error of a Redis without scripts: this user lacks the permission, or the server or proxy lacks EVAL.
     pub fn without_scripts(by_permission: bool) -> Self {
         let detail = match by_permission {
             true => {
-                "NOPERM Redis does not permit scripts to this user; the worker needs EVAL to compare and write in one step: grant +eval and +evalsha"
+                "NOPERM this Redis user may not run scripts; the worker needs EVAL to compare and write in one step: grant +eval and +evalsha"
             }
             false => {
                 "Redis, or a proxy in front of it, does not have EVAL; the worker needs it to compare and write in one step: remove rename-command EVAL, or connect to a Redis with scripts (docs/redis.md)"
@@ -142,17 +142,17 @@ impl StoreError {
         Self::healing("Redis does not answer in time".into()).of_the_call()
     }
 
-    /// An answer that our script cannot give.
+    /// Returns the error of a reply that the script cannot give.
     pub fn protocol() -> Self {
-        Self::healing("Redis gave an answer that cannot be".into()).of_the_call()
+        Self::healing("unexpected reply from Redis".into()).of_the_call()
     }
 
-    /// The primary is looked for and was not found yet.
+    /// Returns the error while the worker still looks up the primary.
     pub fn looking() -> Self {
-        Self::healing("the primary is being looked for".into())
+        Self::healing("the worker is looking up the Redis primary".into())
     }
 
-    /// Nobody says where the primary is.
+    /// Returns the error of a failed lookup of the primary.
     pub fn lost(detail: String, needs_a_person: bool) -> Self {
         Self {
             person: needs_a_person,
@@ -160,12 +160,12 @@ impl StoreError {
         }
     }
 
-    /// The connection cannot even be set up.
+    /// Returns the error of a connection that cannot be configured.
     pub fn setup(error: &anyhow::Error) -> Self {
         Self::lost(format!("{error:#}"), true)
     }
 
-    /// Written, and not known to be on replicas.
+    /// Returns the error of a write that replicas did not confirm.
     pub fn unconfirmed(why: &str) -> Self {
         Self::healing(format!("the write is not confirmed: {why}"))
     }
@@ -195,16 +195,18 @@ impl From<Error> for StoreError {
             ErrorKind::IO | ErrorKind::Tls if tls_message(details).is_some() => {
                 Self::healing(tls_message(details).unwrap_or_default())
             }
-            // To whoever is connected to one node of a cluster, and to us while a slot moves.
+            // The reply to a client of a single cluster node, and to the worker while a slot moves.
             ErrorKind::Cluster if details.starts_with("MOVED") => Self::healing(
-                "MOVED: our keys are on another node of a cluster, which is followed with REDIS_MODE=cluster".into(),
+                "MOVED: the keys are on another node of a cluster: set REDIS_MODE=cluster".into(),
             ),
             ErrorKind::IO => {
                 let detail = format!("not reachable: {}", io_message(details));
                 Self::healing(detail).of_the_call()
             }
-            ErrorKind::Auth if !details.starts_with("WRONGPASS") && !details.starts_with("NOAUTH") => {
-                // Our own words: a file that cannot be read, a token that cannot be made.
+            ErrorKind::Auth
+                if !details.starts_with("WRONGPASS") && !details.starts_with("NOAUTH") =>
+            {
+                // A text of this service: a file is unreadable, or a token cannot be made.
                 Self::lost(first_sentence(details), true)
             }
             ErrorKind::Unknown
@@ -229,22 +231,22 @@ impl StoreError {
     }
 }
 
-/// What rustls found wrong, from the debug output that is all that fred keeps of it.
+/// Extracts the TLS error of rustls from its debug output, the only part that fred keeps.
 fn tls_message(text: &str) -> Option<String> {
     const KNOWN: [(&str, &str); 8] = [
         (
             "UnknownIssuer",
-            "no CA that is trusted has signed the certificate of Redis: set REDIS_TLS_CA_FILE",
+            "no trusted CA signed the certificate of Redis: set REDIS_TLS_CA_FILE",
         ),
         ("(Expired", "the certificate of Redis has expired"),
         ("(NotValidYet", "the certificate of Redis is not valid yet"),
         (
             "NotValidForName",
-            "the certificate of Redis is for another name: set REDIS_TLS_SERVER_NAME, or connect by a name that it holds",
+            "the certificate of Redis is for another name: set REDIS_TLS_SERVER_NAME, or connect by a name in the certificate",
         ),
         (
             "CertificateRequired",
-            "Redis wants a client certificate: set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE",
+            "Redis requires a client certificate: set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE",
         ),
         (
             "AlertReceived(UnknownCA",
@@ -256,7 +258,7 @@ fn tls_message(text: &str) -> Option<String> {
         ),
         (
             "AlertReceived(",
-            "Redis refuses the handshake: check REDIS_TLS_CERT_FILE and what Redis asks of clients",
+            "Redis rejected the TLS handshake: check REDIS_TLS_CERT_FILE and the TLS settings of Redis",
         ),
     ];
     if let Some((_, means)) = KNOWN.iter().find(|(sign, _)| text.contains(sign)) {
@@ -274,7 +276,7 @@ fn tls_message(text: &str) -> Option<String> {
         .then(|| "TLS: the certificate of Redis is not valid".to_owned())
 }
 
-/// The words in `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+/// Returns the text in `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
 fn io_message(text: &str) -> String {
     let words = text
         .split_once("message: \"")
@@ -283,7 +285,7 @@ fn io_message(text: &str) -> String {
     words.map_or_else(|| first_sentence(text), |(words, _)| first_sentence(words))
 }
 
-/// The words of Redis, without what they quote.
+/// Returns the text of Redis without quoted data.
 fn own_words(text: &str) -> String {
     let end = text.find(". script:").or_else(|| text.find(" script: "));
     said::cut(&text[..end.unwrap_or(text.len())])

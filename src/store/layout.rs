@@ -1,5 +1,4 @@
-//! A bounded look at customers in Redis: whether SDKs or the vendor's service write them in a layout
-//! that is newer than ours.
+//! Samples customers in Redis, to find whether SDKs or the vendor's service write a newer layout than ours.
 
 use fred::prelude::*;
 use fred::types::{Key, Value};
@@ -8,30 +7,30 @@ use super::admin::Browse;
 use super::{Store, StoreError};
 use crate::keys::Keys;
 
-/// What customers of an environment look like, as far as some of them were looked at.
+/// The layouts of a sample of customers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Layouts {
-    /// Customers and resources that were looked at.
+    /// Customers and resources in the sample.
     pub looked_at: usize,
     /// Those of them in the layout of SDK 4.12 and later.
     pub newer: usize,
 }
 
-/// What to do where the newer layout is found.
+/// The advice if customers have the newer layout.
 pub const NEWER_LAYOUT_ADVICE: &str = "set CACHE_UPDATE_POLICY=INVALIDATE: what the worker writes over such a customer denies its credits \
      until an SDK loads it again; docs/compatibility.md says which fleet wants which policy";
 
-/// Pages of keys that are looked through at most, of about a thousand keys each.
+/// Maximum pages of keys to scan, of about a thousand keys each.
 const MAX_PAGES: usize = 100;
 const MAX_CUSTOMERS: usize = 100;
-/// Values of one call: some are large.
+/// Values per call; few, since some are large.
 const VALUES_PER_CALL: usize = 10;
-/// What each entry of the newer layout holds, and no entry of ours. Inside a JSON string the quotes
+/// A field that every entry of the newer layout has, and no entry of ours. Within a JSON string its quotes
 /// would be escaped.
 const NEWER_FIELD: &str = "\"usageData\":";
 
-/// Warns once if SDKs write a layout that the worker would write over. Without the permission to SCAN it is not known,
-/// which is logged.
+/// Warns once if SDKs write a layout that the worker would overwrite. Without the permission for SCAN the layout is
+/// unknown, which is logged.
 pub async fn warn_of_newer_layout(store: Store) {
     store.gate().opened().await;
     match store.layouts().await {
@@ -49,13 +48,13 @@ pub async fn warn_of_newer_layout(store: Store) {
             tracing::info!(
                 %error,
                 advice = "grant +scan to be warned if SDKs write another layout",
-                "the layout of customers in Redis was not looked at"
+                "the layout of customers in Redis was not checked"
             );
         }
     }
 }
 
-/// Looks at some customers. Reads, and nothing else.
+/// Reads a sample of customers. Only reads.
 pub(super) async fn look(client: &Client, keys: &Keys) -> Result<Layouts, StoreError> {
     let mut pages = Browse::new(client.clone(), keys.pattern_of_customers());
     let mut layouts = Layouts::default();

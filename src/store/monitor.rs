@@ -1,4 +1,4 @@
-//! Whether Redis can be worked with right now: asked twice a second, and known to all.
+//! Probes Redis twice a second, and holds the gate that stops receiving while Redis takes no writes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,12 +19,12 @@ use crate::keys::{Keys, Owner};
 use crate::metrics::Metrics;
 use crate::plan::{Action, Condition, Item, Step};
 
-/// Open while Redis takes writes. Consumers receive only while it is open: what is not received
-/// loses no receive count.
+/// Open while Redis takes writes. Consumers receive only while it is open: messages that stay in the queue
+/// lose no delivery.
 #[derive(Clone)]
 pub struct Gate {
     open: watch::Sender<bool>,
-    /// It was closed because Redis gave no answer for long, rather than a refusal at once.
+    /// It closed because Redis did not answer in time, not because of an error reply.
     silent: Arc<AtomicBool>,
     strikes: Arc<Mutex<Strikes>>,
     /// Wakes the monitor when a write fails.
@@ -33,8 +33,8 @@ pub struct Gate {
     metrics: Metrics,
 }
 
-/// Writes that failed right after a probe that did not: such as a missing permission on some keys.
-/// Each makes the next opening later.
+/// Writes that failed right after a successful probe, for example because a permission on some keys is missing.
+/// Each delays the next opening.
 #[derive(Default)]
 struct Strikes {
     opened: Option<Instant>,
@@ -65,10 +65,10 @@ impl Strikes {
     }
 }
 
-/// Twice a second, and at most a second for the answer: an outage closes the gate within 1.5 s.
+/// The probe interval. With a timeout of 1 s, an outage closes the gate within 1.5 s.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// The first pause after a write that failed; each further one is twice as long. A connection that one call broke is
-/// there again at once, and the gate reopens before a receive under way is cut short.
+/// The first pause after a failed write; each further pause is twice as long. A connection that one call broke
+/// returns at once, and the gate reopens before it cuts short a receive in flight.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -105,14 +105,14 @@ impl Gate {
         *self.open.borrow()
     }
 
-    /// Whether it was closed last because Redis gave no answer: that alone took up to 1.5 s to notice.
+    /// Returns whether it last closed because Redis did not answer, which takes up to 1.5 s to notice.
     pub fn was_silence(&self) -> bool {
         self.silent.load(Ordering::Relaxed)
     }
 
     /// Returns when the gate is open.
     pub async fn opened(&self) {
-        // The sender is our own, so it cannot be gone.
+        // This gate owns the sender, so the channel is open.
         let _ = self.open.subscribe().wait_for(|open| *open).await;
     }
 
@@ -121,17 +121,17 @@ impl Gate {
         let _ = self.open.subscribe().wait_for(|open| !*open).await;
     }
 
-    /// Closes the gate until the monitor finds Redis well. A failure that was expected does not delay the next
+    /// Closes the gate until a probe succeeds. An expected failure does not delay the next
     /// opening.
     pub(super) fn close(&self, error: &StoreError, is_expected: bool) {
         self.close_after(error, false, is_expected);
         self.failed.notify_one();
     }
 
-    /// Returns whether the gate was open, and so the error is in the log.
+    /// Returns whether the gate was open, in which case the error was logged.
     fn close_after(&self, error: &StoreError, silent: bool, is_expected: bool) -> bool {
         {
-            // One lock for all of it, so that opening and closing are never half done.
+            // One lock for the whole change, so that opening and closing are atomic.
             let mut strikes = self.strikes.lock().unwrap_or_else(|lock| lock.into_inner());
             self.health.redis_down(&error.to_string());
             self.metrics.redis_up.set(0);
@@ -146,9 +146,9 @@ impl Gate {
             }
         }
         if error.is_of_database() {
-            tracing::error!(%error, "Redis has no such database: check REDIS_DB; receiving stops until it takes writes");
+            tracing::error!(%error, "Redis does not have this database: check REDIS_DB; receiving stops until it takes writes");
         } else if error.needs_a_person() {
-            tracing::error!(%error, "Redis refuses us: check its password, user and permissions; receiving stops until it takes writes");
+            tracing::error!(%error, "Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions; receiving stops until it takes writes");
         } else {
             tracing::warn!(%error, "Redis takes no writes; receiving stops until it does");
         }
@@ -196,13 +196,13 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 let text = error.to_string();
                 if text != said {
                     if !news {
-                        // Said on closing.
+                        // Logged when the gate closed.
                     } else if error.is_of_database() {
-                        tracing::error!(%error, "Redis has no such database: check REDIS_DB");
+                        tracing::error!(%error, "Redis does not have this database: check REDIS_DB");
                     } else if error.needs_a_person() {
-                        tracing::error!(%error, "Redis refuses us: check its password, user and permissions");
+                        tracing::error!(%error, "Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions");
                     } else {
-                        tracing::warn!(%error, "Redis cannot be worked with");
+                        tracing::warn!(%error, "Redis health check failed");
                     }
                     said = text;
                 }
@@ -215,8 +215,8 @@ async fn monitor(gate: Gate, mut probe: Probe) {
     }
 }
 
-/// Returns a step that touches keys as those of customers and changes nothing: it purges, at no time, what is never
-/// there.
+/// Returns a step that uses keys like those of customers and changes nothing: it purges, at time 0, a customer that
+/// never exists.
 pub(super) fn harmless(keys: &Keys) -> Step {
     let nobody = Owner {
         customer: "entitlement-sync-probe",
@@ -236,20 +236,20 @@ pub(super) fn harmless(keys: &Keys) -> Step {
     }
 }
 
-/// Asks whether Redis can be worked with, and remembers what happens on the connection meanwhile: a
-/// wrong password and the like show up there, not on commands.
+/// Probes whether Redis takes writes, and keeps the last error of the connection: a wrong password, for example,
+/// shows there and not on commands.
 pub(super) struct Probe {
     primary: Primary,
     replicas: Replicas,
     writer: Writer,
     script: Script,
     marker: String,
-    /// What the writer is asked for.
+    /// The step that the writer runs.
     harmless: Step,
-    /// Of the client that was asked last.
+    /// The last error of the current client's connection.
     client: String,
     errors: Option<Receiver<(Error, Option<Server>)>>,
-    /// Probes in a row that got no answer.
+    /// Probes in a row without an answer.
     silent: u32,
 }
 
@@ -271,8 +271,8 @@ impl Probe {
         }
     }
 
-    /// A round trip that reads and writes as the work does: a replica, a full Redis or one that
-    /// lacks a permission answers PING all the same. Returns the marker that was found.
+    /// Reads and writes in one round trip, as the worker does: a replica, a full Redis, or one that
+    /// denies a permission still answers PING. Returns the marker that was stored.
     async fn ask(&mut self) -> Result<String, StoreError> {
         let client = self.primary.client()?;
         if self.client != client.id() {
@@ -280,9 +280,9 @@ impl Probe {
             self.errors = Some(client.error_rx());
         }
         let writing = self.replicas.watch(&client);
-        // Anew each time: data that were lost right after this marker was set would go unnoticed.
+        // A new marker each time: a loss of data right after it was set would go unnoticed.
         let fresh = format!("{:032x}", fastrand::u128(..));
-        // A probe that is carried out late does no harm, so an outer timeout is safe here.
+        // A late probe is harmless, so an outer timeout is safe here.
         let words = || {
             (
                 vec![self.marker.as_str().into()],
@@ -305,23 +305,23 @@ impl Probe {
         Ok(found)
     }
 
-    /// Replaces a connection that carries no answers any more, for example because a firewall forgot it. fred does so by
-    /// itself only where nothing is written for two seconds, and each probe writes.
+    /// Replaces a connection without answers, for example because a firewall dropped its state. fred does so by
+    /// itself only if nothing is written for two seconds, and each probe writes.
     fn replace_if_silent(&mut self, client: &Client) {
         self.silent += 1;
         if self.silent >= SILENT_PROBES && client.is_connected() {
             self.silent = 0;
             let client = client.clone();
-            // It ends with the new connection, which may take as long as Redis is away.
+            // The call ends with the new connection, which may take as long as the outage.
             tokio::spawn(async move {
                 if let Err(error) = client.force_reconnection().await {
-                    tracing::debug!(%error, "the connection to Redis was not replaced");
+                    tracing::debug!(%error, "cannot replace the connection to Redis");
                 }
             });
         }
     }
 
-    /// Why it failed: that nobody says where Redis is, or else the last error of the connection.
+    /// Returns why a probe failed: the failed lookup of the primary, or else the last error of the connection.
     fn cause(&mut self) -> Option<StoreError> {
         let last = self
             .errors

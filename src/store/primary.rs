@@ -1,8 +1,8 @@
-//! The way to the primary, wherever it is now. Without sentinels and clusters it never changes.
+//! Follows the Redis primary through sentinels or cluster nodes. A standalone address never changes.
 //!
-//! fred can follow both by itself. It is not asked to: it forgets the sentinel that it asked last,
-//! says of none why it did not answer, and connects to all nodes of a cluster or to none. All keys
-//! of an environment are on one primary anyway, so one connection to that is all it takes.
+//! fred could follow both, but the worker does not use that: fred forgets the sentinel that answered last,
+//! reports no reason for a sentinel that failed, and connects to all nodes of a cluster or to none. All keys
+//! of an environment are on one primary, so one connection to it is enough.
 
 pub(super) mod locate;
 
@@ -21,27 +21,27 @@ use locate::Locator;
 #[derive(Clone)]
 pub struct Primary {
     state: watch::Receiver<State>,
-    /// Someone cannot work with the primary as it is known.
+    /// Wakes the lookup when the known primary fails.
     lost: Arc<Notify>,
 }
 
 #[derive(Clone, Default)]
 struct State {
     client: Option<Client>,
-    /// Why the primary could not be looked up at the last try.
+    /// Why the last lookup of the primary failed.
     trouble: Option<StoreError>,
 }
 
-/// How often sentinels are asked without need: an old primary that is cut off from them does not
-/// know that it is none any more.
+/// The interval of routine lookups at sentinels: an old primary that is cut off from them does not know
+/// that it was replaced.
 const SENTINEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A node of a cluster says itself that it is no longer the one; this is for those that are gone.
+/// The interval of routine lookups in a cluster, for nodes that are gone: a running node reports that the slot moved.
 const CLUSTER_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two tries while it is not found.
+/// The pause between two lookups while the primary is unknown.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Primary {
-    /// Begins to connect and goes on trying for ever; never waits.
+    /// Starts to connect and retries without limit; never waits.
     pub fn start(redis: &RedisConfig) -> anyhow::Result<Self> {
         let period = match &redis.topology {
             Topology::Standalone(_) | Topology::Unix(_) => {
@@ -50,7 +50,7 @@ impl Primary {
             Topology::Sentinel { .. } => SENTINEL_CHECK_INTERVAL,
             Topology::Cluster { .. } => CLUSTER_CHECK_INTERVAL,
         };
-        // What is wrong with certificates is said at start.
+        // Errors of certificates are reported at start.
         connect::check(redis)?;
         let (sender, state) = watch::channel(State::default());
         let lost = Arc::new(Notify::new());
@@ -58,7 +58,7 @@ impl Primary {
         Ok(Self { state, lost })
     }
 
-    /// Connects once, or says why it cannot.
+    /// Connects once, or returns why it cannot.
     pub async fn once(redis: &RedisConfig) -> anyhow::Result<Self> {
         let at = match &redis.topology {
             Topology::Standalone(_) | Topology::Unix(_) => None,
@@ -68,7 +68,7 @@ impl Primary {
         Ok(Self::to(client))
     }
 
-    /// To one server for good.
+    /// Returns a connection to one fixed server.
     pub fn to(client: Client) -> Self {
         let state = State {
             client: Some(client),
@@ -82,19 +82,19 @@ impl Primary {
         }
     }
 
-    /// The connection to the primary, as far as it is known.
+    /// Returns the connection to the primary, if it is known.
     pub fn client(&self) -> Result<Client, StoreError> {
         let state = self.state.borrow();
         let unknown = || state.trouble.clone().unwrap_or_else(StoreError::looking);
         state.client.clone().ok_or_else(unknown)
     }
 
-    /// Why nobody says where the primary is, if nobody does.
+    /// Returns why the lookup of the primary fails, if it fails.
     pub fn trouble(&self) -> Option<StoreError> {
         self.state.borrow().trouble.clone()
     }
 
-    /// Has the primary looked up again, soon.
+    /// Requests a new lookup of the primary.
     pub fn look_again(&self) {
         self.lost.notify_one();
     }
@@ -114,7 +114,7 @@ async fn follow(
             Ok(address) if known.as_ref() == Some(&address) => None,
             Ok(address) => match connect::connect(&redis, Some(&address)) {
                 Ok(client) => {
-                    tracing::info!(primary = %address, "Redis' primary was found");
+                    tracing::info!(primary = %address, "Redis primary located");
                     let before = sender.send_replace(State {
                         client: Some(client),
                         trouble: None,
@@ -132,9 +132,9 @@ async fn follow(
         sender.send_modify(|state| std::mem::swap(&mut state.trouble, &mut before));
         match (before, trouble) {
             (None, Some(error)) => {
-                tracing::warn!(%error, "nobody says where Redis' primary is");
+                tracing::warn!(%error, "cannot locate the Redis primary");
             }
-            (Some(_), None) => tracing::info!("it is known again where Redis' primary is"),
+            (Some(_), None) => tracing::info!("Redis primary located again"),
             _ => {}
         }
         if is_in_trouble {
@@ -151,8 +151,8 @@ async fn follow(
     }
 }
 
-/// Closes what is not used any more. While it cannot be reached it would go on trying for ever, and
-/// it hears of its end only between two tries.
+/// Closes an unused client. While its server is unreachable it would retry without limit, and
+/// it notices the request to quit only between two tries.
 async fn retire(client: Client) {
     for _ in 0..20 {
         let _ = timeout(SENTINEL_CHECK_INTERVAL, client.quit()).await;

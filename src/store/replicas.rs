@@ -1,4 +1,4 @@
-//! Has writes confirmed by replicas before anything is acknowledged: `REDIS_WAIT_REPLICAS`.
+//! Waits until replicas confirm writes, before messages are acknowledged: `REDIS_WAIT_REPLICAS`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use super::script::Script;
 
 /// Reads and writes the marker.
 pub(super) const PROBE: &str = include_str!("probe.lua");
-/// How long replicas may take. Redis serves nobody else on this connection meanwhile.
+/// The timeout for replicas. Redis serves nothing else on this connection meanwhile.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(500);
 
-/// Clones share what was confirmed last.
+/// Clones share the last confirmation.
 #[derive(Clone)]
 pub(super) struct Replicas {
     least: u8,
@@ -26,17 +26,17 @@ pub(super) struct Replicas {
     last: Arc<Mutex<Option<Confirmed>>>,
 }
 
-/// An answer that holds for whatever was written before it was asked for.
+/// A confirmation of all writes before its request.
 struct Confirmed {
     asked: Instant,
     client: String,
     outcome: Result<(), StoreError>,
 }
 
-/// From before a write until it is confirmed.
+/// A write that is not confirmed yet.
 pub(super) struct Writing {
     client: Client,
-    /// A new connection may be to another primary, which knows nothing of the write.
+    /// The connection of the write. A new connection may lead to another primary without the write.
     reconnects: Receiver<Server>,
 }
 
@@ -51,7 +51,7 @@ impl Replicas {
         }
     }
 
-    /// To be called before the write; `None` where nothing has to be confirmed.
+    /// Marks the start of a write; `None` where no confirmation is required.
     pub fn watch(&self, client: &Client) -> Option<Writing> {
         (self.least > 0).then(|| Writing {
             client: client.clone(),
@@ -59,15 +59,15 @@ impl Replicas {
         })
     }
 
-    /// Returns once enough replicas have what was written. An error means "unknown", as with the
+    /// Returns once enough replicas have the write. An error means "unknown", as for the
     /// write itself.
     pub async fn confirm(&self, writing: Option<Writing>) -> Result<(), StoreError> {
         let Some(mut writing) = writing else {
             return Ok(());
         };
         let written = Instant::now();
-        // One at a time: Redis answers nothing else on the connection while it waits. Whoever comes
-        // meanwhile shares the next answer.
+        // One at a time: Redis answers nothing else on the connection while it waits. Callers that arrive
+        // meanwhile share the next answer.
         let mut last = self.last.lock().await;
         let shared = last
             .as_ref()
@@ -94,8 +94,8 @@ impl Replicas {
     }
 
     async fn ask(&self, client: &Client) -> Result<(), StoreError> {
-        // WAIT speaks of the last write of this connection. One more makes sure that there is one,
-        // also where the batch had nothing new: it may be its second try.
+        // WAIT concerns the last write of this connection. This write makes sure that there is one,
+        // even if the batch changed nothing: it may be a retry.
         let fresh = format!("{:032x}", fastrand::u128(..));
         let words = || {
             (
@@ -109,7 +109,7 @@ impl Replicas {
         if confirmed < self.least.into() {
             self.missing.inc();
             return Err(StoreError::unconfirmed(&format!(
-                "{confirmed} of {} replicas confirmed it in time (REDIS_WAIT_REPLICAS)",
+                "{confirmed} of {} replicas confirmed the write in time (REDIS_WAIT_REPLICAS)",
                 self.least
             )));
         }

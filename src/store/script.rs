@@ -1,4 +1,4 @@
-//! Runs a Lua script by its digest, or by its text where the server does not take digests.
+//! Runs a Lua script by its digest, or by its text where the server does not support digests.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 
 use super::StoreError;
 
-/// A script, and what the connection takes. Clones share both.
+/// A script, and whether the connection accepts digests. Clones share both.
 #[derive(Clone)]
 pub(super) struct Script(Arc<Inner>);
 
@@ -22,7 +22,7 @@ struct Inner {
 /// A connection that refused `EVALSHA`.
 struct Refused {
     client: String,
-    /// A new connection may be to a server that takes it.
+    /// Forgets the refusal: a new connection may lead to a server that accepts digests.
     reconnects: Receiver<Server>,
 }
 
@@ -35,7 +35,7 @@ impl Script {
         }))
     }
 
-    /// Runs it. `words` gives keys and arguments; it is asked twice where the digest is not taken.
+    /// Runs the script. `words` returns keys and arguments; it is called twice where the digest is rejected.
     pub async fn run<R: FromValue>(
         &self,
         client: &Client,
@@ -46,7 +46,7 @@ impl Script {
             let answer = client.evalsha(self.0.sha1.clone(), keys, arguments).await;
             match answer {
                 Ok(answer) => return Ok(answer),
-                // Redis forgets scripts on restart, failover and SCRIPT FLUSH; another node of a
+                // Redis forgets scripts after a restart, a failover or SCRIPT FLUSH; another node of a
                 // cluster never knew them.
                 Err(error) if error.details().starts_with("NOSCRIPT") => {}
                 Err(error) if refuses(error.details(), "evalsha") => self.remember(client),
@@ -89,18 +89,18 @@ impl Script {
     }
 }
 
-/// Whether an error says that a command as such is not to be had: unknown, renamed, not supported by a proxy, or not
-/// permitted to this user.
+/// Returns whether an error means that a command is unavailable: unknown, renamed, not supported by a proxy, or denied
+/// to this user.
 fn refuses(text: &str, command: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    // What a script meets is no refusal of the script: Redis 6.2 has its errors begin with ERR too.
+    // An error within a script does not refuse the script: in Redis 6.2 such errors start with ERR too.
     if ["user_script", "from script", "from lua script"]
         .iter()
         .any(|sign| text.contains(sign))
     {
         return false;
     }
-    // Redis quotes the command; a proxy may name none at all.
+    // Redis quotes the command; a proxy may not name it.
     let named = || text.contains(&format!("'{command}'")) || text.contains(&format!("`{command}`"));
     let unknown = [
         "unknown command",

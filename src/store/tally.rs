@@ -1,9 +1,9 @@
-//! The verdict on a message, from what became of its steps. The worker and the commands share it.
+//! Judges a message by the outcomes of its steps, for the worker and the commands.
 
 use super::Applied;
 use crate::metrics::Outcome;
 
-/// The steps of one message that are done.
+/// The finished steps of one message.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// Items written or deleted.
@@ -27,7 +27,7 @@ impl Tally {
         }
     }
 
-    /// Returns the outcome of a message all of whose steps are done. A message without any was
+    /// Returns the outcome of a message whose steps are all finished. A message without steps was
     /// superseded by its neighbours.
     pub fn outcome(self) -> Outcome {
         if self.written > 0 {

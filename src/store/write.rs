@@ -1,4 +1,4 @@
-//! The one call that compares and writes: steps to arguments of the script, and its answers.
+//! Compares and writes by one script call: encodes steps as its arguments and reads its replies.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use crate::config::WriteConfig;
 use crate::keys;
 use crate::plan::{Action, Condition, Step};
 
-/// What became of one step.
+/// The outcome of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     Written {
         written: u32,
         stale: u32,
     },
-    /// An SDK process is writing this owner right now: try again shortly.
+    /// An SDK process is writing this owner: retry shortly.
     Locked,
-    /// Nothing of this owner is cached, so nothing was to be written.
+    /// Nothing of this owner is cached, so nothing was written.
     NotCached,
-    /// The message is older than the keys live and no timestamp is stored, so its order is unknown.
+    /// The message is older than the lifetime of keys and no timestamp is stored, so its order is unknown.
     Expired,
-    /// This step failed and its neighbours did not.
+    /// This step failed; the other steps of the call did not.
     Failed(StoreError),
 }
 
-/// What is known after steps were sent.
+/// The known outcomes after steps were sent.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Of the first steps; nothing is known of those behind them. `Failed` by an error that heals
-    /// stands for "unknown" as well: such a step may have been or may yet be applied.
+    /// The outcomes of the first steps; those of the later steps are unknown. `Failed` with a temporary error
+    /// also means "unknown": Redis may have applied such a step, or may still apply it.
     pub applied: Vec<Applied>,
-    /// Why something is unknown. Sending that again is safe.
+    /// Why an outcome is unknown. Sending the step again is safe.
     pub error: Option<StoreError>,
 }
 
 impl Attempt {
-    /// All answers, or the error.
+    /// Returns all outcomes, or the error.
     pub fn complete(self) -> Result<Vec<Applied>, StoreError> {
         self.error.map_or(Ok(self.applied), Err)
     }
@@ -62,15 +62,15 @@ pub(super) struct Writer {
     update_if_exists: bool,
 }
 
-/// Long enough for SQS's longest retention, 14 days: no message from before the purge is left then.
+/// The lifetime of a tombstone: longer than the maximum retention of SQS, 14 days, so no older message is left then.
 pub const TOMBSTONE_TTL_SECS: u32 = 14 * 24 * 60 * 60;
-/// Milliseconds between two looks at an owner whom an SDK has locked; its writes take that long.
+/// Milliseconds between two tries of an owner that an SDK has locked; the writes of an SDK take about as long.
 pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
-/// Arguments and bytes of one call: Redis serves nobody else while it runs.
+/// Maximum arguments and bytes of one call: Redis serves no other client while it runs.
 const MAX_ARGUMENTS: usize = 4_000;
 const MAX_BYTES: usize = 1 << 20;
-/// What may be under way at once on the one connection, counted by [`weight`]: Redis answers one call
-/// after the other, and each has its timeout from when it was sent.
+/// The maximum weight in flight on the one connection, counted by [`weight`]: Redis answers one call
+/// after the other, and the timeout of each starts when it is sent.
 const MAX_WEIGHT_IN_FLIGHT: u32 = 16_000;
 
 impl Writer {
@@ -85,7 +85,7 @@ impl Writer {
         }
     }
 
-    /// The same, which writes customers that are not cached as well.
+    /// Returns this writer with another rule: it also writes customers that are not cached.
     pub fn upserting(&self) -> Self {
         Self {
             update_if_exists: false,
@@ -93,8 +93,8 @@ impl Writer {
         }
     }
 
-    /// Applies steps, in one round trip unless they are many or large; `took` is told how long each
-    /// took. The first call that fails is the last.
+    /// Applies steps, in one round trip unless they are many or large. `took` gets the duration of each
+    /// call. The first call that fails is the last.
     pub async fn apply(&self, steps: &[&Step], took: impl Fn(Duration)) -> Attempt {
         let mut applied = Vec::with_capacity(steps.len());
         let mut rest = steps;
@@ -122,7 +122,7 @@ impl Writer {
                 error: Some(error),
             };
         }
-        // Errors that a script caught are Redis's own state as often as the key's.
+        // An error within a script may concern Redis as well as the key.
         let error = applied.iter().find_map(|applied| match applied {
             Applied::Failed(error) if error.heals() => Some(error.clone()),
             _ => None,
@@ -131,7 +131,7 @@ impl Writer {
     }
 
     async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
-        // One primary for all of a call, wherever the next one is.
+        // One primary for the whole call, even if the next call uses another.
         let client = self.primary.client()?;
         let writing = self.replicas.watch(&client);
         let answer = self.script.run(&client, || self.encode(steps)).await?;
@@ -139,7 +139,7 @@ impl Writer {
         Ok(answer)
     }
 
-    /// Calls the script as the work does, for a step that changes nothing.
+    /// Runs the script as the worker does, for a step that changes nothing.
     pub async fn probe(&self, client: &Client, harmless: &Step) -> Result<(), StoreError> {
         let words = || self.encode(&[harmless]);
         let answers: Vec<Value> = self.script.run(client, words).await?;
@@ -162,7 +162,8 @@ impl Writer {
         }
         let words = 2 * items + 3 * steps.len();
         let mut keys = Words::with_capacity(words, of_keys);
-        let mut arguments = Words::with_capacity(words + 3, of_values + NUMBER * (words + 3));
+        let mut arguments =
+            Words::with_capacity(words + 3, of_values + MAX_TIME_DIGITS * (words + 3));
         arguments.number(self.ttl);
         arguments.number(u32::from(self.update_if_exists));
         arguments.number(TOMBSTONE_TTL_SECS);
@@ -204,10 +205,10 @@ impl Writer {
     }
 }
 
-/// Digits of a time.
-const NUMBER: usize = 13;
+/// The maximum digits of a time.
+const MAX_TIME_DIGITS: usize = 13;
 
-/// Words of a call, all in one allocation: there are dozens for each customer.
+/// The words of a call, in one allocation: a customer needs dozens.
 struct Words {
     text: String,
     ends: Vec<usize>,
@@ -229,7 +230,7 @@ impl Words {
     }
 
     fn number(&mut self, number: impl fmt::Display) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(self.text, "{number}");
         self.ends.push(self.text.len());
     }
@@ -245,7 +246,7 @@ impl Words {
     }
 }
 
-/// How many of the first steps go into one call; at least one.
+/// Returns how many of the first steps fit into one call; at least one.
 fn fitting(steps: &[&Step]) -> usize {
     let (mut arguments, mut bytes) = (0, 0);
     steps
@@ -259,7 +260,7 @@ fn fitting(steps: &[&Step]) -> usize {
         .count()
 }
 
-/// Arguments, and one more for each 256 bytes.
+/// Returns the weight of a call: its arguments, and one more for each 256 bytes.
 fn weight(steps: &[&Step]) -> u32 {
     let weights = steps
         .iter()
@@ -271,7 +272,7 @@ fn arguments_of(step: &Step) -> usize {
     6 + 4 * step.items.len()
 }
 
-/// Keys and values. An id is in each key, so keys may be larger than all values.
+/// Returns the bytes of keys and values. Each key contains an id, so keys may be larger than all values.
 fn bytes_of(step: &Step) -> usize {
     let items = step.items.iter();
     let items = items.map(|item| 2 * item.key.len() + keys::TIMESTAMP.len() + item.value.len());

@@ -86,7 +86,7 @@ function busy(status) {
     },
     recent_errors: [
       { at_ms: Date.now() - 5_000, level: 'WARN', message: 'receiving from the queue failed', cause: 'throttled: RequestThrottled: Rate exceeded.' },
-      { at_ms: Date.now() - 65_000, level: 'ERROR', message: 'a message is given up and left for the dead-letter queue', cause: `entitlements_updated: ${'customerId'.repeat(20)}` },
+      { at_ms: Date.now() - 65_000, level: 'ERROR', message: 'gave up on a message; it is left for the dead-letter queue', cause: `entitlements_updated: ${'customerId'.repeat(20)}` },
       { at_ms: Date.now() - 165_000, level: 'ERROR', message: '<img src=x onerror="document.title=1">', cause: 'text, not markup' },
     ],
   };

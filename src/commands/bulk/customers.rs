@@ -1,4 +1,4 @@
-//! Lists of customers, and the file of those that are done with.
+//! Reads lists of customers, and keeps the resume file of finished customers.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -37,11 +37,11 @@ impl Customer {
         }
     }
 
-    /// An id, an id and a resource's with a tab between, or JSON.
+    /// Parses an id, a customer and a resource id separated by a tab, or JSON.
     fn parse(line: &str) -> Result<Self, String> {
         let mut customer = if line.starts_with('{') {
             serde_json::from_str(line).map_err(|error| {
-                format!("no JSON such as {{\"customerId\":\"a\",\"resourceId\":\"b\"}}: {error}")
+                format!("not valid JSON: {error}; write for example {{\"customerId\":\"a\",\"resourceId\":\"b\"}}")
             })?
         } else {
             let (id, resource) = match line.split_once('\t') {
@@ -70,7 +70,7 @@ impl fmt::Display for Customer {
     }
 }
 
-/// The customers of a file, or of standard input, each once, in their order.
+/// Reads the customers of a file or of standard input, each once, in their order.
 pub fn read(path: &str) -> anyhow::Result<Vec<Customer>> {
     let text = session::input(path)?;
     let (mut seen, mut customers, mut bad) = (HashSet::new(), Vec::new(), Vec::new());
@@ -93,12 +93,15 @@ pub fn read(path: &str) -> anyhow::Result<Vec<Customer>> {
         return Err(Failure::with(NO_INPUT, text));
     }
     if customers.is_empty() {
-        return Err(Failure::with(NO_INPUT, format!("{path} holds no customer")));
+        return Err(Failure::with(
+            NO_INPUT,
+            format!("{path} contains no customers: write one per line"),
+        ));
     }
     Ok(customers)
 }
 
-/// The file of those that are done with; they are left out the next time.
+/// The resume file: the customers in it are skipped in the next run.
 #[derive(Debug)]
 pub struct Finished {
     file: File,
@@ -115,7 +118,7 @@ impl Finished {
                 Err(error) => return Err(error.into()),
             };
             let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            // A process that was killed may have left half a line, which is nobody's name.
+            // A killed process may have left half a line, which is not a customer.
             let mut whole = text.as_str();
             if !text.is_empty() && !text.ends_with('\n') {
                 file.write_all(b"\n")?;
@@ -128,7 +131,7 @@ impl Finished {
             })
         };
         open()
-            .with_context(|| format!("{name} cannot be used to resume by"))
+            .with_context(|| format!("cannot use {name} as the resume file"))
             .map_err(|error| Failure::with(NO_INPUT, error))
     }
 
@@ -136,12 +139,12 @@ impl Finished {
         self.before.contains(customer)
     }
 
-    /// Adds one that is done with, at once: whoever kills us finds it there.
+    /// Adds a finished customer at once, so that a killed run does not repeat it.
     pub fn add(&mut self, customer: &Customer) -> anyhow::Result<()> {
         let mut line = serde_json::to_string(customer)?;
         line.push('\n');
         let written = self.file.write_all(line.as_bytes());
-        written.context("the file to resume by cannot be written")
+        written.context("cannot write the resume file")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A bound on how often something is begun.
+//! Limits how often work starts.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use tokio::time::Instant;
 /// Spaces turns evenly. Commands run on one thread.
 #[derive(Debug)]
 pub struct Pace {
-    /// Zero: no bound.
+    /// Zero: no limit.
     interval: Duration,
     next: Cell<Instant>,
 }
 
-/// What may be caught up with after a turn that came late, as timers do by a millisecond.
+/// The delay that the pace catches up with: timers fire up to a few milliseconds late.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
 impl Pace {
-    /// Turns a second; none: as many as there are.
+    /// Limits turns to a rate per second; `None`: no limit.
     pub fn new(rate: Option<f64>) -> Self {
         Self {
             interval: rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate)),
@@ -38,17 +38,17 @@ impl Pace {
         }
     }
 
-    /// Gives no turn for that long.
+    /// Gives no turn during the pause.
     pub fn hold(&self, pause: Duration) {
         self.next.set(self.next.get().max(Instant::now() + pause));
     }
 }
 
-/// A number a second, as an argument.
+/// Parses a rate per second.
 pub fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok();
     let rate = rate.filter(|rate| (0.001..=1_000_000.0).contains(rate));
-    rate.ok_or_else(|| "write how many a second, such as 50 or 0.5".into())
+    rate.ok_or_else(|| "write a number per second, for example 50 or 0.5".into())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The Edge API as the source of customers, at a bounded pace.
+//! Loads customers from the Edge API, at a bounded rate.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bounds, Customer, Pace, Problem};
 
-/// Asks the Edge API for customers, and plans what Redis is to hold of them.
+/// Loads customers from the Edge API and plans their writes to Redis.
 pub struct Source {
     edge: Edge,
     keys: Keys,
@@ -20,7 +20,7 @@ pub struct Source {
     stop: CancellationToken,
 }
 
-/// Tries of one customer: about ten seconds where the server does not say how long to wait.
+/// Tries of one customer, which take about 10 s if the server sends no Retry-After.
 const MAX_TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ impl Source {
         }
     }
 
-    /// Asks for one customer, trying again what may heal.
+    /// Loads one customer and retries temporary errors.
     pub async fn load(&self, customer: &Customer) -> Result<Fetched, Problem> {
         for attempt in 1.. {
             tokio::select! {
@@ -62,7 +62,7 @@ impl Source {
             let own = FIRST_PAUSE * (1 << (attempt - 1));
             let own = own.mul_f64(0.5 + fastrand::f64() / 2.0);
             match after {
-                // It speaks for all requests.
+                // The answer applies to all requests.
                 Some(after) => self.pace.hold(after.min(MAX_PAUSE)),
                 None => tokio::select! {
                     () = self.stop.cancelled() => return Err(Problem::Stopped),

@@ -1,4 +1,4 @@
-//! Customers of a run that were not loaded, and why.
+//! Collects the customers that a run could not load, and the reasons.
 
 use entitlement_sync::edge::EdgeError;
 use entitlement_sync::store::StoreError;
@@ -11,15 +11,15 @@ use crate::commands::{Failure, NO_PERMISSION, UNAVAILABLE, session};
 /// Why a customer was not loaded.
 #[derive(Debug)]
 pub enum Problem {
-    /// After retries of errors that may pass.
+    /// The Edge API failed after all retries.
     Edge(EdgeError),
-    /// Redis as a whole.
+    /// Redis itself failed.
     Redis(StoreError),
     /// The customer has credit entitlements, which the layout cannot hold: SDKs load it themselves.
     Credits,
-    /// It concerns this customer only.
+    /// The error concerns only this customer.
     Customer(String),
-    /// The run was stopped first.
+    /// The run stopped first.
     Stopped,
 }
 
@@ -38,7 +38,7 @@ pub struct Unloaded {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
     failures: Vec<FailedCustomer>,
-    /// Customers for which the Edge API was unreachable, since it last answered.
+    /// Customers in a row for which the Edge API was unreachable.
     #[serde(skip)]
     unreachable: u32,
 }
@@ -50,11 +50,11 @@ struct FailedCustomer {
     reason: String,
 }
 
-/// After this many customers in a row the Edge API is down.
+/// Customers in a row after which the Edge API counts as down.
 const MAX_UNREACHABLE: u32 = 20;
 
 impl Unloaded {
-    /// Counts one customer. Returns whether nothing is left to do for it; an error ends the run.
+    /// Counts one customer. Returns whether it is finished; an error ends the run.
     pub(super) fn add(
         &mut self,
         customer: &Customer,
@@ -111,7 +111,7 @@ impl Unloaded {
         self.unreachable = 0;
     }
 
-    /// Whether the Edge API did not answer for the last customers.
+    /// Returns whether the Edge API was unreachable for the last customers.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable > 0
     }

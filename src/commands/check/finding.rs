@@ -1,17 +1,17 @@
-//! What `check` finds, in words, and what to do about it.
+//! The findings of `check`: status, text and advice.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub name: &'static str,
     pub status: Status,
-    /// What was found.
+    /// The finding.
     pub detail: String,
-    /// What to do, unless all is well.
+    /// The advice, unless the check passed.
     pub advice: Option<String>,
 }
 
@@ -19,13 +19,13 @@ pub struct Check {
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Pass,
-    /// The worker works, but not as well as it could, or not for long.
+    /// The worker runs, but with a risk or worse than it could.
     Warn,
-    /// The worker does not work.
+    /// The worker cannot run.
     Fail,
 }
 
-/// The longest wait of one probe.
+/// The timeout of one probe.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Check {
@@ -55,7 +55,7 @@ impl Check {
     }
 }
 
-/// Whether a name has addresses, and which.
+/// Looks up the addresses of a name.
 pub async fn dns(name: &'static str, variable: &str, host: &str, port: u16) -> Check {
     if host.parse::<std::net::IpAddr>().is_ok() {
         return Check::pass(name, format!("{host} is an address"));
@@ -71,7 +71,7 @@ pub async fn dns(name: &'static str, variable: &str, host: &str, port: u16) -> C
             }
             Check::pass(name, format!("{host}: {}", found.join(", ")))
         }
-        Ok(Err(error)) => Check::fail(name, format!("{host} is not found: {error}"), advice()),
-        Err(_) => Check::fail(name, format!("{host}: no answer in time"), advice()),
+        Ok(Err(error)) => Check::fail(name, format!("{host} not found: {error}"), advice()),
+        Err(_) => Check::fail(name, format!("{host}: lookup timed out"), advice()),
     }
 }

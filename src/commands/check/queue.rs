@@ -23,11 +23,11 @@ pub async fn check(config: &QueueConfig, edge: &Edge) -> Vec<Check> {
 }
 
 fn region(config: &QueueConfig) -> Check {
-    // A region that QUEUE_URL contradicts is an error of the configuration.
+    // The configuration rejects a region that QUEUE_URL contradicts.
     let region = &config.region;
     let detail = match config.url.as_str().contains(region.as_str()) {
         true => format!("{region}, as in QUEUE_URL"),
-        false => format!("{region}; QUEUE_URL names none"),
+        false => format!("{region}; QUEUE_URL names no region"),
     };
     Check::pass("region", detail)
 }
@@ -51,7 +51,7 @@ async fn endpoint(config: &QueueConfig) -> Vec<Check> {
         Ok(Err(error)) if error.contains("certificate") => checks.push(Check::fail(
             NAME,
             error,
-            "give the authority that signed it in AWS_CA_BUNDLE",
+            "set AWS_CA_BUNDLE to the CA that signed it",
         )),
         Ok(Err(error)) => checks.push(Check::fail(NAME, error, NETWORK)),
         Err(_) => {
@@ -78,32 +78,32 @@ async fn resolve(config: &QueueConfig) -> Check {
     dns("queue-dns", "QUEUE_URL", host, port).await
 }
 
-/// From here on AWS may refuse signatures.
+/// The skew from which AWS may reject signatures.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 const DOUBTFUL_SKEW: Duration = Duration::from_secs(60);
 
 fn clock(skew_secs: i64) -> Check {
-    const ADVICE: &str = "set the clock of this machine by NTP";
+    const ADVICE: &str = "synchronize the clock of this machine by NTP";
     let off = Duration::from_secs(skew_secs.unsigned_abs());
-    let way = if skew_secs < 0 { "ahead" } else { "behind" };
-    let detail = format!("{} s {way} of the queue's", off.as_secs());
+    let way = if skew_secs < 0 { "ahead of" } else { "behind" };
+    let detail = format!("{} s {way} the queue's clock", off.as_secs());
     if off >= MAX_SKEW {
-        let detail = format!("{detail}: AWS refuses what is signed 5 minutes off");
+        let detail = format!("{detail}: AWS rejects requests signed 5 minutes off");
         return Check::fail("clock", detail, ADVICE);
     }
     if off > DOUBTFUL_SKEW {
-        let detail = format!("{detail}: at 5 minutes AWS refuses what is signed");
+        let detail = format!("{detail}: AWS rejects requests signed 5 minutes off");
         return Check::warn("clock", detail, ADVICE);
     }
     Check::pass(
         "clock",
-        format!("within {} s of the queue's", off.as_secs() + 1),
+        format!("within {} s of the queue's clock", off.as_secs() + 1),
     )
 }
 
 async fn caller(config: &QueueConfig, edge: &Edge) -> Vec<Check> {
     const NAME: &str = "credentials";
-    const NONE: &str = "set keys, give the pod or instance a role, or check SERVER_API_KEY; docs/aws.md has the order";
+    const NONE: &str = "set static keys, give the pod or instance a role, or check SERVER_API_KEY; docs/aws.md lists the order";
     let loaded = tokio::time::timeout(PROBE_TIMEOUT, Caller::load(config, edge)).await;
     let caller = match loaded {
         Ok(Ok(caller)) => caller,
@@ -116,7 +116,13 @@ async fn caller(config: &QueueConfig, edge: &Edge) -> Vec<Check> {
                 _ => Check::fail(NAME, detail, NONE),
             }];
         }
-        Err(_) => return vec![Check::fail(NAME, "nobody gave any in time", NONE)],
+        Err(_) => {
+            return vec![Check::fail(
+                NAME,
+                "no credential provider answered in time",
+                NONE,
+            )];
+        }
     };
     let mut checks = vec![credentials(caller.identity.as_ref())];
     let (arn, facts) = tokio::join!(caller.arn(config), caller.look_at_queue(config));
@@ -138,7 +144,8 @@ fn credentials(identity: Option<&Identity>) -> Check {
 
 fn identity(arn: Result<String, CallerError>) -> Check {
     const NAME: &str = "identity";
-    const ADVICE: &str = "nothing, if only the queue is to be reached; otherwise let STS through";
+    const ADVICE: &str =
+        "ignore this if only the queue must be reachable; otherwise allow the network path to STS";
     match arn {
         Ok(arn) => Check::pass(NAME, arn),
         Err(CallerError {
@@ -150,7 +157,7 @@ fn identity(arn: Result<String, CallerError>) -> Check {
                 ),
             detail,
         }) => Check::fail(NAME, detail, kind.advice()),
-        // The server that answers is not STS, or STS does not tell.
+        // The server is not STS, or STS returns no identity.
         Err(CallerError { detail, .. }) => Check::warn(NAME, detail, ADVICE),
     }
 }
@@ -162,7 +169,7 @@ fn queue(facts: QueueFacts, max_receive_count: u32) -> Vec<Check> {
         Err(error) if error.kind == QueueErrorKind::AccessDenied => {
             let mut checks = vec![Check::warn(
                 NAME,
-                "sqs:GetQueueAttributes is not allowed; 30 s of visibility timeout and no dead-letter queue are assumed",
+                "sqs:GetQueueAttributes is denied; the worker assumes a visibility timeout of 30 s and no dead-letter queue",
                 "allow sqs:GetQueueAttributes on the queue",
             )];
             checks.extend(permissions(facts.permissions, None));
@@ -193,17 +200,17 @@ fn permissions(tried: Vec<Permission>, kms_key: Option<&str>) -> impl Iterator<I
             _ => "right-visibility",
         };
         let mut check = match permission.answer {
-            Ok(()) => Check::pass(name, format!("{action} is not refused")),
+            Ok(()) => Check::pass(name, format!("{action} is allowed")),
             Err(error) if error.kind == QueueErrorKind::AccessDenied => Check::fail(
                 name,
-                format!("{action} is refused: {}", error.detail),
+                format!("{action} is denied: {}", error.detail),
                 format!("allow {action} on the queue"),
             ),
             Err(error) => failed(name, &error),
         };
         if let Some(key) = kms_key.filter(|_| name == "right-receive") {
             check.detail.push_str(&format!(
-                "; kms:Decrypt on {key} is needed too, and not tried"
+                "; kms:Decrypt on {key} is required too, and was not tested"
             ));
         }
         check
@@ -215,31 +222,31 @@ fn failed(name: &'static str, error: &QueueError) -> Check {
     Check::fail(name, format!("{kind}: {detail}"), kind.advice())
 }
 
-/// How long a batch may take: an answer of Redis, and then the delete.
+/// The longest time of a batch: a reply of Redis, and then the delete.
 const MIN_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(2 + SHORT_CALL_TIMEOUT.as_secs());
 const MAX_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
 
 fn visibility(timeout: Duration) -> Check {
     const NAME: &str = "visibility-timeout";
-    const ADVICE: &str = "set 30 to 60 s on the queue";
+    const ADVICE: &str = "set the visibility timeout of the queue to 30 to 60 s";
     let secs = timeout.as_secs();
     if timeout < MIN_VISIBILITY_TIMEOUT {
         let detail = format!(
-            "{secs} s: a batch may take {} s where Redis or the queue is slow, and messages would be handed out twice",
+            "{secs} s: a batch may take {} s if Redis or the queue is slow, and SQS would deliver messages twice",
             MIN_VISIBILITY_TIMEOUT.as_secs()
         );
         return Check::warn(NAME, detail, ADVICE);
     }
     if timeout > MAX_VISIBILITY_TIMEOUT {
         let detail = format!(
-            "{secs} s, over 12 hours: what a lost process had in hand comes again only then"
+            "{secs} s, over 12 hours: SQS redelivers the messages of a lost process only then"
         );
         return Check::warn(NAME, detail, ADVICE);
     }
     Check::pass(NAME, format!("{secs} s"))
 }
 
-/// A smaller count would give up messages that an outage or a rollout interrupts.
+/// With a smaller count, an outage or a rollout could move good messages to the dead-letter queue.
 const MIN_RECEIVE_COUNT: u32 = 5;
 
 fn redrive_policy(redrive: Option<u32>, limit: u32) -> Check {
@@ -247,14 +254,14 @@ fn redrive_policy(redrive: Option<u32>, limit: u32) -> Check {
     match redrive {
         None => Check::warn(
             NAME,
-            "none: what cannot be applied is kept in a Redis stream instead",
+            "none: the worker keeps messages that it cannot apply in a Redis stream instead",
             format!(
-                "give the queue a dead-letter queue, with a maxReceiveCount of {MIN_RECEIVE_COUNT} or more"
+                "add a dead-letter queue to the queue, with a maxReceiveCount of {MIN_RECEIVE_COUNT} or more"
             ),
         ),
         Some(count) if count < MIN_RECEIVE_COUNT => Check::warn(
             NAME,
-            format!("after {count} deliveries, and a process that is killed costs one"),
+            format!("after {count} deliveries, and each killed process uses up one"),
             format!("set a maxReceiveCount of {MIN_RECEIVE_COUNT} or more"),
         ),
         Some(count) => Check::pass(

@@ -1,5 +1,4 @@
-//! Judges what answering questions needs beyond Redis and the Edge API: the port, the keys, and whether Redis tells of
-//! changes.
+//! Judges what the read API needs besides Redis and the Edge API: the port, the keys, and change reports of Redis.
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::time::Duration;
@@ -31,7 +30,7 @@ const TRACKING: &str = "redis-tracking";
 const NETWORK: &str =
     "check REDIS_HOST, REDIS_PORT and REDIS_TLS, and the network between here and Redis";
 const PERMISSIONS: &str =
-    "allow +hello +client|tracking +mget to the user of Redis; docs/redis.md has the permissions";
+    "grant +hello +client|tracking +mget to the Redis user; docs/redis.md lists the permissions";
 
 async fn connected(tracked: &Tracked) {
     while !tracked.is_up() {
@@ -47,7 +46,7 @@ fn away(tracked: &Tracked) -> Check {
     Check::fail(TRACKING, why, PERMISSIONS)
 }
 
-/// Reads a customer that cannot be there, as a question does.
+/// Reads a customer that cannot exist, as the read API would.
 async fn tracking(tracked: &Tracked, reads: &ReadConfig) -> Check {
     let nobody = Owner {
         customer: "entitlement-sync-check",
@@ -57,11 +56,11 @@ async fn tracking(tracked: &Tracked, reads: &ReadConfig) -> Check {
         return Check::fail(TRACKING, error.to_string(), PERMISSIONS);
     }
     match tracked.tracking() {
-        Tracking::On { .. } => Check::pass(TRACKING, "Redis tells of changes"),
+        Tracking::On { .. } => Check::pass(TRACKING, "Redis reports changes"),
         Tracking::Refused(why) | Tracking::Away(why) => Check::warn(
             TRACKING,
             format!(
-                "Redis does not tell of changes, so each answer is up to {} ms old: {why}",
+                "Redis does not report changes, so each answer is up to {} ms old: {why}",
                 reads.fresh.as_millis()
             ),
             PERMISSIONS,
@@ -69,7 +68,7 @@ async fn tracking(tracked: &Tracked, reads: &ReadConfig) -> Check {
     }
 }
 
-/// Whether the port can be had. A process that answers already has it.
+/// Tests whether the port is free. A running process already uses it.
 fn port(port: u16) -> Check {
     const NAME: &str = "read-port";
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
@@ -78,8 +77,8 @@ fn port(port: u16) -> Check {
         Ok(_) => Check::pass(NAME, format!("port {port} is free")),
         Err(error) => Check::warn(
             NAME,
-            format!("port {port} cannot be had: {error}"),
-            "right where the process runs already; otherwise set READ_PORT",
+            format!("cannot bind port {port}: {error}"),
+            "expected if the process already runs here; otherwise set READ_PORT",
         ),
     }
 }
@@ -89,7 +88,7 @@ fn readers(reads: &ReadConfig) -> Check {
     match reads.keys.keys.len() {
         0 => Check::fail(
             NAME,
-            "there is no key, so every question is refused",
+            "no key is configured, so the read API rejects every request",
             "set READ_API_KEYS or SERVER_API_KEY",
         ),
         1 => Check::pass(NAME, "1 key opens the read API"),

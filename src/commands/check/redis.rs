@@ -1,4 +1,4 @@
-//! Judges Redis: the connection, permissions, version, eviction, and what is cached.
+//! Judges Redis: the connection, permissions, version, eviction and cached customers.
 
 use entitlement_sync::config::{RedisConfig, Topology, WriteConfig};
 use entitlement_sync::keys::Keys;
@@ -65,8 +65,8 @@ fn judge(facts: RedisFacts, redis: &RedisConfig, writes: &WriteConfig) -> Vec<Ch
         Ok(info) => checks.extend([version(&info.version), eviction(&info)]),
         Err(error) => checks.push(Check::warn(
             "redis-version",
-            format!("INFO is refused, so version and eviction are not known: {error}"),
-            "allow +info; docs/operations.md has the rights",
+            format!("INFO is denied, so the version and the eviction policy are unknown: {error}"),
+            "grant +info; docs/operations.md lists the permissions",
         )),
     }
     checks.push(customers(facts.customers));
@@ -74,37 +74,37 @@ fn judge(facts: RedisFacts, redis: &RedisConfig, writes: &WriteConfig) -> Vec<Ch
     checks
 }
 
-/// Whether customers are cached by this prefix.
+/// Tests whether customers are cached under this prefix.
 fn customers(found: Result<CachedCustomers, StoreError>) -> Check {
     const NAME: &str = "redis-data";
     match found {
-        Ok(CachedCustomers::Found) => Check::pass(NAME, "customers are cached by this prefix"),
+        Ok(CachedCustomers::Found) => Check::pass(NAME, "customers are cached under this prefix"),
         Ok(CachedCustomers::None) => Check::warn(
             NAME,
-            "no customer is cached by this prefix",
-            "right for a new Redis; otherwise ENVIRONMENT_PREFIX or REDIS_DB is not that of the SDK",
+            "no customer is cached under this prefix",
+            "expected for a new Redis; otherwise ENVIRONMENT_PREFIX or REDIS_DB differs from the SDK's",
         ),
         Ok(CachedCustomers::NoneAmong(keys)) => Check::warn(
             NAME,
-            format!("no customer among {keys} keys or so of this Redis"),
-            "check that ENVIRONMENT_PREFIX and REDIS_DB are those of the SDK",
+            format!("no customer among the first {keys} keys of this Redis"),
+            "check that ENVIRONMENT_PREFIX and REDIS_DB equal the SDK's",
         ),
-        Err(error) => Check::pass(NAME, format!("not looked at: {error}")),
+        Err(error) => Check::pass(NAME, format!("not tested: {error}")),
     }
 }
 
-/// Whether some customers are in a layout that is newer than ours, and whether that matters.
+/// Tests whether some customers have a newer layout than ours, and whether that matters.
 fn layout(layouts: Result<Layouts, StoreError>, writes: &WriteConfig) -> Check {
     const NAME: &str = "redis-layout";
     let Layouts { looked_at, newer } = match layouts {
         Ok(layouts) => layouts,
-        Err(error) => return Check::pass(NAME, format!("not looked at: {error}")),
+        Err(error) => return Check::pass(NAME, format!("not tested: {error}")),
     };
     let found = format!("{newer} of {looked_at} customers are in the layout of SDK 4.12 and later");
     match newer {
         0 => Check::pass(
             NAME,
-            format!("{looked_at} customers looked at, none in a newer layout"),
+            format!("{looked_at} customers sampled, none in a newer layout"),
         ),
         _ if writes.rules.invalidate => {
             Check::pass(NAME, format!("{found}, which INVALIDATE leaves to SDKs"))
@@ -118,31 +118,31 @@ fn failed(name: &'static str, error: &StoreError) -> Check {
     Check::fail(name, &text, advice(&text))
 }
 
-/// What to do about an error of Redis.
+/// Returns advice for an error of Redis.
 fn advice(text: &str) -> &'static str {
     let says = |part: &str| text.contains(part);
     if says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("REDIS_PASSWORD") {
-        "check REDIS_PASSWORD, and REDIS_USER where Redis has ACL users"
+        "check REDIS_PASSWORD, and REDIS_USER if Redis has ACL users"
     } else if says("DB index") || says("SELECT is not allowed") {
         "set REDIS_DB to a database that this Redis has: 0 to 15 by default, only 0 in a cluster"
     } else if says("EVAL") {
-        "grant +eval and +evalsha, or use a Redis that has scripts; docs/redis.md says more"
+        "grant +eval and +evalsha, or use a Redis with scripts; see docs/redis.md"
     } else if says("NOPERM") {
-        "give the user the rights in docs/operations.md"
+        "grant the user the permissions in docs/operations.md"
     } else if says("READONLY") {
-        "write the host of the primary in REDIS_HOST: this one is a replica"
+        "set REDIS_HOST to the primary: this server is a replica"
     } else if says("OOM") {
         "raise maxmemory of Redis, or lower KEYS_TTL_IN_SECS"
     } else if says("MISCONF") {
-        "see to the disk of Redis: it cannot save"
+        "check the disk of Redis: it cannot save"
     } else if says("certificate") {
-        "give the authority that signed it in SSL_CERT_FILE"
+        "set SSL_CERT_FILE to the CA that signed it"
     } else {
         NETWORK
     }
 }
 
-/// The oldest Redis that has all that scripts and commands need.
+/// The oldest Redis version that the worker supports.
 const MIN_MAJOR: u32 = 6;
 
 fn version(version: &str) -> Check {
@@ -153,9 +153,7 @@ fn version(version: &str) -> Check {
         Some(major) if major < MIN_MAJOR => Check::warn(
             NAME,
             version,
-            format!(
-                "use Redis {MIN_MAJOR} or newer, or Valkey: it has not been tried with older ones"
-            ),
+            format!("use Redis {MIN_MAJOR} or newer, or Valkey: older versions are not tested"),
         ),
         Some(_) => Check::pass(NAME, version),
         None => Check::warn(NAME, "not known", "use Redis or Valkey"),

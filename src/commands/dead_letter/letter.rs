@@ -1,4 +1,4 @@
-//! A message given up, wherever it is kept.
+//! A dead letter, from the stream in Redis or from a dead-letter queue.
 
 use std::borrow::Cow;
 
@@ -12,26 +12,26 @@ use crate::commands::when;
 
 #[derive(Debug, Clone)]
 pub struct Letter {
-    /// Of the entry in the stream, or of the message.
+    /// The id of the stream entry, or of the message.
     pub id: String,
     pub message_id: String,
     pub kind: String,
-    /// Why it was given up, or what is wrong with it as this version reads it.
+    /// Why the worker gave up on it, or the error that this version finds in it.
     pub reason: Option<String>,
     pub receive_count: u32,
     pub sent_at: Option<Millis>,
     pub body: String,
-    /// `type` or `eventType`, where the kind is not in the body.
+    /// The attribute `type` or `eventType`, if the body names no kind.
     pub attributes: Vec<(String, String)>,
     /// Of a FIFO queue.
     pub group: Option<String>,
-    /// By which it is deleted or given back; of the stream none.
+    /// The receipt that deletes or returns the message; `None` for the stream.
     pub receipt: Option<String>,
 }
 
 impl From<KeptLetter> for Letter {
     fn from(kept: KeptLetter) -> Self {
-        // The worker reads both names alike, and keeps the value.
+        // The worker accepts both names and keeps the value.
         let kind = kept.type_attribute.map(|kind| ("type".to_owned(), kind));
         Self {
             id: kept.id,
@@ -108,9 +108,8 @@ impl Letter {
         Ok(then(&reading.changes))
     }
 
-    /// The body to be sent again. An event without a time of its own would take that of its new
-    /// sending, and pass for newer than it is: it is given the time at which it was sent first.
-    /// `None` where that is not possible.
+    /// Returns the body to send. An event without a time of its own would count as sent now, and so as newer than it
+    /// is: the body gets the time at which the event was first sent. `None` where that is not possible.
     pub fn body_to_send(&self) -> Option<Cow<'_, str>> {
         let time = |body: &str| self.read_as(body, None, time_of).ok();
         let Some(Some(0)) = time(&self.body) else {
@@ -133,7 +132,7 @@ impl Letter {
         ]
     }
 
-    /// All but the body, on one line.
+    /// Returns all fields but the body, on one line.
     pub fn facts(&self) -> String {
         let sent = self.sent_at.and_then(|at| i64::try_from(at).ok());
         let attributes = self.attributes.iter();
@@ -170,7 +169,7 @@ impl Letter {
     }
 }
 
-/// The earliest of the changes, 0 where an event has none; nothing where nothing is to be done.
+/// Returns the earliest time of the changes; 0 where an event has no time, `None` where it needs no change.
 fn time_of(changes: &[Change<'_>]) -> Option<Millis> {
     changes.iter().map(|change| change.state.at()).min()
 }

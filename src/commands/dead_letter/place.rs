@@ -1,4 +1,4 @@
-//! Where messages given up are: one after the other, and away with those that are done with.
+//! Reads dead letters one after the other from their place, and deletes those that are finished.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -18,32 +18,33 @@ pub struct Stream {
     redis: AdminClient,
     key: String,
     after: Option<String>,
-    /// Letters that were there at first: what a worker gives up meanwhile is not looked at.
+    /// Letters that existed at the start. Letters that a worker adds meanwhile are not read.
     left: u64,
 }
 
 pub struct Held {
     queue: SqsQueue,
-    /// Receipts by message: to be given back at the end.
+    /// Receipts by message, which the command returns at the end.
     held: HashMap<String, String>,
-    /// Messages that were looked at, or are not to be.
+    /// Messages that were read or must be skipped.
     seen: HashSet<String>,
-    /// Deliveries since the last message that had not been seen.
+    /// Deliveries since the last new message.
     repeats: usize,
-    /// Why the queue may hold more than was looked at.
+    /// Why the queue may hold more messages than were read.
     cut_short: Option<&'static str>,
 }
 
-/// For so long nobody else gets what is looked at.
+/// The time for which the messages read stay hidden from others.
 const HOLD_TIME: Duration = Duration::from_secs(60);
-/// Messages of one page at most.
+/// Maximum messages of one page.
 const LETTERS_PER_PAGE: usize = 10;
-/// How often all that was seen may come back before the search ends.
+/// Deliveries of known messages, as a multiple of all messages seen, after which the search ends.
 const MAX_REPEATS: usize = 5;
 
-const FIFO_BLOCKED: &str = "the queue hands out no more of a message group while some of it are held: there may be more. \
+const FIFO_BLOCKED: &str = "the queue delivers no more messages of a group while some of them are in flight: there may be more. \
      Run the command again once these are replayed or deleted";
-const ONLY_REPEATS: &str = "the queue hands out the same messages again and again: there may be more. Run the command again";
+const ONLY_REPEATS: &str =
+    "the queue keeps delivering known messages: there may be more. Run the command again";
 
 impl Place {
     pub async fn stream(redis: AdminClient, key: String) -> anyhow::Result<Self> {
@@ -66,7 +67,7 @@ impl Place {
         }))
     }
 
-    /// A few more; none when all have been seen.
+    /// Returns the next letters; none when all were read.
     pub async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
         match self {
             Self::Stream(stream) => stream.next().await,
@@ -74,7 +75,7 @@ impl Place {
         }
     }
 
-    /// The one that is called so.
+    /// Finds the letter with an id.
     pub async fn find(&mut self, id: &str) -> anyhow::Result<Option<Letter>> {
         if let Self::Stream(stream) = self {
             let at_once = stream.redis.letter(&stream.key, id).await;
@@ -93,7 +94,7 @@ impl Place {
         }
     }
 
-    /// Deletes one for good. One that is gone already is no error.
+    /// Deletes a letter permanently. A letter that is already gone is not an error.
     pub async fn delete(&mut self, letter: &Letter) -> anyhow::Result<()> {
         match self {
             Self::Stream(stream) => {
@@ -105,14 +106,14 @@ impl Place {
         }
     }
 
-    /// Of a message that was sent again: if it comes back, it is not looked at once more.
+    /// Skips a message that this run sent, if the queue delivers it.
     pub fn leave_out(&mut self, message_id: String) {
         if let Self::Queue(held) = self {
             held.seen.insert(message_id);
         }
     }
 
-    /// Why there may be more letters than were looked at, after [`next`](Self::next) found none.
+    /// Returns why there may be more letters, after [`next`](Self::next) found none.
     pub fn cut_short(&self) -> Option<&'static str> {
         match self {
             Self::Stream(_) => None,
@@ -120,7 +121,7 @@ impl Place {
         }
     }
 
-    /// Gives back what is held.
+    /// Returns all held messages to the queue.
     pub async fn close(self) {
         match self {
             Self::Stream(stream) => stream.redis.close().await,
@@ -147,21 +148,21 @@ impl Stream {
 }
 
 impl Held {
-    /// A few that were not seen before. Letters that were left come back after [`HOLD_TIME`], so a page of
+    /// Receives new letters. Letters that were left return after [`HOLD_TIME`], so a page of
     /// them alone does not mean that there are no others: only an empty page ends it.
     async fn next(&mut self) -> anyhow::Result<Vec<Letter>> {
         loop {
             let page = self.queue.hold(HOLD_TIME, LETTERS_PER_PAGE).await;
             let page = page.map_err(|error| session::queue_failure(&error, error.kind))?;
             if page.is_empty() {
-                // Of a FIFO queue the rest of a group is not handed out while some of it are held.
+                // A FIFO queue delivers no more of a group while some of its messages are in flight.
                 let is_blocked = self.queue.is_fifo() && !self.held.is_empty();
                 self.cut_short = is_blocked.then_some(FIFO_BLOCKED);
                 return Ok(Vec::new());
             }
             let mut letters = Vec::with_capacity(page.len());
             for letter in page.into_iter().map(Letter::from) {
-                // The newest receipt is the one that counts.
+                // Only the newest receipt is valid.
                 let receipt = letter.receipt.clone().unwrap_or_default();
                 self.held.insert(letter.message_id.clone(), receipt);
                 if self.seen.insert(letter.message_id.clone()) {
@@ -195,7 +196,7 @@ impl Held {
             Some(refused) => Err(Failure::with(
                 FAILED,
                 format!(
-                    "the queue does not delete message {}: {}",
+                    "the queue did not delete message {}: {}",
                     letter.message_id, refused.code
                 ),
             )),
@@ -209,7 +210,7 @@ impl Held {
                 .iter()
                 .map(|it| (it.as_str(), Duration::ZERO))
                 .collect();
-            // Otherwise they come back by themselves.
+            // Otherwise they become visible after the timeout.
             let _ = self.queue.change_visibility(&chunk).await;
         }
     }

@@ -1,4 +1,4 @@
-//! `dead-letter replay`: sends messages again, or applies them here and now.
+//! `dead-letter replay`: sends dead letters to the queue again, or applies them to Redis directly.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -18,32 +18,32 @@ use crate::commands::output::{self, Format, bad, dim, good};
 use crate::commands::purge::LOCKED_RETRIES;
 use crate::commands::{Ended, Failure, USAGE, session};
 
-/// Send them to QUEUE_URL again, and delete them here once they are sent
+/// Send letters to QUEUE_URL again, and delete each once it is sent
 ///
-/// What this version cannot read is left where it is, unless --anyway says otherwise. An event
-/// without a time of its own is given the time at which it was sent first, so that it does not
-/// pass for newer than it is.
+/// Letters that this version cannot read stay where they are, unless you pass --anyway. An event
+/// without a time of its own gets the time at which it was first sent, so that it does not count
+/// as newer than it is.
 #[derive(clap::Args)]
 #[command(
-    after_help = "With --apply nothing is sent: each message is read, planned and written as the worker would, and
-deleted here once Redis holds it. That needs no sqs:SendMessage, which the owner of the queue may not
-grant.
+    after_help = "With --apply nothing is sent: the command applies each message to Redis as the worker would, and
+deletes the letter once Redis holds it. This does not need sqs:SendMessage, which the owner of the queue may
+not grant.
 
-Ends with 1 where one was left."
+Exits with 1 if a letter was left."
 )]
 pub struct Replay {
     #[command(flatten)]
     which: Which,
-    /// Apply them to Redis directly, instead of sending them
+    /// Apply letters to Redis directly instead of sending them
     #[arg(long)]
     apply: bool,
-    /// Take this file for the body: for one letter whose body is mended
+    /// Use this file as the body of one letter, for example a corrected body
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     body: Option<PathBuf>,
-    /// Send what this version cannot read, too: for a newer worker; and what would count as new
+    /// Also send letters that this version cannot read (for a newer worker) and letters that would count as new
     #[arg(long, conflicts_with = "apply")]
     anyway: bool,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -97,11 +97,11 @@ impl Replay {
         if self.which.ids.len() != 1 {
             return Err(Failure::with(
                 USAGE,
-                "--body is for one letter: name one id",
+                "--body applies to one letter: pass one id",
             ));
         }
         let text = session::input(&path.to_string_lossy())?;
-        // What an editor puts at the end of a file.
+        // An editor adds a line break at the end of a file.
         Ok(Some(text.trim_end().to_owned()))
     }
 
@@ -116,7 +116,7 @@ impl Replay {
         }
         let config = session::configuration(&[Uses::Queue])?;
         if self.source.queue_url.as_deref() == Some(config.queue.url.as_str()) {
-            let text = "QUEUE_URL and --queue-url are the same queue: messages would be sent to where they are";
+            let text = "QUEUE_URL and --queue-url name the same queue, so messages would be sent to the queue they are in: set QUEUE_URL to the queue that the worker reads";
             return Err(Failure::with(USAGE, text));
         }
         Ok(Target::Queue {
@@ -173,7 +173,7 @@ impl Replay {
             return Ok(replayed("unreadable", Some(reason.to_string()), false));
         }
         if !self.apply && !self.anyway && letter.body_to_send().is_none() {
-            let why = "it has no time of its own and none can be put into its body, so it would count as new: \
+            let why = "it has no time of its own, and its body has no place for one, so it would count as new: \
                        use --apply, or --anyway";
             return Ok(replayed("undated", Some(why.into()), false));
         }
@@ -196,7 +196,7 @@ impl Replay {
             place.delete(letter).await.map_err(|error| {
                 let code = error.downcast_ref::<Failure>().map(|it| it.code);
                 let text = format!(
-                    "letter {} was replayed and is still there (once more does no harm): {error:#}",
+                    "letter {} was replayed but not deleted (a second replay is harmless): {error:#}",
                     letter.id
                 );
                 Failure::with(code.unwrap_or(crate::commands::FAILED), text)
@@ -222,7 +222,7 @@ impl Replay {
         };
         let mut rows: Vec<_> = replayed.iter().map(row).collect();
         rows.extend(missing.iter().map(|id| {
-            let outcome = dim().apply_to("not there").to_string();
+            let outcome = dim().apply_to("not found").to_string();
             [id.clone(), outcome, String::new()]
         }));
         if rows.is_empty() {
@@ -235,7 +235,7 @@ impl Replay {
 async fn send(sender: &Sender, is_fifo: bool, letter: &Letter) -> anyhow::Result<String> {
     let body = letter.body_to_send();
     let body = body.unwrap_or(Cow::Borrowed(&letter.body));
-    // The stream does not keep the group: a group of its own blocks no other message.
+    // The stream does not keep the group. A new group does not block other messages.
     let group = letter.group.as_ref().unwrap_or(&letter.message_id);
     let message = Outgoing {
         body: body.into_owned(),
@@ -247,19 +247,19 @@ async fn send(sender: &Sender, is_fifo: bool, letter: &Letter) -> anyhow::Result
         let failure = session::queue_failure(&error, error.kind);
         let advice = match error.kind {
             QueueErrorKind::AccessDenied => {
-                ": sqs:SendMessage on QUEUE_URL is needed; --apply does without"
+                ": allow sqs:SendMessage on QUEUE_URL, or use --apply, which does not need it"
             }
             _ => "",
         };
         let code = failure.downcast_ref::<Failure>().map(|it| it.code);
         Failure::with(
             code.unwrap_or(crate::commands::UNAVAILABLE),
-            format!("letter {} is not sent: {failure:#}{advice}", letter.id),
+            format!("letter {} was not sent: {failure:#}{advice}", letter.id),
         )
     })
 }
 
-/// The outcome, what there is to say of it, and whether the letter is done with.
+/// Returns the outcome, its detail, and whether the letter is finished.
 async fn apply(
     redis: &AdminClient,
     steps: &[Step],
@@ -272,12 +272,16 @@ async fn apply(
     }
     let outcome = Outcome::judge(applied);
     Ok(match outcome.word {
-        "locked" => ("locked", Some("by an SDK: try again".into()), false),
+        "locked" => (
+            "locked",
+            Some("locked by an SDK: run the command again".into()),
+            false,
+        ),
         "failed" => ("refused", outcome.reason, false),
         "applied" => ("applied", None, true),
         "stale" => ("stale", Some("Redis holds newer state".into()), true),
         _ => {
-            let detail = "an SDK loads the customer whole";
+            let detail = "an SDK will load the whole customer";
             ("not_cached", Some(detail.into()), true)
         }
     })

@@ -1,4 +1,4 @@
-//! An explanation, for people and for scripts.
+//! Prints an explanation as text or JSON.
 
 use entitlement_sync::keys;
 use entitlement_sync::message::{Invalid, Kind, iso};
@@ -11,7 +11,7 @@ use crate::commands::output::{self, bad, dim, doubtful, good};
 
 #[derive(Serialize)]
 pub struct Explanation {
-    /// Whether Redis was looked at, and why not.
+    /// Whether Redis was read, or why not.
     pub redis: String,
     pub messages: Vec<Explained>,
 }
@@ -21,7 +21,7 @@ pub struct Explanation {
 pub struct Explained {
     message: usize,
     line: usize,
-    /// How it is called, if not by its number and line.
+    /// Its name, if it has one besides its number and line.
     #[serde(skip)]
     called: Option<String>,
     pub valid: bool,
@@ -29,20 +29,20 @@ pub struct Explained {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
-    /// The kind as the message spells it.
+    /// The kind, as written in the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     named_by: Option<String>,
     wrapping: Vec<&'static str>,
-    /// Where the changes were found, in a message of no known shape.
+    /// Where the changes were found, in a message of unknown shape.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     found_at: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     asks: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<Time>,
-    /// What would become of it as a whole, by what Redis holds.
+    /// The predicted outcome of the message, from the state in Redis.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     keys: Vec<Write>,
@@ -55,7 +55,7 @@ struct Time {
     from: &'static str,
 }
 
-/// What would be done to one key and its time.
+/// The change to one key and its timestamp.
 #[derive(Serialize)]
 struct Write {
     #[serde(skip)]
@@ -67,7 +67,7 @@ struct Write {
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     time: Time,
-    /// `null`: for ever.
+    /// `null`: without expiry.
     ttl_secs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redis: Option<InRedis>,
@@ -92,12 +92,12 @@ impl Explained {
         }
     }
 
-    /// Calls it otherwise than by its number and line.
+    /// Names the message otherwise than by its number and line.
     pub fn call(&mut self, name: String) {
         self.called = Some(name);
     }
 
-    /// Its kind is not known, and no change was found in it.
+    /// Returns whether its kind is unknown and no change was found in it.
     pub fn is_unrecognised(&self) -> bool {
         self.outcome == Some("unrecognised")
     }
@@ -153,7 +153,7 @@ impl Explained {
         }
     }
 
-    /// Adds what Redis holds of a step, and what would become of it.
+    /// Adds the stored values of a step and its predicted outcome.
     pub fn foresee(&mut self, number: usize, step: &Step, foreseen: Foreseen) {
         let writes = self.keys.iter_mut().filter(|write| write.step == number);
         let mut stored = foreseen.stored.into_iter();
@@ -165,27 +165,28 @@ impl Explained {
             };
             let (fate, why) = match &foreseen.fate {
                 Fate::Locked => ("locked", format!("an SDK holds {}", step.lock)),
-                Fate::NotCached => ("not cached", "nothing of it is in Redis".into()),
+                Fate::NotCached => ("not cached", "Redis holds nothing of it".into()),
                 Fate::Done {
                     items,
                     leaves_tombstone,
                 } => match items.get(place).filter(|_| !is_mark) {
                     Some(ItemFate::Written) => ("written", reason(write, &before_at)),
                     Some(ItemFate::Deleted) => ("deleted", reason(write, &before_at)),
-                    Some(ItemFate::Kept) => {
-                        ("kept", "usage is stored, and the message has none".into())
-                    }
+                    Some(ItemFate::Kept) => (
+                        "kept",
+                        "usage is stored, and the message has no usage".into(),
+                    ),
                     Some(ItemFate::Expired) => (
                         "expired",
-                        "sent longer ago than the keys live, and nothing is stored".into(),
+                        "sent longer ago than the lifetime of keys, and nothing is stored".into(),
                     ),
                     Some(ItemFate::Stale) => ("stale", reason(write, &before_at)),
                     Some(ItemFate::Purged) => {
                         let at = read(foreseen.tombstone.as_deref());
-                        ("tombstone", format!("it was purged later, at {at}"))
+                        ("tombstone", format!("a later purge, at {at}"))
                     }
-                    None if *leaves_tombstone => ("written", "a purge leaves its time".into()),
-                    None => ("stale", "there is a later one".into()),
+                    None if *leaves_tombstone => ("written", "a purge stores its time".into()),
+                    None => ("stale", "a later purge is stored".into()),
                 },
             };
             let changed = matches!(fate, "written" | "deleted");
@@ -266,7 +267,7 @@ impl Explanation {
 impl Time {
     fn words(&self) -> String {
         if self.at == 0 {
-            return "unknown, so it is written whatever is stored".into();
+            return "unknown, so it replaces any stored value".into();
         }
         format!("{}, from {}", written(self.at), self.from)
     }
@@ -277,7 +278,7 @@ impl Write {
         field(self.action, &self.key)?;
         let lives = match self.ttl_secs {
             Some(secs) => format!("lives {secs} s"),
-            None => "lives for ever".into(),
+            None => "never expires".into(),
         };
         if let Some(value) = &self.value {
             field("", &format!("value   {}", short(Some(value))))?;
@@ -297,16 +298,16 @@ impl Write {
     }
 }
 
-/// Why an item is written, deleted or stale.
+/// Returns why an item is written, deleted or stale.
 fn reason(write: &Write, before_at: &Option<String>) -> String {
     let Some(stored) = before_at else {
         return "no time is stored".into();
     };
     let Ok(at) = stored.parse::<u64>() else {
-        return format!("what is stored as its time is \"{stored}\"");
+        return format!("the stored time is not a number: \"{stored}\"");
     };
     let order = match at.cmp(&write.time.at) {
-        _ if write.time.at == 0 => "of no account, as its own is unknown",
+        _ if write.time.at == 0 => "ignored, because the message has no time",
         std::cmp::Ordering::Less => "older",
         std::cmp::Ordering::Equal => "the same",
         std::cmp::Ordering::Greater => "newer",
@@ -314,7 +315,7 @@ fn reason(write: &Write, before_at: &Option<String>) -> String {
     format!("the stored time {} is {order}", written(at))
 }
 
-/// A stored time, for people.
+/// Formats a stored time.
 fn read(stored: Option<&str>) -> String {
     let stored = stored.unwrap_or_default();
     stored.parse().map_or_else(|_| stored.into(), written)
@@ -327,7 +328,7 @@ fn written(at: u64) -> String {
     }
 }
 
-/// A value in a line; `--json` has all of it.
+/// Shortens a value to one line; `--json` prints all of it.
 fn short(value: Option<&str>) -> String {
     const MAX_VALUE_CHARS: usize = 200;
     match value {

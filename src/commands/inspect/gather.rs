@@ -1,4 +1,4 @@
-//! What Redis holds of an owner, by MGET where the keys are known, and by SCAN for the rest.
+//! Reads the state of an owner from Redis: known keys by MGET, the others by SCAN.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use entitlement_sync::reader::{Entitlement, Kind, Map, StoredUsage};
 
 /// A value and its timestamp.
 pub struct Pair {
-    /// As people call it: `entitlements`, `usage of seats`.
+    /// The display name: `entitlements`, `usage of seats`.
     pub name: String,
     pub key: String,
     pub value: Option<String>,
@@ -23,7 +23,7 @@ impl Pair {
         self.ttl != Ttl::Missing || self.timestamp_ttl != Ttl::Missing
     }
 
-    /// One of the two without the other.
+    /// Returns whether the value or its timestamp is missing.
     pub fn is_torn(&self) -> bool {
         self.value.is_some() != self.timestamp.is_some()
     }
@@ -40,24 +40,24 @@ pub struct Found {
     /// Of the customer itself, where the owner is a resource.
     pub global_timestamp: Option<String>,
     pub tombstone: Option<String>,
-    /// How long the lock is held yet; `None` if it is not.
+    /// The remaining time of the lock; `None` if it is not held.
     pub lock: Option<Ttl>,
     pub searched: Searched,
 }
 
-/// What was found by looking through the keys.
+/// The results of the SCAN.
 #[derive(Clone, Default)]
 pub struct Searched {
     pub usages: BTreeSet<String>,
     pub credits: BTreeSet<String>,
     /// Resources of the customer, where the owner is the customer itself.
     pub resources: BTreeSet<String>,
-    /// Why not all was looked through.
+    /// Why the SCAN is incomplete.
     pub left_out: Option<String>,
 }
 
 impl Searched {
-    /// Looks for keys that begin like those of the owner.
+    /// Scans for keys with the prefix of the owner.
     pub async fn look(
         redis: &AdminClient,
         keys: &Keys,
@@ -75,7 +75,7 @@ impl Searched {
                     }
                 }
                 Ok(None) => return Ok(searched),
-                // SCAN is not among the rights that the worker needs.
+                // The worker does not need the permission for SCAN.
                 Err(error) if error.needs_a_person() => {
                     searched.left_out = Some(error.to_string());
                     return Ok(searched);
@@ -86,7 +86,7 @@ impl Searched {
     }
 
     fn note(&mut self, keys: &Keys, owner: Owner<'_>, key: &str) {
-        // The pattern finds customers whose ids begin alike, too.
+        // The pattern also finds customers whose ids begin with this id.
         let Some(spelt) = keys
             .read(key)
             .filter(|spelt| spelt.owner.customer == owner.customer)
@@ -161,7 +161,7 @@ impl Found {
         })
     }
 
-    /// Whether anything is there that an SDK reads first.
+    /// Returns whether Redis holds a key that an SDK reads first.
     pub fn is_known(&self) -> bool {
         self.entitlements.is_there() || self.metadata.is_there()
     }
@@ -190,7 +190,7 @@ async fn pairs(redis: &AdminClient, named: Vec<(String, String)>) -> Result<Vec<
         .iter()
         .flat_map(|(_, key)| [key.clone(), keys::timestamp(key)])
         .collect();
-    // The values last: what expires in between is not taken for torn.
+    // Reads the values last, so that a pair that expires meanwhile does not look torn.
     let ttls = redis.ttls(&both).await?;
     let values = redis.values(&both).await?;
     let mut found = values.into_iter().zip(ttls);

@@ -1,4 +1,4 @@
-//! The report for people.
+//! Prints the report as text.
 
 use entitlement_sync::store::Ttl;
 use serde_json::Value;
@@ -83,7 +83,7 @@ impl Report<'_> {
         output::table(head, &rows)
     }
 
-    /// Why 4.x says that the customer is denied as a whole.
+    /// Returns why SDK 4.x denies the whole customer.
     fn reason(&self) -> String {
         let metadata = self.found.metadata.value.as_deref().unwrap_or_default();
         let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();

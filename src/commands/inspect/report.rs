@@ -1,4 +1,4 @@
-//! The facts and the answer, put together; as JSON for scripts.
+//! Combines the facts and the answer, and prints them as JSON.
 
 use entitlement_sync::keys::{self, Keys, Owner};
 use entitlement_sync::store::{AdminClient, StoreError, Ttl};
@@ -18,7 +18,7 @@ pub struct Report<'a> {
     pub(super) now: u64,
     pub(super) map: Map,
     pub(super) entitlements: Vec<Entitlement>,
-    /// Why an SDK asks the Edge API; nothing: it answers from Redis.
+    /// Why an SDK asks the Edge API; empty: it answers from Redis.
     pub(super) misses: Vec<String>,
     /// Why 4.x asks it where 3.x does not.
     pub(super) misses_newer: Vec<String>,
@@ -28,11 +28,11 @@ pub struct Report<'a> {
 pub struct Resource {
     pub(super) id: String,
     pub(super) at: Option<i64>,
-    /// Why an SDK that asks for it misses.
+    /// Why an SDK misses for it.
     pub(super) miss: Option<&'static str>,
 }
 
-/// The resources that were found, and whether they are as new as the customer itself.
+/// Returns the resources found, and whether they are as new as the customer.
 pub async fn resources(
     redis: &AdminClient,
     keys: &Keys,
@@ -77,21 +77,21 @@ impl<'a> Report<'a> {
                 .iter()
                 .filter(|(id, _)| feature.is_none_or(|feature| feature == id))
                 .map(|(id, stored)| Entitlement::read(id, stored.get(), usage_of, now as f64))
-                // Asked for alone, what is false in JavaScript is taken for none.
+                // A request for one feature treats a value that is false in JavaScript as missing.
                 .filter(|it| feature.is_none() || !it.is_falsy())
                 .collect(),
             Map::Missing | Map::Unreadable(_) => Vec::new(),
         };
         let mut misses = Vec::new();
         match &map {
-            Map::Missing => misses.push("its entitlements are not there".to_owned()),
+            Map::Missing => misses.push("it has no entitlements in Redis".to_owned()),
             Map::Unreadable(why) => misses.push(format!("its entitlements value {why}")),
             Map::Entries(_) => {}
         }
         if owner.resource.is_some() {
             let own = found.entitlements.timestamp.as_deref();
             let global = found.global_timestamp.as_deref();
-            // Without entitlements of its own it is a miss anyway.
+            // Without entitlements of its own it is a miss in any case.
             if let (Some(miss), Map::Entries(_)) = (reader::resource_miss(own, global), &map) {
                 misses.push(miss.to_owned());
             }
@@ -117,7 +117,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The entry of a feature, to the letter.
+    /// Returns the stored text of a feature.
     pub(super) fn stored(&self, feature: &str) -> &str {
         let entries = match &self.map {
             Map::Entries(entries) => entries.as_slice(),
@@ -148,7 +148,7 @@ impl<'a> Report<'a> {
         )
     }
 
-    /// What an SDK says of a feature that has no entitlement here.
+    /// Returns the answer of an SDK for a feature without an entitlement.
     pub(super) fn absent(&self) -> &'static str {
         match &self.map {
             Map::Entries(entries) if entries.is_empty() => "CustomerNotFound",
@@ -156,7 +156,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Facts that are worth a line.
+    /// Returns notes for the report.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for pair in self.found.pairs().filter(|pair| pair.is_torn()) {
@@ -168,7 +168,7 @@ impl<'a> Report<'a> {
         }
         if let Some(ttl) = self.found.lock {
             notes.push(format!(
-                "an SDK holds the lock, for {} at most: nothing is written meanwhile",
+                "an SDK holds the lock, for {} at most: the worker writes nothing meanwhile",
                 when::ttl(ttl)
             ));
         }
@@ -192,7 +192,7 @@ impl<'a> Report<'a> {
         }
         if let Some(why) = &self.found.searched.left_out {
             notes.push(format!(
-                "not looked for: resources, credits and usage that no entitlement names ({why})"
+                "not scanned: resources, credits and usage that no entitlement names ({why})"
             ));
         }
         notes
@@ -200,20 +200,20 @@ impl<'a> Report<'a> {
 
     fn tombstone_note(&self, text: &str) -> String {
         let Some(at) = millis(text) else {
-            return "purged, at a time that cannot be read".into();
+            return "purged, at an invalid time".into();
         };
         let stored = self.found.entitlements.timestamp.as_deref();
         let than = match stored.and_then(millis) {
             Some(stored) if stored < at => {
-                "; what is stored is older, so an SDK has loaded it since"
+                "; the stored state is older, so an SDK has loaded it since"
             }
-            Some(_) => "; what is stored is newer",
+            Some(_) => "; the stored state is newer",
             None => "",
         };
         format!("purged as of {}{than}", when::point(at))
     }
 
-    /// Those that are there, of one feature alone where one is asked for.
+    /// Returns the pairs that exist, of one feature if requested.
     pub(super) fn shown_pairs(&self) -> impl Iterator<Item = &Pair> {
         let usage = self.feature.and_then(|id| self.found.usages.get(id));
         self.found.pairs().filter(move |pair| {
@@ -280,7 +280,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// -1 for ever, as Redis says it.
+/// Returns the seconds until expiry; -1 for no expiry, as Redis does.
 fn secs(ttl: Ttl) -> Option<i64> {
     match ttl {
         Ttl::Missing => None,

@@ -1,4 +1,4 @@
-//! What would become of messages in Redis, one after the other, without writing.
+//! Predicts the outcome of messages in Redis, one after the other, without writing.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use entitlement_sync::keys;
 use entitlement_sync::plan::{Fate, ItemFate, Step};
 use entitlement_sync::store::{AdminClient, Applied, StoreError};
 
-/// Redis as it would be after what was foreseen so far.
+/// The state of Redis after the messages predicted so far.
 pub struct Picture {
     redis: AdminClient,
     update_if_exists: bool,
     changed: HashMap<String, Option<String>>,
 }
 
-/// What would become of a step, and what it would find.
+/// The predicted outcome of a step, and the stored values.
 #[derive(Debug)]
 pub struct Foreseen {
     pub fate: Fate,
@@ -32,7 +32,7 @@ impl Picture {
         }
     }
 
-    /// What would become of a step, after those before it. Reads and nothing else.
+    /// Predicts the outcome of a step after the earlier steps. Only reads.
     pub async fn foresee(&mut self, step: &Step) -> Result<Foreseen, StoreError> {
         let mut wanted = step.guards();
         wanted.extend(step.items.iter().map(|item| item.key.clone()));
@@ -82,7 +82,7 @@ impl Picture {
     }
 }
 
-/// A fate as the answer that Redis would give.
+/// Converts a prediction to the reply that Redis would give.
 pub fn counts(fate: &Fate) -> Applied {
     match fate {
         Fate::Locked => Applied::Locked,

@@ -1,4 +1,4 @@
-//! What a message asks for, and how that was found out.
+//! Explains a message: its change, and how the worker found it.
 
 use std::collections::HashMap;
 
@@ -9,28 +9,28 @@ use entitlement_sync::message::{
 };
 use entitlement_sync::plan::{Item, Planner, Step};
 
-/// A message that can be applied, or asks for nothing.
+/// A message that can be applied, or that needs no change.
 #[derive(Debug)]
 pub struct Understood {
     pub kind: Kind,
-    /// The kind as the message spells it; empty where it has none.
+    /// The kind, as written in the message; empty if it has none.
     pub name: String,
     pub named_by: NamedBy,
     pub wrappings: Vec<Wrapping>,
-    /// Where in the body the changes were found, for a message of no known shape.
+    /// The places in the body where the changes were found, for a message of unknown shape.
     pub paths: Vec<String>,
     /// The changes in words.
     pub asks: String,
-    /// Of the first change as a whole; none where nothing is to be done.
+    /// The time of the first change; `None` if no change is needed.
     pub time: Option<(Millis, TimeSource)>,
     pub steps: Vec<Step>,
-    /// For each step, the change that asks for it.
+    /// For each step, its change.
     change_of: Vec<usize>,
     /// The time of each change, and where it was found.
     times: Vec<(Millis, TimeSource)>,
     /// The customer, where it is one.
     pub customer: Option<String>,
-    /// Its kind is not known and no change was found in it.
+    /// Whether its kind is unknown and no change was found in it.
     pub is_unrecognised: bool,
     /// Keys of items with a time of their own.
     dated: HashMap<String, bool>,
@@ -51,7 +51,7 @@ impl Understood {
         self.wrappings.iter().map(|it| it.as_str()).collect()
     }
 
-    /// Where the time of an item of a step was found.
+    /// Returns the source of the time of an item of a step.
     pub fn source_of(&self, step: usize, item: &Item) -> &'static str {
         if self.dated.get(&item.key) == Some(&true) {
             return TimeSource::UsageUpdatedAt.as_str();
@@ -59,7 +59,7 @@ impl Understood {
         self.source_of_step(step)
     }
 
-    /// Where the time of a step was found.
+    /// Returns the source of the time of a step.
     pub fn source_of_step(&self, step: usize) -> &'static str {
         let change = self.change_of.get(step).copied().unwrap_or_default();
         self.times
@@ -67,7 +67,7 @@ impl Understood {
             .map_or("", |(_, source)| source.as_str())
     }
 
-    /// What becomes of a message that asks for nothing.
+    /// Returns the outcome of a message that needs no change.
     pub fn nothing(&self) -> &'static str {
         match self.is_unrecognised {
             true => "unrecognised",
@@ -152,16 +152,16 @@ fn nothing(reading: &Reading<'_>) -> &'static str {
     match reading.notice {
         Some(notice) => notice.as_str(),
         None if reading.is_unrecognised => {
-            "nothing: its kind is not known and no change was found in it; the first 10 of a kind are kept in the dead-letter stream, and it is acknowledged"
+            "nothing: its kind is unknown and no change was found in it; the worker keeps the first 10 of a kind in the dead-letter stream and acknowledges it"
         }
         None if reading.kind == Kind::Other => {
-            "nothing: not a kind that concerns Redis; it is acknowledged"
+            "nothing: its kind does not concern Redis; the worker acknowledges it"
         }
-        None => "nothing in Redis; it is acknowledged",
+        None => "nothing in Redis; the worker acknowledges it",
     }
 }
 
-/// A change in words.
+/// Describes a change in words.
 fn summary(change: &StateChange<'_>, planner: &Planner) -> String {
     let named = |owner: &message::Entity<'_>| match &owner.resource {
         Some(resource) => format!("customer {}, resource {resource}", owner.customer),
@@ -177,13 +177,13 @@ fn summary(change: &StateChange<'_>, planner: &Planner) -> String {
         } => {
             if planner.rules.invalidate {
                 return format!(
-                    "forget {}, so that readers load it afresh (CACHE_UPDATE_POLICY=INVALIDATE)",
+                    "remove {}, so that readers load it again (CACHE_UPDATE_POLICY=INVALIDATE)",
                     named(owner)
                 );
             }
             if !credits.is_empty() && !planner.rules.omit_credits {
                 return format!(
-                    "forget {}, so that readers load it afresh: {} of its entitlements are credits, which the layout cannot hold",
+                    "remove {}, so that readers load it again: {} of its entitlements are credits, which the layout cannot hold",
                     named(owner),
                     credits.len()
                 );
@@ -212,7 +212,7 @@ fn summary(change: &StateChange<'_>, planner: &Planner) -> String {
         StateChange::Purge { owners, .. } => {
             let owners: Vec<String> = owners.iter().map(named).collect();
             let owners = owners.join("; ");
-            format!("forget {owners}; what is newer than the purge stays")
+            format!("remove {owners}; state newer than the purge stays")
         }
     }
 }

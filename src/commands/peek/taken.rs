@@ -1,4 +1,4 @@
-//! Receiving without keeping: whatever is received is given back, whatever happens.
+//! Receives messages and always returns them to the queue.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::session;
 
-/// Messages that were received and given back.
+/// Messages that were received and returned.
 pub struct Taken {
     pub messages: Vec<HeldLetter>,
-    /// What the operator must know.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
 }
 
@@ -19,12 +19,12 @@ pub struct Taken {
 const HOLD_TIME: Duration = Duration::from_secs(30);
 /// Messages of one call.
 const MESSAGES_PER_CALL: usize = 10;
-/// Calls that give messages back, before the queue does it by itself.
+/// Tries to return messages, before their timeout ends.
 const MAX_TRIES: usize = 3;
 
-/// Receives up to `count` messages, and gives them back. A call under way is never dropped, because its
+/// Receives up to `count` messages and returns them. It never drops a call in flight, because its
 /// messages would stay hidden; `stop` ends it after the call. It also ends at a message that was
-/// delivered `limit` times, which the queue moves away when it would hand it out again.
+/// delivered `limit` times, which the queue would move away instead of delivering it again.
 pub async fn take(
     queue: &SqsQueue,
     count: usize,
@@ -67,7 +67,7 @@ pub async fn take(
             ));
             break;
         }
-        // Only what is held already: the hold of the first has run out.
+        // The hold of the first message has expired, so return those received so far.
         if taken.messages.len() == before {
             break;
         }
@@ -75,7 +75,7 @@ pub async fn take(
     let hidden = give_back(queue, receipts.into_values().collect()).await;
     if hidden > 0 {
         taken.warnings.push(format!(
-            "{hidden} messages could not be given back: they stay hidden for {} s at most",
+            "cannot return {hidden} messages: they stay hidden for {} s at most",
             HOLD_TIME.as_secs()
         ));
     }
@@ -85,7 +85,7 @@ pub async fn take(
     }
 }
 
-/// Makes messages visible again. Returns how many the queue did not take.
+/// Makes messages visible again. Returns the number that the queue rejected.
 async fn give_back(queue: &SqsQueue, receipts: Vec<String>) -> usize {
     let mut left = receipts;
     for _ in 0..MAX_TRIES {

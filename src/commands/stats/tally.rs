@@ -1,4 +1,4 @@
-//! What is counted on the way through the keys.
+//! Counts keys, bytes and ages during the scan.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use entitlement_sync::keys::{self, Keys, What};
 use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 use serde::Serialize;
 
-/// Kinds of keys, in the order in which they are shown.
+/// Kinds of keys, in the order of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -17,7 +17,7 @@ pub enum Kind {
     Metadata,
     Timestamps,
     Tombstones,
-    /// The marker, the dead letters, and what SDKs leave for a moment.
+    /// The marker, the dead letters, and temporary keys of SDKs.
     Other,
 }
 
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// A value that has a timestamp beside it.
+    /// Returns whether the value has a timestamp key.
     fn has_timestamp(self) -> bool {
         matches!(
             self,
@@ -65,15 +65,15 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// MEMORY USAGE: keys, values and what Redis needs around them.
+    /// MEMORY USAGE: keys, values and the overhead of Redis.
     MemoryUsage,
-    /// Values alone, where MEMORY USAGE is refused.
+    /// Only values, where MEMORY USAGE is denied.
     ValueLengths,
 }
 
-/// Of every so many keys one is measured.
+/// One key in this many is measured.
 pub const SAMPLED: u64 = 10;
-/// Numbers that are kept to find a median among; beyond, a fair sample of them.
+/// Maximum numbers kept for a median; of more numbers a random sample is kept.
 const MAX_SAMPLES: usize = 100_000;
 
 #[derive(Default)]
@@ -84,7 +84,7 @@ pub struct Tally {
     pub measure: Option<Measure>,
     pub ages: Spread,
     pub ttls: Spread,
-    /// Measured values without an end.
+    /// Measured values without expiry.
     pub endless: u64,
     pub torn: u64,
     seen: u64,
@@ -96,7 +96,7 @@ impl Tally {
         self.seen
     }
 
-    /// The bytes of a kind, worked out from those that were measured.
+    /// Returns the bytes of a kind, extrapolated from the measured keys.
     pub fn bytes(&self, kind: Kind) -> u64 {
         let count = self.keys.get(&kind).copied().unwrap_or_default();
         match self.measured.get(&kind) {
@@ -107,7 +107,7 @@ impl Tally {
         }
     }
 
-    /// Counts a page of keys, and looks at what they hold.
+    /// Counts a page of keys and measures a sample of their values.
     pub async fn count(
         &mut self,
         redis: &AdminClient,
@@ -123,7 +123,7 @@ impl Tally {
             let count = self.keys.entry(kind).or_default();
             *count += 1;
             self.seen += 1;
-            // The first of each kind is among them, so that none is without a measure.
+            // Includes the first key of each kind, so that every kind is measured.
             if *count % SAMPLED == 1 {
                 measured.push((kind, key.clone()));
             }
@@ -175,8 +175,8 @@ impl Tally {
         self.count_torn(redis, alone.collect()).await
     }
 
-    /// Of pairs of which one was missing. Looks again at both at once: they may have been written
-    /// or have ended in between.
+    /// Reads incomplete pairs again, both keys at once: they may have been written or have expired
+    /// meanwhile.
     async fn count_torn(
         &mut self,
         redis: &AdminClient,
@@ -233,12 +233,12 @@ impl Tally {
                     self.measure = Some(Measure::MemoryUsage);
                     return Ok(bytes);
                 }
-                // Not among the rights that the worker needs.
+                // The worker does not need this permission.
                 Err(error) if error.needs_a_person() => self.measure = Some(Measure::ValueLengths),
                 Err(error) => return Err(error),
             }
         }
-        // MGET, which the worker needs too; what is no string has no length here.
+        // Uses MGET, which the worker needs too. Only strings have a length here.
         let lengths = redis.values(keys).await?;
         Ok(lengths
             .into_iter()
@@ -247,7 +247,7 @@ impl Tally {
     }
 }
 
-/// Numbers, of which the largest and the middle one are wanted.
+/// Numbers, for their smallest, median and largest.
 #[derive(Default)]
 pub struct Spread {
     kept: Vec<u64>,

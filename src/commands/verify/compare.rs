@@ -1,4 +1,4 @@
-//! What differs between a customer in Redis and at its source.
+//! Compares a customer in Redis with the source, field by field.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 #[serde(rename_all = "snake_case")]
 pub enum Drift {
     Missing,
-    /// A value without its time, or the other way round.
+    /// A value without its time, or a time without its value.
     Torn,
     Differs,
     UsageDiffers,
     /// Its time is older than the source's.
     Older,
-    /// The source does not know what Redis holds.
+    /// The source does not know the state that Redis holds.
     Unknown,
 }
 
@@ -39,7 +39,7 @@ impl Drift {
 pub struct Finding {
     pub drift: Drift,
     pub key: String,
-    /// Within the value.
+    /// The path within the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     pub redis: Option<Value>,
@@ -57,13 +57,13 @@ impl Finding {
         }
     }
 
-    /// Another look found the same, whatever the values are by now.
+    /// Returns whether a second comparison found this difference, even with other values.
     pub fn is_about_the_same(&self, other: &Self) -> bool {
         (self.drift, &self.key, &self.field) == (other.drift, &other.key, &other.field)
     }
 }
 
-/// What differs from the step that would bring it, where `held` is what Redis holds of its keys.
+/// Returns the differences between a step of the source and `held`, the values of its keys in Redis.
 /// `dated`: the step's time is the source's own.
 pub fn compare(step: &Step, dated: bool, held: &HashMap<String, String>) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -100,20 +100,22 @@ pub fn compare(step: &Step, dated: bool, held: &HashMap<String, String>) -> Vec<
     found
 }
 
-/// What usage keys hold, as readers take it from there.
-const USAGE: [&str; 3] = ["currentUsage", "usagePeriodStart", "usagePeriodEnd"];
+/// The fields that readers take from usage keys.
+const USAGE_FIELDS: [&str; 3] = ["currentUsage", "usagePeriodStart", "usagePeriodEnd"];
 
 fn of_entitlements(item: &Item, value: &str, rest: &[Item], found: &mut Vec<Finding>) {
     let (Some(mut redis), Some(mut source)) = (object(value), object(&item.value)) else {
         return found.push(Finding::new(Drift::Differs, &item.key));
     };
-    // Of metered features, whose usage stands in keys of its own, and moves there alone.
+    // The usage of metered features is in keys of its own and changes only there.
     for features in [&mut redis, &mut source] {
         for (feature, entitlement) in features.iter_mut() {
             let usage = entitlement.get_mut("featureUsage");
             let usage = usage.and_then(Value::as_object_mut);
             if let Some(usage) = usage.filter(|_| is_metered(feature, item, rest)) {
-                USAGE.iter().for_each(|field| drop(usage.remove(*field)));
+                USAGE_FIELDS
+                    .iter()
+                    .for_each(|field| drop(usage.remove(*field)));
             }
         }
     }
@@ -121,7 +123,7 @@ fn of_entitlements(item: &Item, value: &str, rest: &[Item], found: &mut Vec<Find
     push(found, Drift::Differs, &item.key, differences);
 }
 
-/// Whether one of the usage keys is of this feature.
+/// Returns whether a usage key of this feature exists.
 fn is_metered(feature: &str, entitlements: &Item, rest: &[Item]) -> bool {
     rest.iter().any(|usage| {
         let infix = usage.key.strip_prefix(entitlements.key.as_str());
@@ -132,7 +134,7 @@ fn is_metered(feature: &str, entitlements: &Item, rest: &[Item]) -> bool {
 fn of_usage(item: &Item, value: &str, found: &mut Vec<Finding>) {
     match (object(value), object(&item.value)) {
         (Some(mut redis), Some(source)) => {
-            redis.retain(|field, _| USAGE.contains(&field.as_str()));
+            redis.retain(|field, _| USAGE_FIELDS.contains(&field.as_str()));
             let differences = differences(&redis, &source);
             push(found, Drift::UsageDiffers, &item.key, differences);
         }
@@ -177,7 +179,7 @@ fn walk(
             "" => field.clone(),
             path => format!("{path}.{field}"),
         };
-        // To readers null is as good as absent.
+        // Readers treat null as absent.
         let present =
             |map: &'_ Map<String, Value>| map.get(field).filter(|it| !it.is_null()).cloned();
         match (present(redis), present(source)) {
@@ -192,7 +194,7 @@ fn walk(
 
 fn is_equal(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
-        // 10 and 10.0 are the same to readers.
+        // Readers treat 10 and 10.0 alike.
         (Some(Value::Number(one)), Some(Value::Number(other))) => {
             one == other || one.as_f64() == other.as_f64()
         }

@@ -1,4 +1,4 @@
-//! What was compared, for people and for scripts.
+//! Prints the comparison as text or JSON.
 
 use serde::Serialize;
 
@@ -9,9 +9,9 @@ use crate::commands::output;
 #[derive(Serialize, Default)]
 pub struct Report {
     pub same: u64,
-    /// Customers that differ, or differed before they were repaired.
+    /// Customers that differ, or differed before the repair.
     drifted: u64,
-    /// Of these, those that do not differ any more.
+    /// Of these, the customers that are repaired.
     repaired: u64,
     drift: Vec<Row>,
     #[serde(flatten)]
@@ -96,7 +96,7 @@ impl Row {
     }
 }
 
-/// A value in a cell; `--json` has all of it.
+/// Shortens a value to a cell; `--json` prints all of it.
 fn short(value: Option<&serde_json::Value>) -> String {
     const MAX_CELL_CHARS: usize = 40;
     let text = value.map_or_else(|| "-".into(), ToString::to_string);

@@ -1,13 +1,13 @@
-//! The hosts of AWS, in every partition. The only place that knows them.
+//! Knows the hosts of AWS in every partition; no other module does.
 
-/// The endings of hosts in one partition, and how its regions begin.
+/// The host suffixes of one partition, and the prefixes of its regions.
 struct Partition {
     regions: &'static [&'static str],
     suffix: &'static str,
     dual_stack: &'static str,
 }
 
-/// As in the endpoint rules of the AWS SDKs; the first takes every region that no other has.
+/// The partitions of the AWS SDKs' endpoint rules. The first one takes every region that is in no other.
 const PARTITIONS: [Partition; 8] = [
     Partition {
         regions: &[],
@@ -51,12 +51,12 @@ const PARTITIONS: [Partition; 8] = [
     },
 ];
 
-/// A host name without what does not matter: its case, and a dot at its end.
+/// Normalizes a host name: lower case, and no dot at the end.
 fn plain(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// The part before the ending of a partition.
+/// Returns the part before the suffix of a partition.
 fn name(host: &str) -> Option<&str> {
     let suffixes = PARTITIONS.iter().flat_map(|it| [it.suffix, it.dual_stack]);
     suffixes
@@ -64,12 +64,12 @@ fn name(host: &str) -> Option<&str> {
         .next()
 }
 
-/// Whether a host is one of AWS.
+/// Returns whether a host belongs to AWS.
 pub fn is_of_aws(host: &str) -> bool {
     name(&plain(host)).is_some()
 }
 
-/// The region that a host of SQS or STS is in: `sqs.<region>`, `sqs-fips.<region>`, a VPC endpoint
+/// Returns the region of a host of SQS or STS: `sqs.<region>`, `sqs-fips.<region>`, a VPC endpoint
 /// (`vpce-….sqs.<region>.vpce`), or one of the old names, `<region>.queue` and `queue`.
 pub fn region(host: &str) -> Option<String> {
     let host = plain(host);
@@ -84,7 +84,7 @@ pub fn region(host: &str) -> Option<String> {
     Some(region.to_owned())
 }
 
-/// Whether a host is the public one of SQS in a region: a VPC endpoint is none.
+/// Returns whether a host is the public one of SQS in a region. A VPC endpoint is not.
 pub fn is_public(host: &str) -> bool {
     let host = plain(host);
     let labels: Option<Vec<&str>> = name(&host).map(|name| name.split('.').collect());
@@ -94,14 +94,14 @@ pub fn is_public(host: &str) -> bool {
     )
 }
 
-/// The public host of SQS in a region, of the kind asked for.
+/// Returns the public host of SQS in a region, FIPS or dual-stack if requested.
 pub fn sqs(region: &str, fips: bool, dual_stack: bool) -> String {
     let [standard, others @ ..] = &PARTITIONS;
     let partition = others
         .iter()
         .find(|it| it.regions.iter().any(|start| region.starts_with(start)))
         .unwrap_or(standard);
-    // All endpoints of GovCloud comply, and have no other name.
+    // All endpoints of GovCloud comply with FIPS, under their usual names.
     let service = match fips && !region.starts_with("us-gov-") {
         true => "sqs-fips",
         false => "sqs",

@@ -1,9 +1,9 @@
-//! Hosts and ports.
+//! Parses hosts and ports.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Where a server listens. The host of an IPv6 address has no brackets.
+/// The host and port of a server. The host of an IPv6 address has no brackets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
@@ -11,7 +11,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// `host`, `host:port`, `[::1]:port` or `::1`.
+    /// Parses `host`, `host:port`, `[::1]:port` or `::1`.
     pub fn parse(text: &str, port: u16) -> Option<Self> {
         let text = text.trim();
         let is_bare_v6 = !text.starts_with('[') && text.matches(':').count() > 1;
@@ -26,7 +26,7 @@ impl Address {
         })
     }
 
-    /// Several, separated by commas; the entry that is none.
+    /// Parses several addresses, separated by commas, or returns the invalid entry.
     pub fn parse_list(text: &str, port: u16) -> Result<Vec<Self>, &str> {
         text.split(',')
             .map(str::trim)
@@ -36,7 +36,7 @@ impl Address {
     }
 }
 
-/// A name, or an IP address; an IPv6 one may have a zone. What is none of these may be a secret.
+/// Returns whether a text is a name or an IP address; an IPv6 address may have a zone. Any other text may be a secret.
 fn is_host(host: &str) -> bool {
     let address = host.split('%').next().unwrap_or(host);
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

@@ -1,4 +1,4 @@
-//! Who we are to Redis and to its sentinels.
+//! Reads users, passwords and IAM settings for Redis and its sentinels.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -9,7 +9,7 @@ use crate::config::read::{Reader, text};
 use crate::config::secret_file::{self, SecretFile};
 use crate::config::variables::Raw;
 
-/// A user and a password; neither, where none is asked for.
+/// A user and a password. Neither is set where Redis needs none.
 #[derive(Debug, Clone, Default)]
 pub struct Login {
     pub username: Option<String>,
@@ -26,7 +26,7 @@ pub enum Password {
     Iam(IamConfig),
 }
 
-/// A token of IAM in place of a password.
+/// An IAM token instead of a password.
 #[derive(Debug, Clone)]
 pub struct IamConfig {
     pub cache_name: String,
@@ -36,11 +36,11 @@ pub struct IamConfig {
     pub keys: Option<StaticCredentials>,
 }
 
-/// A user and a password to log in with, as they are now.
+/// A user and a password to log in with.
 pub type Pair = (Option<String>, Option<String>);
 
 impl Login {
-    /// As it is now, files read again, or what is wrong with a file. `None` where a token has to
+    /// Returns the current login and reads its files again, or returns the error of a file. `None` where a token has to
     /// be made.
     pub fn current(&self) -> Result<Option<Pair>, String> {
         let shown = |secret: &SecretString| secret.expose_secret().to_owned();
@@ -169,7 +169,7 @@ fn iam(read: &mut Reader, raw: &mut Raw) -> Option<IamConfig> {
         read.problem("AWS_REGION", "is not set, but REDIS_IAM_AUTH needs it");
     }
     Some(IamConfig {
-        // As ElastiCache keeps it.
+        // ElastiCache stores the name in lower case.
         cache_name: cache_name.unwrap_or_default().to_lowercase(),
         serverless,
         region,
@@ -177,7 +177,7 @@ fn iam(read: &mut Reader, raw: &mut Raw) -> Option<IamConfig> {
     })
 }
 
-/// Given keys, whose other half is checked where the queue's credentials are read.
+/// Reads static keys; an incomplete pair is reported where the queue's credentials are read.
 fn keys(raw: &Raw) -> Option<StaticCredentials> {
     let secret = |value: &Option<String>| text(value.clone()).map(SecretString::from);
     Some(StaticCredentials {
@@ -187,7 +187,7 @@ fn keys(raw: &Raw) -> Option<StaticCredentials> {
     })
 }
 
-/// To the sentinels themselves, which have passwords of their own or none.
+/// Reads the login for the sentinels, which have their own passwords or none.
 pub fn of_sentinels(read: &mut Reader, raw: &mut Raw, url: Option<&RedisUrlSource>) -> Login {
     let own = secret_file::given(
         read,
@@ -219,7 +219,7 @@ pub fn of_sentinels(read: &mut Reader, raw: &mut Raw, url: Option<&RedisUrlSourc
     Login { username, password }
 }
 
-/// What is for sentinels means nothing where there are none.
+/// Reports settings of sentinels where no sentinels are configured.
 pub fn no_sentinels(read: &mut Reader, raw: &mut Raw, master: Option<&str>) {
     let is_set = |value: &Option<String>| value.as_deref().is_some_and(|it| !it.trim().is_empty());
     for (name, set) in [

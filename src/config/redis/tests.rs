@@ -88,7 +88,7 @@ fn each_topology_has_its_variables() {
             "m/3 by sentinels a:1",
             "sentinel",
         ),
-        // The same said twice is no contradiction.
+        // Equal values do not contradict each other.
         (
             &[
                 ("REDIS_HOST", "h"),

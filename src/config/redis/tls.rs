@@ -1,4 +1,4 @@
-//! TLS to Redis.
+//! Reads the TLS settings of Redis.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use crate::config::read::{Reader, text};
 use crate::config::secret_file::shown_path;
 use crate::config::variables::Raw;
 
-/// How Redis is verified, and who we are. The files are read again for each connection.
+/// How the worker verifies Redis, and its client certificate. The files are read again for each connection.
 #[derive(Debug, Clone)]
 pub struct RedisTls {
     /// `None`: the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
+    /// The client certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// `None`: the host that is connected to.
+    /// `None`: the host of the connection.
     pub server_name: Option<String>,
-    /// Nothing is verified.
+    /// The certificate is not verified.
     pub insecure: bool,
 }
 
@@ -37,12 +37,12 @@ pub fn read(
         let scheme = if own { "rediss" } else { "redis" };
         read.problem(
             "REDIS_TLS",
-            format!("is {}, but the scheme of REDIS_URL says otherwise: unset REDIS_TLS, or write {scheme}", u8::from(own)),
+            format!("is {}, but the scheme of REDIS_URL contradicts it: unset REDIS_TLS, or write {scheme}", u8::from(own)),
         );
     }
     let is_on = own.or(of_url).unwrap_or(false);
     if is_on && matches!(topology, Topology::Unix(_)) {
-        read.problem("REDIS_TLS", "is 1, but REDIS_URL is of a socket: unset it");
+        read.problem("REDIS_TLS", "is 1, but REDIS_URL names a socket: unset it");
     }
     let ca_file = file(read, "REDIS_TLS_CA_FILE", raw.redis_tls_ca_file.take());
     let cert = file(read, "REDIS_TLS_CERT_FILE", raw.redis_tls_cert_file.take());
@@ -58,7 +58,7 @@ pub fn read(
     {
         read.problem(
             "REDIS_TLS_SERVER_NAME",
-            "is no name: write a host name or an IP address",
+            "is not a valid name: write a host name or an IP address",
         );
     }
     let given = [
@@ -105,7 +105,7 @@ pub fn read(
     })
 }
 
-/// A file that can be read now.
+/// Reads the path of a file, which must be readable at start.
 fn file(read: &mut Reader, name: &'static str, value: Option<String>) -> Option<PathBuf> {
     let value = text(value)?;
     if let Err(error) = std::fs::File::open(&value) {

@@ -1,4 +1,4 @@
-//! Which of the ways to Redis is meant, and what contradicts it.
+//! Decides how Redis is reached (standalone, sentinel or cluster) and reports contradictions.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::config::foreign::is_injected;
 use crate::config::read::{Reader, text};
 use crate::config::variables::Raw;
 
-/// How the primary is found.
+/// How the worker finds the primary.
 #[derive(Debug, Clone)]
 pub enum Topology {
     Standalone(Address),
@@ -18,13 +18,13 @@ pub enum Topology {
     Sentinel {
         nodes: Vec<Address>,
         master: String,
-        /// To the sentinels themselves.
+        /// The login for the sentinels.
         login: Login,
     },
     Cluster {
-        /// Any of them; the others are learnt.
+        /// Some of the nodes; the client discovers the others.
         nodes: Vec<Address>,
-        /// Its hash tag says which slot all keys are in.
+        /// The prefix, whose hash tag decides the slot of all keys.
         prefix: String,
     },
 }
@@ -68,7 +68,7 @@ pub fn read(
             if host.is_some() {
                 read.problem(
                     "REDIS_SENTINEL_HOSTS",
-                    "is set, and so is REDIS_HOST: the sentinels say where Redis is, so set one of them",
+                    "is set, and so is REDIS_HOST: the sentinels return the address of Redis, so set one of them",
                 );
             }
             let nodes = addresses(read, "REDIS_SENTINEL_HOSTS", sentinels, 26_379);
@@ -79,7 +79,7 @@ pub fn read(
                 if mode == Some("sentinel") {
                     read.problem(
                         "REDIS_MODE",
-                        "is sentinel, but REDIS_SENTINEL_HOSTS is not set: set it, such as REDIS_SENTINEL_HOSTS=a:26379,b:26379",
+                        "is sentinel, but REDIS_SENTINEL_HOSTS is not set: set it, for example REDIS_SENTINEL_HOSTS=a:26379,b:26379",
                     );
                 } else {
                     read.required("REDIS_HOST", None);
@@ -129,8 +129,8 @@ pub fn read(
     }
 }
 
-/// Kubernetes sets `REDIS_PORT=tcp://host:port` beside a service named redis. It says where that is,
-/// and nothing of another host. Returns its host, and the port that is meant.
+/// Returns the host and port that `REDIS_PORT` means. Kubernetes sets `REDIS_PORT=tcp://host:port` for a service
+/// named redis. The port applies only to that service, and not to another host.
 fn injected(
     host: Option<&str>,
     port: Option<String>,
@@ -163,7 +163,7 @@ fn injected(
     }
 }
 
-/// Stands in for what is not set or was found wrong.
+/// Replaces an address that is missing or invalid.
 pub fn absent() -> Topology {
     Topology::Standalone(Address {
         host: String::new(),
@@ -175,7 +175,7 @@ fn addresses(read: &mut Reader, name: &'static str, value: &str, port: u16) -> V
     match Address::parse_list(value, port) {
         Ok(addresses) if !addresses.is_empty() => addresses,
         Ok(_) => {
-            read.problem(name, "names no host");
+            read.problem(name, "has no host: write host:port");
             Vec::new()
         }
         // Not shown: a connection string holds a password.
@@ -194,14 +194,14 @@ fn addresses(read: &mut Reader, name: &'static str, value: &str, port: u16) -> V
             };
             read.problem(
                 name,
-                format!("names no host: write the host alone, for example {example}"),
+                format!("has no host: write the host alone, for example {example}"),
             );
             Vec::new()
         }
     }
 }
 
-/// The same in another variable is no harm; something else is.
+/// Reports variables that differ from `REDIS_URL`. Equal values are accepted.
 fn beside_url(
     read: &mut Reader,
     url: &RedisUrlSource,
@@ -217,7 +217,7 @@ fn beside_url(
         if value.as_deref().is_some_and(|value| !same(value)) {
             read.problem(
                 name,
-                "is set, and so is REDIS_URL, which says otherwise: set one of them",
+                "is set, and REDIS_URL has a different value: set one of them",
             );
         }
     }
@@ -249,11 +249,11 @@ fn with_mode(
     match mode {
         None => kind,
         Some(mode) if mode == told => kind,
-        // One address says nothing of what is behind it.
+        // A single address may be a standalone Redis or a node of a cluster.
         Some("cluster") if kind == Kind::Standalone => Kind::Cluster,
         Some(mode) => {
             let is = match said_by {
-                "REDIS_URL" => format!("REDIS_URL is of the kind {told}"),
+                "REDIS_URL" => format!("REDIS_URL means {told}"),
                 "REDIS_HOST" if nodes > 1 => "REDIS_HOST names several hosts".to_owned(),
                 "REDIS_HOST" => "REDIS_SENTINEL_HOSTS is not set, and REDIS_HOST is".to_owned(),
                 name => format!("{name} is set"),
@@ -286,13 +286,14 @@ fn named(
     if name.is_none() {
         read.problem(
             "REDIS_SENTINEL_MASTER",
-            format!("is not set, but {said_by} is of sentinels: set it, such as REDIS_SENTINEL_MASTER=mymaster"),
+            format!("is not set, but {said_by} is of sentinels: set it, for example REDIS_SENTINEL_MASTER=mymaster"),
         );
     }
     name.unwrap_or_default()
 }
 
-/// All keys of an environment are read and written together, so they must share a slot.
+/// Reports a prefix without a hash tag: all keys of an environment are read and written together, so they must
+/// share a slot.
 fn check_tag(read: &mut Reader, prefix: &str, said_by: &str) {
     let tag = prefix
         .split_once('{')
@@ -302,7 +303,7 @@ fn check_tag(read: &mut Reader, prefix: &str, said_by: &str) {
         read.problem(
             "ENVIRONMENT_PREFIX",
             format!(
-                "is \"{prefix}\", but {said_by} is of a cluster, where all keys of an environment must share one slot: write a hash tag, such as ENVIRONMENT_PREFIX={{{}}}, here and in the SDKs",
+                "is \"{prefix}\", but {said_by} is of a cluster, where all keys of an environment must share one slot: write a hash tag, for example ENVIRONMENT_PREFIX={{{}}}, here and in the SDKs",
                 prefix.replace(['{', '}'], "")
             ),
         );

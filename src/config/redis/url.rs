@@ -1,4 +1,4 @@
-//! `REDIS_URL`, in the spellings of redis-cli and of fred.
+//! Parses `REDIS_URL`, in the forms of redis-cli and of fred.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::config::secret_file::{self, SecretFile};
 use crate::config::tidy;
 use crate::config::variables::Raw;
 
-/// The URL, and the file that it came from.
+/// The URL, and the file it was read from.
 pub struct RedisUrlSource {
     pub parsed: RedisUrl,
     pub file: Option<SecretFile>,
@@ -26,14 +26,14 @@ pub enum Kind {
     Cluster,
 }
 
-/// What a URL says. Nothing of it is checked against the other variables.
+/// The parts of a URL, not yet checked against the other variables.
 #[derive(Debug, Clone)]
 pub struct RedisUrl {
     pub kind: Kind,
     pub tls: bool,
-    /// Of Redis or of the sentinels; none for a socket.
+    /// Addresses of Redis or of the sentinels; empty for a socket.
     pub nodes: Vec<Address>,
-    /// Of a socket.
+    /// The path of a socket.
     pub path: String,
     pub username: Option<String>,
     pub password: Option<SecretString>,
@@ -51,7 +51,7 @@ pub fn read(read: &mut Reader, raw: &mut Raw) -> Option<RedisUrlSource> {
     )?;
     match RedisUrl::parse(given.secret.expose_secret()) {
         Ok(parsed) => {
-            // Its passwords are secrets on their own, too.
+            // Each password in it is a secret of its own.
             for secret in [&parsed.password, &parsed.sentinel_password] {
                 read.secret(secret.as_ref().map(|it| it.expose_secret().to_owned()));
             }
@@ -68,7 +68,7 @@ pub fn read(read: &mut Reader, raw: &mut Raw) -> Option<RedisUrlSource> {
 }
 
 impl RedisUrl {
-    /// Reads a URL, or says what is wrong with it without showing it.
+    /// Parses a URL, or returns an error that does not show it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const SCHEMES: &str = "is not a Redis URL: write redis://, rediss://, unix:///, redis-sentinel://, rediss-sentinel://, redis-cluster:// or rediss-cluster://";
         let text = text.trim();
@@ -82,7 +82,7 @@ impl RedisUrl {
         let scheme = url.scheme().replace("valkey", "redis");
         let (kind, tls) = match scheme.as_str() {
             "redis" => (Kind::Standalone, false),
-            // valkeys, too.
+            // Covers valkeys as well.
             "rediss" => (Kind::Standalone, true),
             "unix" | "redis+unix" => (Kind::Unix, false),
             "redis-sentinel" => (Kind::Sentinel, false),
@@ -146,14 +146,18 @@ impl RedisUrl {
                     this.sentinel_password = some(value.into_owned()).map(Into::into);
                 }
                 ("db", Kind::Unix) => this.db = some(value.into_owned()),
-                _ => return Err("has a parameter that means nothing there: see docs/redis.md"),
+                _ => {
+                    return Err(
+                        "has a parameter that has no effect for this scheme: see docs/redis.md",
+                    );
+                }
             }
         }
         Ok(this)
     }
 }
 
-/// A password may hold what ends a host. Then the half of it would be a host, a port or a path.
+/// Rejects a password with an unescaped `#`, `/` or `?`, half of which would be parsed as a host, a port or a path.
 fn unescaped(text: &str) -> Option<&'static str> {
     const ESCAPE: &str = "has a password, or something else, that holds #, / or ?: write %23 for #, %2F for / and %3F for ?";
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
@@ -163,7 +167,7 @@ fn unescaped(text: &str) -> Option<&'static str> {
     let is_socket = rest.starts_with('/');
     let (before, _) = rest.rsplit_once('@')?;
     let at = before.find(['/', '?']).filter(|_| !is_socket)?;
-    // A password of the sentinels may hold an @ as it is.
+    // A password of the sentinels may contain an unescaped @.
     let is_parameter = before[at..].starts_with('?') && before[at..].contains('=');
     (!is_parameter).then_some(ESCAPE)
 }

@@ -1,4 +1,4 @@
-//! Sends what is pending to Redis, and settles which steps are done: those are not sent again.
+//! Sends pending steps to Redis, and removes the finished ones so that they are not sent again.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,7 @@ use crate::plan::{self, Action, Position, Step};
 use crate::queue::Queue;
 use crate::store::{Applied, StoreError};
 
-/// Why a step is not done. The worst is the last.
+/// Why a step is not finished, from the mildest reason to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Unsettled {
     Failed,
@@ -20,22 +20,22 @@ enum Unsettled {
     Unknown,
 }
 
-/// What is known of a message after an attempt.
+/// The state of a message after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Done,
-    /// Redis refuses one of its steps, and would again.
+    /// Redis rejected one of its steps, and a retry would fail too.
     Rejected(String),
-    /// It, or a neighbour that stands for it, is to be sent again shortly.
+    /// The step, or a neighbour that replaces it, must be sent again shortly.
     Again,
-    /// Some of its steps may have been applied, or may yet be.
+    /// Redis may have applied some of its steps, or may still apply them.
     Unknown,
 }
 
 impl<Q: Queue> Batch<'_, Q> {
-    /// Writes what is pending and ends what is done. Returns how many are to be sent again shortly;
-    /// `None` where Redis takes no writes or an attempt failed. What is not known to be done is
-    /// still pending then.
+    /// Writes the pending messages and ends the finished ones. Returns how many must be sent again shortly;
+    /// `None` where Redis takes no writes or an attempt failed. Messages that are not known to be finished
+    /// stay pending then.
     pub(super) async fn apply(&mut self, view: &ConsumerView) -> Option<usize> {
         let gate = self.shared.work.store.gate();
         if !gate.is_open() {
@@ -81,14 +81,14 @@ impl<Q: Queue> Batch<'_, Q> {
         for mut work in works {
             work.doubtful = None;
             let verdict = self.settle(&mut work, &mut fates);
-            // Each refusal is a call to the queue, which may take as long as its timeout.
+            // Each refusal makes a call to the queue, which may take as long as its timeout.
             view.progress();
             again += usize::from(self.judge(work, verdict, error.as_ref()).await);
         }
         error.is_none().then_some(again)
     }
 
-    /// Sends the steps of these messages; returns what became of each.
+    /// Sends the steps of these messages; returns the verdict on each.
     async fn attempt(&self, range: Range<usize>) -> (Vec<Fate>, Option<StoreError>) {
         let works = &self.pending[range];
         let steps: Vec<&Step> = works.iter().flat_map(|work| &work.steps).collect();
@@ -104,14 +104,14 @@ impl<Q: Queue> Batch<'_, Q> {
         (fates, attempt.error)
     }
 
-    /// Takes from a message what is done, by the next of these fates.
+    /// Removes the finished steps of a message, by the next of these fates.
     fn settle(&self, work: &mut Work, fates: &mut impl Iterator<Item = Fate>) -> Verdict {
         let mut verdict = Verdict::Done;
         let steps = std::mem::take(&mut work.steps);
         let mut left: HashSet<String> = HashSet::new();
         for (mut step, fate) in steps.into_iter().zip(fates) {
             if fate.unsettled.is_none() && left.contains(&step.lock) {
-                // Of one owner the order stays: what is left of it goes before this.
+                // The order within an owner stays: its unfinished steps come before this one.
                 work.steps.push(step);
                 continue;
             }
@@ -132,7 +132,7 @@ impl<Q: Queue> Batch<'_, Q> {
                 _ => verdict = Verdict::Again,
             }
             if fate.is_sent {
-                // Its other items are done.
+                // Its other items are finished.
                 let mut position = 0;
                 step.items.retain(|_| {
                     position += 1;
@@ -146,21 +146,21 @@ impl<Q: Queue> Batch<'_, Q> {
     }
 }
 
-/// What became of a step in an attempt.
+/// The outcome of a step in an attempt.
 #[derive(Debug, PartialEq, Eq)]
 struct Fate {
-    /// The final answer to what was sent of it.
+    /// The final answer to the part that was sent.
     applied: Option<Applied>,
-    /// Something was sent of it, and that is done.
+    /// Whether a part was sent and is finished.
     is_sent: bool,
-    /// Why it is not done. It may also rely on a neighbour that is not.
+    /// Why it is not finished. It may also depend on an unfinished neighbour.
     unsettled: Option<Unsettled>,
     refused: Option<String>,
-    /// Its items for which a neighbour stands.
+    /// Its items that a neighbour replaces.
     superseded: Vec<usize>,
 }
 
-/// A superseded item is done with only when all of its owner that was sent is done.
+/// A superseded item is finished only when all that was sent of its owner is finished.
 fn fates(
     steps: &[&Step],
     sent: &[Option<Cow<'_, Step>>],
@@ -214,7 +214,7 @@ fn fates(
             fate.unsettled = of_owner.get(step.lock.as_str()).copied();
             let is_usage = matches!(step.action, Action::UpdateUsage { .. });
             if !fate.is_sent && is_usage && not_cached.contains(step.lock.as_str()) {
-                // As the one that stands for it.
+                // Like the item that replaces it.
                 fate.applied = Some(Applied::NotCached);
             }
         }
@@ -222,7 +222,7 @@ fn fates(
     fates
 }
 
-/// The steps as they are sent: without what is superseded, and `None` where nothing is left.
+/// Returns the steps to send, without superseded items; `None` where nothing is left.
 fn without<'a>(steps: &[&'a Step], superseded: &[Position]) -> Vec<Option<Cow<'a, Step>>> {
     let mut superseded = superseded.iter().peekable();
     let mut sent = Vec::with_capacity(steps.len());
@@ -252,7 +252,7 @@ fn without<'a>(steps: &[&'a Step], superseded: &[Position]) -> Vec<Option<Cow<'a
     sent
 }
 
-/// Waits for others, which is no standstill.
+/// Waits for a resource that others hold, which does not count as a stall.
 pub(super) async fn while_alive<T>(view: &ConsumerView, waiting: impl Future<Output = T>) -> T {
     let mut waiting = std::pin::pin!(waiting);
     loop {

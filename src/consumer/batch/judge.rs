@@ -1,4 +1,4 @@
-//! What becomes of each message after an attempt: done, to be tried again, or refused.
+//! Decides on each message after an attempt: finished, retried or refused.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::queue::Queue;
 use crate::store::StoreError;
 
 impl<Q: Queue> Batch<'_, Q> {
-    /// Ends a message, or keeps it pending. Returns whether it is to be sent again shortly. `error`
-    /// is why something of the attempt is unknown.
+    /// Ends a message, or keeps it pending. Returns whether it must be sent again shortly. `error`
+    /// is why an outcome of the attempt is unknown.
     pub(super) async fn judge(
         &mut self,
         mut work: Work,
@@ -62,7 +62,7 @@ impl<Q: Queue> Batch<'_, Q> {
                 tracing::warn!(
                     message_id = work.held.message_id,
                     tries = work.locked_tries,
-                    "the customer stays locked by an SDK; the message goes back to the queue"
+                    "an SDK keeps the customer locked; the message returned to the queue"
                 );
                 let delay = retry_delay(work.held.receive_count);
                 self.release(work.held, delay).await;
@@ -71,7 +71,7 @@ impl<Q: Queue> Batch<'_, Q> {
         }
     }
 
-    /// Acknowledges a message that is done with.
+    /// Acknowledges a finished message.
     pub(super) async fn finish(
         &self,
         held: Held,
@@ -97,7 +97,7 @@ impl<Q: Queue> Batch<'_, Q> {
         self.shared.work.acknowledger.acknowledge(held.done()).await;
     }
 
-    /// Gives one message back, to be handed out again after `delay`.
+    /// Returns one message to the queue, which redelivers it after `delay`.
     pub(super) async fn release(&self, held: Held, delay: Duration) {
         self.leases.release(self.shared, vec![(held, delay)]).await;
     }

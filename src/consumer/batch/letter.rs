@@ -1,5 +1,5 @@
-//! Messages that end with their body kept in Redis: those given up, and the first of each unrecognised kind. While Redis
-//! is away they stay with the consumer, so that an outage costs them no receive count.
+//! Keeps bodies in Redis: of messages given up, and of the first messages of each unrecognised kind. While Redis
+//! is down they stay with the consumer, so that an outage does not raise their receive count.
 
 use super::Batch;
 use super::apply::while_alive;
@@ -11,11 +11,11 @@ use crate::metrics::Outcome;
 use crate::queue::Queue;
 use crate::store::{DeadLetter, StoreError};
 
-/// Failures to keep a body after which its message goes back to the queue: the stream may be refused to us while all
-/// else is not.
+/// Failures to keep a body after which its message returns to the queue: Redis may deny only the
+/// stream.
 const MAX_FAILURES: u32 = 3;
 
-/// A message whose body is to be kept before it is acknowledged.
+/// A message whose body must be kept before it is acknowledged.
 pub(super) struct Letter {
     pub held: Held,
     kind: Kind,
@@ -29,7 +29,7 @@ enum Cause {
     Unrecognised {
         name: String,
         trace_id: Option<String>,
-        /// How many of its kind are kept with it.
+        /// The number of kept messages of its kind, including this one.
         seen: u32,
     },
 }
@@ -49,7 +49,7 @@ impl Letter {
         Self {
             held,
             kind: Kind::Other,
-            reason: "unrecognised: its kind is not known, and no change was found in it".into(),
+            reason: "unrecognised: its kind is unknown, and no change was found in it".into(),
             cause: Cause::Unrecognised {
                 name,
                 trace_id,
@@ -61,9 +61,9 @@ impl Letter {
 }
 
 impl<Q: Queue> Batch<'_, Q> {
-    /// Keeps a body and ends its message. Returns the letter where Redis takes no writes: it is to be kept later.
+    /// Keeps a body and ends its message. Returns the letter if Redis takes no writes, to keep it later.
     pub(super) async fn keep(&self, mut letter: Letter, view: &ConsumerView) -> Option<Letter> {
-        // One that failed may be the cause, and is then kept with no call beside it.
+        // A letter that failed may be the cause, so it is then kept with no other call in flight.
         let calls = &self.shared.flow.suspects.calls;
         let kept = if letter.failures > 0 {
             let _alone = while_alive(view, calls.write()).await;
@@ -86,7 +86,7 @@ impl<Q: Queue> Batch<'_, Q> {
         None
     }
 
-    /// `None` where Redis takes no writes.
+    /// Adds the body to the stream; `None` where Redis takes no writes.
     async fn put(&self, letter: &Letter) -> Option<Result<(), StoreError>> {
         let store = &self.shared.work.store;
         if !store.gate().is_open() {
@@ -123,7 +123,7 @@ impl<Q: Queue> Batch<'_, Q> {
                     kind = kind.as_str(),
                     receive_count = held.receive_count,
                     reason,
-                    "a message is given up; its body is kept in the dead-letter stream in Redis"
+                    "gave up on a message; its body is in the dead-letter stream in Redis"
                 );
                 self.shared.work.acknowledger.acknowledge(held.done()).await;
             }
@@ -137,7 +137,7 @@ impl<Q: Queue> Batch<'_, Q> {
                         message_id,
                         event = self.shared.watch.unknown.shown(&name),
                         skeleton = message::skeleton(&held.body),
-                        "a message of an unknown kind was not recognised; it is acknowledged, and the first 10 of this kind are kept in the dead-letter stream in Redis"
+                        "a message of an unknown kind was not recognised and is acknowledged; the dead-letter stream in Redis keeps the first 10 of this kind"
                     );
                 }
                 self.finish(held, kind, trace_id.as_deref(), Outcome::Unrecognised)
@@ -151,12 +151,12 @@ impl<Q: Queue> Batch<'_, Q> {
         match &letter.cause {
             Cause::GivenUp => {
                 if let Some(unsaid) = self.shared.watch.refusals.allow() {
-                    tracing::warn!(message_id, %error, unsaid, "a message to be given up could not be kept; it stays in the queue");
+                    tracing::warn!(message_id, %error, unsaid, "cannot keep a message to give up on in Redis; it stays in the queue");
                 }
             }
             Cause::Unrecognised { name, .. } => {
                 self.shared.watch.unknown.forget(name);
-                tracing::debug!(message_id, %error, "an unrecognised message could not be kept");
+                tracing::debug!(message_id, %error, "cannot keep an unrecognised message in Redis");
             }
         }
         let delay = retry_delay(held.receive_count);

@@ -1,4 +1,4 @@
-//! What becomes of a message that cannot be applied.
+//! Retries messages that cannot be applied, and gives up on them at the limit.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::queue::Queue;
 /// policy that allows more of them than `MAX_RECEIVE_COUNT`.
 const FIFO_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Deliveries, in receive limits, after which a message is given up without being looked at; and the
-/// least of them. Each delivery beyond the limit ended without a verdict: the process may have died
-/// of it.
+/// Deliveries, as a multiple of the receive limit, after which a message is given up unread; and their
+/// minimum. Each delivery beyond the limit ended without a verdict: the message may have ended the
+/// process.
 const HOPELESS_LIMITS: u32 = 3;
 const HOPELESS_LEAST: u32 = 10;
 
 impl<Q: Queue> Batch<'_, Q> {
-    /// How often a message that cannot be applied is received.
+    /// Returns how often a message that cannot be applied is received.
     pub(super) fn receive_limit(&self) -> u32 {
         let limit = self.shared.work.policy.max_receive_count;
         let redrive = self.shared.flow.settings.borrow().max_receive_count;
@@ -34,27 +34,27 @@ impl<Q: Queue> Batch<'_, Q> {
         held.receive_count > limit.max(HOPELESS_LEAST)
     }
 
-    /// Before anything is made of its body.
+    /// Refuses a message before its body is read.
     pub(super) async fn refuse_hopeless(&mut self, held: Held) {
         let reason = format!(
-            "received {} times without an outcome: the worker may have been ended by it each time, or the customer stays locked; check for restarts, and the locks of SDKs",
+            "received {} times without an outcome: it may have ended the worker each time, or the customer stays locked; check for restarts and for locks of SDKs",
             held.receive_count
         );
         self.refuse(held, Kind::Other, Outcome::Failed, &reason)
             .await;
     }
 
-    /// A message whose call fails alone while Redis is well.
+    /// Refuses a message whose call fails alone while Redis takes other writes.
     pub(super) async fn refuse_blamed(&mut self, work: Work) {
         let reason = format!(
-            "the call to Redis fails for this message alone: {}",
+            "the call to Redis fails only for this message: {}",
             work.blamed.unwrap_or_default()
         );
         self.refuse(work.held, work.kind, Outcome::Failed, &reason)
             .await;
     }
 
-    /// A message that cannot be applied: tried again until the limit, then left for the dead-letter
+    /// Refuses a message that cannot be applied: it is retried until the limit, then left for the dead-letter
     /// queue or, where there is none, kept in Redis.
     pub(super) async fn refuse(&mut self, held: Held, kind: Kind, outcome: Outcome, reason: &str) {
         let policy = &self.shared.work.policy;
@@ -62,7 +62,7 @@ impl<Q: Queue> Batch<'_, Q> {
         let redrive = self.shared.flow.settings.borrow().max_receive_count;
         let (count, limit) = (held.receive_count, self.receive_limit());
         let (message_id, kind_name) = (&held.message_id, kind.as_str());
-        // Until the queue has told whether it has a dead-letter queue, nothing is given up.
+        // Nothing is given up until the worker knows whether the queue has a dead-letter queue.
         let known = self.shared.flow.settings.has_changed().unwrap_or(true);
         if count < limit || !known {
             if let Some(unsaid) = self.shared.watch.refusals.allow() {
@@ -73,10 +73,10 @@ impl<Q: Queue> Batch<'_, Q> {
                     limit,
                     reason,
                     unsaid,
-                    "a message cannot be applied; it is tried again"
+                    "cannot apply a message; SQS will redeliver it"
                 );
             }
-            // A FIFO group waits for it, and a body does not get better.
+            // Its FIFO group waits for it, and a retry cannot fix a body.
             let delay = match (policy.fifo, known) {
                 (true, true) => Duration::ZERO,
                 (true, false) => retry_delay(count).min(FIFO_PATIENCE),
@@ -92,10 +92,10 @@ impl<Q: Queue> Batch<'_, Q> {
                     kind = kind_name,
                     receive_count = count,
                     reason,
-                    "a message is given up and left for the dead-letter queue"
+                    "gave up on a message; it is left for the dead-letter queue"
                 );
             }
-            // At its own limit the queue moves the message when it would hand it out again.
+            // At its own limit the queue moves the message instead of delivering it again.
             let delay = match count >= redrive {
                 true => Duration::ZERO,
                 false if policy.fifo => retry_delay(count).min(FIFO_PATIENCE),

@@ -1,11 +1,11 @@
-//! When a message that was given back is handed out again.
+//! Computes when the queue redelivers a message that was returned.
 
 use std::time::Duration;
 
-/// The longest pause before a message that cannot be applied is handed out again.
+/// The longest pause before the redelivery of a message that cannot be applied.
 const LONGEST_RETRY_SECS: u64 = 300;
 
-/// Grows with the deliveries so far, with full jitter; whole seconds, as SQS counts them.
+/// Returns a pause that grows with the deliveries so far, with full jitter, in whole seconds as in SQS.
 pub(super) fn retry_delay(receive_count: u32) -> Duration {
     let ceiling = 1_u64.checked_shl(receive_count.min(20)).unwrap_or(u64::MAX);
     Duration::from_secs(1 + fastrand::u64(0..ceiling.min(LONGEST_RETRY_SECS)))

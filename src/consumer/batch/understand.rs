@@ -1,4 +1,4 @@
-//! From a body to the steps it asks for, and what becomes of messages that nobody knows.
+//! Reads a body and plans its steps, and decides on messages of unknown kinds.
 
 use super::work::bytes_of;
 use super::{Batch, HEAVY_PLAN_BYTES};
@@ -8,19 +8,19 @@ use crate::metrics::Outcome;
 use crate::plan::Step;
 use crate::queue::{Delivery, Queue};
 
-/// What a message asks for.
+/// The plan of a message.
 pub(super) struct Understood {
     pub kind: Kind,
     pub trace_id: Option<String>,
-    /// None where nothing is to be done; `outcome` is what that is called.
+    /// Empty where no change is needed; `outcome` then says why.
     pub steps: Vec<Step>,
     pub outcome: Outcome,
-    /// The name of an event that is not known, in a message that is to be kept.
+    /// The name of an unknown event, in a message that must be kept.
     pub unrecognised: Option<String>,
 }
 
 impl<Q: Queue> Batch<'_, Q> {
-    /// `None` where the plan is so large that it needs `is_roomy`, and is not.
+    /// Reads and plans a message; `None` where the plan is large and `is_roomy` is false.
     pub(super) fn parse(
         &self,
         delivery: &Delivery,
@@ -47,7 +47,7 @@ impl<Q: Queue> Batch<'_, Q> {
                     kind = reading.kind.as_str(),
                     times = ahead,
                     unsaid,
-                    "times of a message are more than 5 minutes ahead of its sending; the time of sending is used"
+                    "times of a message are more than 5 minutes later than its sending; the worker uses the time of sending"
                 );
             }
         }
@@ -59,7 +59,7 @@ impl<Q: Queue> Batch<'_, Q> {
             steps,
             outcome: match reading.is_unrecognised {
                 true => Outcome::Unrecognised,
-                // All that it would write was older than the keys live.
+                // All its state is older than the lifetime of keys.
                 false if !reading.changes.is_empty() => Outcome::Expired,
                 false => Outcome::Ignored,
             },

@@ -1,4 +1,4 @@
-//! One message that is planned, and what is known of its steps.
+//! A planned message and the state of its steps.
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -11,18 +11,18 @@ pub(super) struct Work {
     pub held: Held,
     pub kind: Kind,
     pub trace_id: Option<String>,
-    /// Not known to be in Redis: what is sent, and sent again.
+    /// The steps that are not known to be in Redis, which are sent until they are.
     pub steps: Vec<Step>,
-    /// Of the steps that are.
+    /// The outcomes of the finished steps.
     pub done: Tally,
     pub locked_tries: u32,
-    /// A call with it failed, and the call may be the cause: it is tried alone.
+    /// Whether a call with it failed and may be the cause: it is then tried alone.
     pub is_suspect: bool,
-    /// Why it is to be refused as soon as Redis takes writes.
+    /// Why it must be refused as soon as Redis takes writes.
     pub blamed: Option<String>,
-    /// Held by a doubtful message until an attempt is survived.
+    /// The permit of a suspect message, held until an attempt has ended.
     pub doubtful: Option<OwnedSemaphorePermit>,
-    /// Held by a large body for as long as its plan is there.
+    /// The permit of a large body, held as long as its plan exists.
     pub large: Option<OwnedSemaphorePermit>,
 }
 
@@ -47,7 +47,7 @@ impl Work {
     }
 }
 
-/// Bytes of keys and values.
+/// Returns the bytes of keys and values.
 pub(super) fn bytes_of(steps: &[Step]) -> usize {
     let items = steps.iter().flat_map(|step| &step.items);
     items.map(|item| item.key.len() + item.value.len()).sum()

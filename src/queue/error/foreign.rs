@@ -1,5 +1,4 @@
-//! Answers without an error of SQS in them: of servers that speak another protocol, of proxies, of
-//! portals.
+//! Classifies answers that contain no error of SQS: those of other protocols, proxies and portals.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use url::Url;
@@ -8,8 +7,8 @@ use super::kind_of_both;
 use crate::queue::{QueueError, QueueErrorKind};
 use crate::said::cut_aws;
 
-/// What an answer is, from its status, its headers and an error in XML. `None`: JSON as of SQS, which
-/// is broken in itself.
+/// Classifies an answer by its status, its headers and an XML error. `None`: invalid JSON in the protocol of
+/// SQS.
 pub fn foreign(answer: &HttpResponse) -> Option<QueueError> {
     let status = answer.status().as_u16();
     let header = |name: &str| answer.headers().get(name).unwrap_or_default();
@@ -42,31 +41,31 @@ pub fn foreign(answer: &HttpResponse) -> Option<QueueError> {
     match status {
         500.. => of(
             QueueErrorKind::Failed,
-            format!("{} and no error of SQS", described(answer)),
+            format!("{} and without an error of SQS", described(answer)),
         ),
         400.. if is_json || is_empty => of(
             QueueErrorKind::Foreign,
-            format!("{} and no error of SQS", described(answer)),
+            format!("{} and without an error of SQS", described(answer)),
         ),
         _ if is_json => None,
         _ => of(
             QueueErrorKind::Foreign,
-            format!("{} in place of SQS's JSON", described(answer)),
+            format!("{} instead of SQS's JSON", described(answer)),
         ),
     }
 }
 
-/// The status and the content type of an answer.
+/// Describes the status and the content type of an answer.
 pub fn described(answer: &HttpResponse) -> String {
     let content = answer.headers().get("content-type").unwrap_or_default();
     let status = answer.status().as_u16();
     format!("HTTP {status} with {}", content_type(content))
 }
 
-/// Of a body that is none of SQS, this much is looked at.
+/// The number of bytes that are inspected of a body that is not from SQS.
 const MAX_INSPECTED_BYTES: usize = 64 << 10;
 
-/// Where a redirect leads: its path and query may hold keys.
+/// Returns the target of a redirect without its path and query, which may contain keys.
 fn target(location: &str) -> String {
     let url = Url::parse(location).ok().filter(Url::has_host);
     url.map_or_else(
@@ -85,7 +84,7 @@ fn content_type(header: &str) -> &str {
     }
 }
 
-/// The text of the first element of that name.
+/// Returns the text of the first element with a name.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once("</")?;

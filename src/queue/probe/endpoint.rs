@@ -1,4 +1,4 @@
-//! One request to the endpoint of the queue, without credentials.
+//! Sends one request without credentials to the endpoint of the queue.
 
 use std::time::SystemTime;
 
@@ -10,11 +10,11 @@ use crate::http_agent;
 
 #[derive(Debug)]
 pub struct EndpointAnswer {
-    /// How far the clock of the endpoint is ahead of ours, if it told the time.
+    /// How far the clock of the endpoint is ahead of ours, if its answer has a time.
     pub clock_skew_secs: Option<i64>,
 }
 
-/// Sends one request. Any answer will do, a refusal too.
+/// Sends one request. Any answer counts, also an error.
 pub async fn ask_endpoint(config: &QueueConfig) -> Result<EndpointAnswer, String> {
     let agent = http_agent::for_host_of(&config.net, &config.endpoint, http_agent::TIMEOUT);
     let url = config.endpoint.to_string();
@@ -24,7 +24,7 @@ pub async fn ask_endpoint(config: &QueueConfig) -> Result<EndpointAnswer, String
         let answer = agent.get(&url).call().map_err(|error| error.to_string())?;
         let date = answer.headers().get("date").cloned();
         let date = date.and_then(|date| OffsetDateTime::parse(date.to_str().ok()?, &Rfc2822).ok());
-        // The answer was written somewhere between, and it tells whole seconds only.
+        // The server wrote the time between request and answer, in whole seconds.
         let half = before.elapsed().unwrap_or_default() / 2;
         let ours = OffsetDateTime::from(before + half);
         Ok(EndpointAnswer {

@@ -1,5 +1,5 @@
-//! The caller's permissions, tried by calls that cannot succeed: SQS says "access denied" before it
-//! says what else is wrong with a call.
+//! Tests the caller's permissions by calls that cannot succeed: SQS checks access before the rest of a
+//! call.
 
 use aws_sdk_sqs::Client;
 
@@ -7,19 +7,19 @@ use crate::config::QueueConfig;
 use crate::queue::QueueError;
 use crate::queue::error::queue_error;
 
-/// The answer to a call that needs one permission.
+/// The result of a call that needs one permission.
 #[derive(Debug)]
 pub struct Permission {
     /// For example `sqs:DeleteMessage`.
     pub action: &'static str,
-    /// `Ok` where the call got past the permission.
+    /// `Ok` if the permission was not denied.
     pub answer: Result<(), QueueError>,
 }
 
 /// A receipt handle that no message has.
 const INVALID_RECEIPT: &str = "entitlement-sync-check";
 
-/// Codes for a call that is wrong in itself, of SQS in either protocol and of servers like it.
+/// Error codes for an invalid call, of SQS in both protocols and of compatible servers.
 const INVALID_CALL_CODES: [&str; 6] = [
     "ReceiptHandleIsInvalid",
     "InvalidParameterValue",
@@ -31,7 +31,7 @@ const INVALID_CALL_CODES: [&str; 6] = [
 
 pub(super) async fn try_all(config: &QueueConfig, client: &Client) -> Vec<Permission> {
     let url = config.url.as_str();
-    // SQS refuses to receive no message; a server that does not refuse it hides nothing.
+    // SQS rejects a receive of zero messages. A server that accepts it hides no message.
     let receive = client
         .receive_message()
         .queue_url(url)

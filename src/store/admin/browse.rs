@@ -1,4 +1,4 @@
-//! Looking through keys by SCAN, so gently that Redis goes on serving others meanwhile.
+//! Scans keys by SCAN with pauses, so that Redis keeps serving other clients.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use fred::types::Key;
 use super::{AdminClient, KEYS_PER_CALL};
 use crate::store::StoreError;
 
-/// Keys that one SCAN looks at, whether they match or not.
+/// Keys that one SCAN visits, whether they match or not.
 pub const KEYS_PER_PAGE: u32 = 1_000;
-/// A page that has not come by then does not come any more.
+/// The timeout of one page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest pause between two pages.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Pages of keys. SCAN may give a key twice while Redis grows or shrinks its table, and gives every
-/// key that is there all the while.
+/// Pages of keys. SCAN returns every key that exists during the whole scan. It may return a key twice while Redis
+/// resizes its table.
 pub struct Browse {
     client: Client,
     pattern: Str,
@@ -37,8 +37,8 @@ impl Browse {
         }
     }
 
-    /// The keys of the next page, often none; `None` after the last page. Between two pages there
-    /// is a pause as long as what was done since the last one, so that Redis works for us half of
+    /// Returns the keys of the next page, often none; `None` after the last page. Pauses between two pages
+    /// for as long as the work since the last page took, so that Redis works for this client half of
     /// the time at most.
     pub async fn next(&mut self) -> Result<Option<Vec<String>>, StoreError> {
         tokio::time::sleep(self.since.elapsed().min(MAX_PAUSE)).await;
@@ -46,7 +46,7 @@ impl Browse {
         let Some(from) = self.cursor.take() else {
             return Ok(None);
         };
-        // Page by page: the stream of the client hides what Redis says when it refuses.
+        // Requests each page itself: the scan stream of fred hides the errors of Redis.
         let page = self.client.scan_page::<(Str, Vec<Key>), _, _>(
             from,
             self.pattern.clone(),
@@ -62,12 +62,12 @@ impl Browse {
 }
 
 impl AdminClient {
-    /// Every key that matches. All keys of an environment are on one primary, in a cluster too.
+    /// Returns every key that matches. All keys of an environment are on one primary, in a cluster too.
     pub fn browse(&self, pattern: String) -> Browse {
         Browse::new(self.client.clone(), pattern)
     }
 
-    /// Hands over every key that matches, in no order; one may come twice.
+    /// Passes on every key that matches, in any order; a key may occur twice.
     pub async fn scan(
         &self,
         pattern: String,
@@ -80,18 +80,18 @@ impl AdminClient {
         Ok(())
     }
 
-    /// How many keys this Redis holds, ours or not; `None` where it will not tell.
+    /// Returns the number of all keys in this Redis; `None` where DBSIZE is denied.
     pub async fn size(&self) -> Option<u64> {
         self.client.dbsize().await.ok()
     }
 
-    /// Which of these keys are there.
+    /// Returns which of these keys exist.
     pub async fn exist(&self, keys: &[String]) -> Result<Vec<bool>, StoreError> {
         self.each(keys, async |pipeline, key| pipeline.exists(key).await)
             .await
     }
 
-    /// The bytes that keys take in memory, by MEMORY USAGE; `None` for what is not there any more.
+    /// Returns the memory of keys, by MEMORY USAGE; `None` for a key that no longer exists.
     pub async fn memory(&self, keys: &[String]) -> Result<Vec<Option<u64>>, StoreError> {
         self.each(keys, async |pipeline, key| {
             pipeline.memory_usage(key, None).await
@@ -99,7 +99,7 @@ impl AdminClient {
         .await
     }
 
-    /// One command for each key, in few round trips.
+    /// Runs one command for each key, in a few round trips.
     async fn each<T: FromValue>(
         &self,
         keys: &[String],

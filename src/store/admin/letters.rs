@@ -1,4 +1,4 @@
-//! The stream of messages given up, as [`Store::keep`](crate::store::Store::keep) writes it.
+//! Reads the stream of dead letters that [`Store::keep`](crate::store::Store::keep) writes.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use fred::prelude::*;
 use super::AdminClient;
 use crate::store::StoreError;
 
-/// A message given up, as it stands in the stream.
+/// A dead letter as the stream holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeptLetter {
-    /// Of the entry in the stream.
+    /// The id of the entry in the stream.
     pub id: String,
     pub message_id: String,
     pub reason: String,
@@ -19,26 +19,26 @@ pub struct KeptLetter {
     /// When it was sent, in epoch milliseconds.
     pub sent_at: Option<u64>,
     pub body: String,
-    /// The message attribute that named its kind, where it had one.
+    /// The message attribute that named its kind, if there was one.
     pub type_attribute: Option<String>,
 }
 
-/// Entries of one answer: bodies may be large.
+/// Entries per reply; few, since bodies may be large.
 const LETTERS_PER_PAGE: u64 = 50;
 
 impl AdminClient {
-    /// How many letters a stream holds.
+    /// Returns the number of letters in a stream.
     pub async fn count_letters(&self, stream: &str) -> Result<u64, StoreError> {
         Ok(self.client.xlen(stream).await?)
     }
 
-    /// The oldest letters that come after the entry `after`; none when there are no more.
+    /// Returns the oldest letters after the entry `after`; none when there are no more.
     pub async fn letters(
         &self,
         stream: &str,
         after: Option<&str>,
     ) -> Result<Vec<KeptLetter>, StoreError> {
-        // The id that comes next: ranges that leave their ends out are for Redis 6.2 and later.
+        // Computes the next id: exclusive ranges need Redis 6.2.
         let next = after
             .and_then(parts)
             .map(|(ms, n)| format!("{ms}-{}", n + 1));
@@ -47,7 +47,7 @@ impl AdminClient {
             .await
     }
 
-    /// The letter of one entry. An id that cannot be one has none.
+    /// Returns the letter of one entry; `None` for an invalid id.
     pub async fn letter(&self, stream: &str, id: &str) -> Result<Option<KeptLetter>, StoreError> {
         if parts(id).is_none() {
             return Ok(None);
@@ -56,7 +56,7 @@ impl AdminClient {
         Ok(found.into_iter().next())
     }
 
-    /// Deletes entries; returns how many were there.
+    /// Deletes entries; returns how many existed.
     pub async fn forget_letters(&self, stream: &str, ids: &[String]) -> Result<u64, StoreError> {
         if ids.is_empty() {
             return Ok(0);
@@ -79,7 +79,7 @@ impl AdminClient {
     }
 }
 
-/// Milliseconds and number, as in `1795426055851-0`.
+/// Parses the milliseconds and the number of an id, for example `1795426055851-0`.
 fn parts(id: &str) -> Option<(u64, u64)> {
     let (ms, number) = id.split_once('-')?;
     Some((ms.parse().ok()?, number.parse().ok()?))

@@ -1,4 +1,4 @@
-//! Facts about Redis, for the command `check`. It writes one key of its own, and deletes it.
+//! Reads facts about Redis for the command `check`. It writes one key of its own and deletes it.
 
 use fred::prelude::*;
 
@@ -9,18 +9,18 @@ use crate::store::layout::{self, Layouts};
 use crate::store::monitor::harmless;
 use crate::store::script::Script;
 
-/// What one look at Redis found.
+/// The facts about Redis.
 #[derive(Debug)]
 pub struct RedisFacts {
     pub ping: Result<(), StoreError>,
-    /// A script that does to a key what the worker's script does.
+    /// The result of a script that writes and deletes a key as the worker's script does.
     pub script: Result<(), StoreError>,
     pub info: Result<RedisInfo, StoreError>,
     pub customers: Result<CachedCustomers, StoreError>,
     pub layouts: Result<Layouts, StoreError>,
 }
 
-/// Fields of INFO; empty where Redis does not tell.
+/// Fields of INFO; empty where Redis does not return them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RedisInfo {
     pub version: String,
@@ -31,13 +31,13 @@ pub struct RedisInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CachedCustomers {
     Found,
-    /// Of all keys.
+    /// No customer among all keys.
     None,
-    /// Of this many keys; there are more.
+    /// No customer among this many keys; there are more.
     NoneAmong(u32),
 }
 
-/// Pages of keys that are looked through at most.
+/// Maximum pages of keys to scan.
 const MAX_PAGES: u32 = 100;
 
 impl AdminClient {

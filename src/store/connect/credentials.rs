@@ -1,4 +1,4 @@
-//! Who we are to a server, found out anew for each connection.
+//! Provides the user and password of each new connection.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use fred::types::config::{CredentialProvider, Server};
 use super::iam::Iam;
 use crate::config::{Login, Password};
 
-/// Reads files again and makes tokens anew, so that a rotated secret needs no restart.
+/// Reads files again and makes new tokens for each connection, so that a rotated secret needs no restart.
 #[derive(Debug)]
 pub struct Credentials {
     login: Login,
@@ -16,7 +16,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// `None` where nobody asks who we are.
+    /// `None` where Redis needs no login.
     pub fn new(login: &Login) -> Option<Self> {
         let iam = match login.password.as_ref()? {
             Password::Iam(config) => {
@@ -44,7 +44,7 @@ impl CredentialProvider for Credentials {
         Ok(pair.unwrap_or_default())
     }
 
-    /// ElastiCache closes what has not logged in again for 12 hours.
+    /// ElastiCache closes connections 12 hours after their last login.
     fn refresh_interval(&self) -> Option<Duration> {
         const EACH_HOUR: Duration = Duration::from_secs(3600);
         self.iam.as_ref().map(|_| EACH_HOUR)

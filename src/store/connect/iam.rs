@@ -1,4 +1,4 @@
-//! Logging in to ElastiCache by IAM: a presigned request to connect, in place of a password.
+//! Makes IAM tokens for ElastiCache: a presigned request replaces the password.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,16 +23,16 @@ use crate::config::IamConfig;
 pub struct Iam {
     config: IamConfig,
     user: String,
-    /// The last that the AWS default chain gave.
+    /// The last credentials from the AWS default chain.
     known: Arc<Mutex<Option<Credentials>>>,
 }
 
-/// How long a token is good for logging in; the most that ElastiCache allows.
+/// The lifetime of a token; the maximum that ElastiCache allows.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
-/// Credentials that end sooner are asked for anew.
+/// Credentials that expire sooner are requested again.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
 
-/// All but what RFC 3986 leaves as it is.
+/// All characters except the unreserved ones of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -48,15 +48,15 @@ impl Iam {
         }
     }
 
-    /// A token that is good from now on, or why there is none.
+    /// Returns a token that is valid from now on, or the reason why there is none.
     pub async fn token(&self) -> Result<String, String> {
         let token = async {
             let credentials = self.credentials().await?;
             token(&self.config, &self.user, &credentials, SystemTime::now())
         };
-        token
-            .await
-            .map_err(|error: anyhow::Error| format!("no IAM token for Redis: {error:#}"))
+        token.await.map_err(|error: anyhow::Error| {
+            format!("cannot make an IAM token for Redis: {error:#}")
+        })
     }
 
     async fn credentials(&self) -> anyhow::Result<Credentials> {
@@ -72,7 +72,7 @@ impl Iam {
             ));
         }
         let (known, region) = (self.known.clone(), self.config.region.clone());
-        // In a task of its own: it may take longer than connecting may, and is there the next time.
+        // A separate task: it may take longer than the connection timeout, and then serves the next try.
         let asked = tokio::spawn(async move {
             let mut known = known.lock().await;
             let fresh = known.as_ref().filter(|known| {
@@ -89,11 +89,11 @@ impl Iam {
             *known = Some(found.clone());
             Ok(found)
         });
-        asked.await.context("asking for credentials failed")?
+        asked.await.context("cannot get credentials")?
     }
 }
 
-/// The request that would connect, presigned, without its scheme.
+/// Returns the presigned connect request, without its scheme.
 fn token(
     config: &IamConfig,
     user: &str,

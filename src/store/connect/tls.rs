@@ -1,5 +1,5 @@
-//! TLS to Redis: whom to believe, and who we are. Files are read again for each connection, so that
-//! rotated certificates need no restart.
+//! Configures TLS to Redis: trusted CAs and the client certificate. Files are read again for each connection, so
+//! that rotated certificates need no restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 
 use crate::config::RedisTls;
 
-/// Fails if a file is not what it should be now.
+/// Returns an error if a file is invalid.
 pub fn config(tls: &RedisTls) -> anyhow::Result<TlsConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let roots = match &tls.ca_file {
@@ -57,7 +57,7 @@ fn trouble(variable: &str, file: &Path) -> String {
 
 #[derive(Debug)]
 enum Roots {
-    /// Only by the variable that says so.
+    /// Accepts any certificate, if `REDIS_TLS_INSECURE_SKIP_VERIFY` is set.
     Anything,
     Of(Arc<RootCertStore>),
     File(Box<Path>),
@@ -75,16 +75,16 @@ fn system_roots() -> anyhow::Result<RootCertStore> {
 
 fn roots_of(file: &Path) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).context("it cannot be read")? {
-        roots.add(certificate.context("it is no PEM file")?)?;
+    for certificate in CertificateDer::pem_file_iter(file).context("it is not readable")? {
+        roots.add(certificate.context("it is not a PEM file")?)?;
     }
     if roots.is_empty() {
-        bail!("it holds no certificate");
+        bail!("it contains no certificate");
     }
     Ok(roots)
 }
 
-/// Verifies as usual, against our roots and for our name.
+/// Verifies the certificate of Redis against the configured CAs and the configured name.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -147,7 +147,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Our own certificate.
+/// The client certificate.
 #[derive(Debug)]
 struct Identity {
     provider: Arc<CryptoProvider>,
@@ -164,7 +164,7 @@ impl Identity {
             .collect::<Result<Vec<_>, _>>()
             .with_context(cert)?;
         if chain.is_empty() {
-            bail!("{} and holds no certificate", cert());
+            bail!("{} and contains no certificate", cert());
         }
         let private = PrivateKeyDer::from_pem_file(&self.key).with_context(key)?;
         CertifiedKey::from_der(chain, private, &self.provider)
@@ -179,7 +179,7 @@ impl ResolvesClientCert for Identity {
             Err(error) => {
                 tracing::error!(
                     error = format!("{error:#}"),
-                    "the client certificate for Redis cannot be used"
+                    "cannot use the client certificate for Redis"
                 );
                 None
             }

@@ -1,4 +1,4 @@
-//! Who says where the primary is: sentinels, or the nodes of a cluster.
+//! Looks up the primary at sentinels or at the nodes of a cluster.
 
 use fred::prelude::*;
 use fred::types::{CustomCommand, Value};
@@ -7,20 +7,20 @@ use fred::util::redis_keyslot;
 use crate::config::{Address, RedisConfig, Topology};
 use crate::store::{StoreError, connect};
 
-/// Asks one node after the other, the one that answered last first.
+/// Asks the nodes one after the other, first the one that answered last.
 pub struct Locator {
     redis: RedisConfig,
-    /// As configured, and then as learnt.
+    /// The configured nodes, and then the discovered ones.
     nodes: Vec<Address>,
     configured: usize,
-    /// The connection to the first of them, where it answered.
+    /// The connection to the first node, if it answered.
     asked: Option<(Address, Client)>,
 }
 
-/// What a node says.
+/// The answer of a node.
 enum Answer {
     Primary(Address),
-    /// It does not know of what we look for.
+    /// The node does not know the primary.
     Unknown,
 }
 
@@ -38,13 +38,13 @@ impl Locator {
         }
     }
 
-    /// What was answered last does not hold; it may be that the one who answered is cut off.
+    /// Starts with another node, because the last answer was wrong: its node may be cut off.
     pub fn ask_another(&mut self) {
         self.leave();
         self.nodes[..self.configured].rotate_left(1);
     }
 
-    /// Where the primary is, or why nobody says so.
+    /// Returns the address of the primary, or why the lookup failed.
     pub async fn primary(&mut self) -> Result<Address, StoreError> {
         let mut nodes = self.nodes.clone();
         if let Some((asked, _)) = &self.asked {
@@ -114,7 +114,7 @@ impl Locator {
                 StoreError::lost(format!("no sentinel answers: {reasons}"), refused)
             }
             _ if unknown => StoreError::lost(
-                "no node of the cluster serves the slot of our keys".to_owned(),
+                "no node of the cluster serves the slot of the keys".to_owned(),
                 false,
             ),
             _ => StoreError::lost(
@@ -140,7 +140,7 @@ async fn ask_sentinel(client: &Client, master: &str) -> Result<Answer, StoreErro
     Ok(Answer::Primary(Address { host, port }))
 }
 
-/// The owner of a slot, and all primaries and replicas, in an answer to `CLUSTER SLOTS`.
+/// Reads the owner of a slot, and all primaries and replicas, from a reply to `CLUSTER SLOTS`.
 fn owner(answer: Vec<Value>, slot: u16, asked: &Address) -> (Option<Address>, Vec<Address>) {
     let mut owner = None;
     let mut all = Vec::new();
@@ -160,8 +160,8 @@ fn owner(answer: Vec<Value>, slot: u16, asked: &Address) -> (Option<Address>, Ve
     (owner, all)
 }
 
-/// `[host, port, id, [name, value …]]`. A host that is missing is the one that was asked; a host
-/// name, which a certificate would hold, goes before an address.
+/// Reads `[host, port, id, [name, value …]]`. A missing host is the node that answered. A host
+/// name, which a certificate would contain, is preferred to an address.
 fn address(node: Value, asked: &Address) -> Option<Address> {
     let mut parts = node.into_array().into_iter();
     let host = parts.next().and_then(|host| host.into_string());

@@ -337,7 +337,7 @@ async fn each_right_in_aws_is_told_apart() {
         found.is(
             name,
             "fail",
-            &format!("sqs:{action} is refused"),
+            &format!("sqs:{action} is denied"),
             &format!("allow sqs:{action}"),
         );
         stand.calls.clear(action);
@@ -348,7 +348,7 @@ async fn each_right_in_aws_is_told_apart() {
         .always("GetQueueAttributes", Fault::access_denied());
     let found = caller.check().await;
     found.only_fails(&[]);
-    found.is("queue", "warn", "assumed", "allow sqs:GetQueueAttributes");
+    found.is("queue", "warn", "assumes", "allow sqs:GetQueueAttributes");
     found.is("right-receive", "pass", "", "");
     stand.calls.clear("GetQueueAttributes");
     stand
@@ -480,8 +480,8 @@ async fn redis_that_refuses_us_says_why() {
     found.only_fails(&[]);
     found.is("redis-link", "pass", "as sync", "");
     found.is("redis-writes", "pass", "", "");
-    found.is("redis-data", "pass", "not looked at: NOPERM", "");
-    found.is("redis-layout", "pass", "not looked at: NOPERM", "");
+    found.is("redis-data", "pass", "not tested: NOPERM", "");
+    found.is("redis-layout", "pass", "not tested: NOPERM", "");
     grant(&rights.replace(" +set", ""));
     let found = sync.check().await;
     found.only_fails(&["redis-writes"]);
@@ -691,7 +691,7 @@ fn help_teaches() {
     for (command, parts) in [
         (
             "check",
-            ["Receives nothing", "Examples:", "Exit codes:", "--json"],
+            ["Receives no messages", "Examples:", "Exit codes:", "--json"],
         ),
         (
             "config",
@@ -782,7 +782,7 @@ async fn a_layout_that_is_newer_than_ours_is_found_by_check_and_at_the_start_of_
             .set(&format!("production:c_ours-{n}:metadata"), "{}");
     }
     let found = caller.check().await;
-    found.is("redis-layout", "pass", "100 customers looked at, none", "");
+    found.is("redis-layout", "pass", "100 customers sampled, none", "");
     stand.redis.cmd(&["FLUSHALL"]);
     stand.redis.set("production:c_ours", "{}");
     stand.redis.set("production:c_theirs", NEWER);
@@ -833,7 +833,7 @@ async fn what_serve_needs_is_looked_at_without_a_queue() {
     );
     found.is("read-keys", "pass", "2 keys", "");
     found.is("read-port", "pass", "is free", "");
-    found.is("redis-tracking", "pass", "tells of changes", "");
+    found.is("redis-tracking", "pass", "reports changes", "");
 
     let taken = std::net::TcpListener::bind(("::", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -842,7 +842,7 @@ async fn what_serve_needs_is_looked_at_without_a_queue() {
         .env("READ_PORT", port)
         .check_with(&["check", "--reads", "--json"])
         .await;
-    found.is("read-port", "warn", "cannot be had", "READ_PORT");
+    found.is("read-port", "warn", "cannot bind port", "READ_PORT");
 
     // A user that may read and write, and not be told of changes.
     stand.redis.cmd(&[

@@ -366,7 +366,10 @@ async fn a_message_that_cannot_be_sent_stays_where_it_is() {
     proxy.always("DeleteMessageBatch", Fault::access_denied());
     let failed = operator.run(&arguments(&dead, &["replay", "--all"])).await;
     assert_eq!(failed.code, 77, "{failed:?}");
-    assert!(failed.stderr.contains("is still there"), "{failed:?}");
+    assert!(
+        failed.stderr.contains("was replayed but not deleted"),
+        "{failed:?}"
+    );
     assert_eq!((queue.depth().await, dead.visible().await), (1, 1));
 
     let nobody = operator.env("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:1");
@@ -499,7 +502,7 @@ async fn a_group_that_is_held_up_is_told_of() {
     let listed = operator.run(&arguments(&dead, &["list"])).await;
     assert_eq!(listed.code, 0, "{listed:?}");
     assert!(
-        listed.stderr.contains("no more of a message group"),
+        listed.stderr.contains("no more messages of a group"),
         "{listed:?}"
     );
 }

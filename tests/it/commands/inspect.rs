@@ -328,7 +328,7 @@ async fn people_are_told_all_of_it() {
         "site-1",
         "a miss: the resource is stale",
         "an SDK holds the lock, for 1 min",
-        "purged as of 2025-11-13T02:13:20.001Z; what is stored is older",
+        "purged as of 2025-11-13T02:13:20.001Z; the stored state is older",
     ] {
         assert!(said.stdout.contains(part), "{part} in {}", said.stdout);
     }
@@ -464,7 +464,7 @@ async fn without_the_right_to_scan_the_rest_is_shown() {
         .env("REDIS_PASSWORD", "pw");
     let said = operator.run(&["inspect", "acme"]).await;
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.stdout.contains("not looked for"), "{}", said.stdout);
+    assert!(said.stdout.contains("not scanned"), "{}", said.stdout);
     assert!(said.stdout.contains("NOPERM"), "{}", said.stdout);
 }
 

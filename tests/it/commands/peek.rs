@@ -69,7 +69,7 @@ async fn what_would_become_of_each_is_shown_and_all_is_given_back() {
     drop(worker);
     let none = operator.run(&["peek", "--yes"]).await;
     assert_eq!((none.code, none.stdout.as_str()), (0, ""), "{none:?}");
-    assert!(none.stderr.contains("handed out no message"), "{none:?}");
+    assert!(none.stderr.contains("delivered no message"), "{none:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +136,7 @@ async fn a_signal_ends_it_after_everything_was_given_back() {
     .await;
     signal::kill(pid, Signal::SIGINT).unwrap();
     let ran = ended(child, "").await;
-    ran.says(130, &["what was received is given back"]);
+    ran.says(130, &["all messages received were returned"]);
     assert_eq!(queue.visible().await, 20);
 }
 

@@ -105,10 +105,7 @@ async fn newer_state_and_locked_or_unknown_customers_are_named() {
     let text = operator
         .run(&["purge", "new", "--yes", "--at", &time])
         .await;
-    assert!(
-        text.stdout.contains("left alone: newer than 2025-"),
-        "{text:?}"
-    );
+    assert!(text.stdout.contains("kept: newer than 2025-"), "{text:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

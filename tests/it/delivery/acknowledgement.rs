@@ -306,7 +306,7 @@ async fn an_empty_poll_is_followed_by_another_and_by_nothing_else() {
     let receive = "ReceiveMessage";
     until("both poll", SOON, async || faults.open(receive) == 2).await;
     until("start-up is over", SOON, async || {
-        worker.logs().contains("the queue's settings")
+        worker.logs().contains("settings of the queue read")
     })
     .await;
     let (lines, polls) = (worker.logs(), faults.calls(receive));
@@ -465,7 +465,7 @@ async fn with_a_redrive_policy_an_unreadable_message_ends_in_the_dead_letter_que
     let (queue, dead) = sqs.queue_with_dead_letters("q", 2, &attributes).await;
     let worker = Worker::builder(&redis, &queue).start().await;
     until("the queue's settings are known", SOON, async || {
-        worker.logs().contains("the queue's settings")
+        worker.logs().contains("settings of the queue read")
     })
     .await;
     let id = queue.send(NO_JSON).await;
@@ -563,7 +563,7 @@ async fn every_message_that_is_given_up_is_named_in_the_log() {
     let logs = worker.logs();
     let given_up: Vec<&str> = logs
         .lines()
-        .filter(|line| line.contains("a message is given up"))
+        .filter(|line| line.contains("gave up on a message"))
         .collect();
     assert_eq!(given_up.len(), 40, "{logs}");
     for id in ids {
@@ -584,14 +584,12 @@ async fn nothing_is_given_up_before_it_is_known_whether_there_is_a_dead_letter_q
         .start()
         .await;
     until("it is said", SOON, async || {
-        worker
-            .logs()
-            .contains("cannot ask for the queue's settings")
+        worker.logs().contains("cannot read the queue's settings")
     })
     .await;
     queue.send(NO_JSON).await;
     until("it was refused", SOON, async || {
-        worker.logs().contains("it is tried again")
+        worker.logs().contains("the worker retries")
     })
     .await;
     faults.clear("GetQueueAttributes");

@@ -188,7 +188,7 @@ async fn messages_on_which_redis_closes_the_connection_are_given_up_alone() {
     assert_eq!(kept, poison.iter().collect::<Vec<_>>());
     for letter in &letters {
         assert_eq!(letter["receive_count"], "2");
-        let reason = "the call to Redis fails for this message alone";
+        let reason = "the call to Redis fails only for this message";
         assert!(letter["reason"].contains(reason), "{}", letter["reason"]);
     }
     let redelivered = worker.metric(REDELIVERED).await;
@@ -226,7 +226,7 @@ async fn a_message_to_whose_call_redis_gives_no_answer_is_given_up_alone() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["body"], poison);
     assert_eq!(letters[0]["receive_count"], "2");
-    let reason = "the call to Redis fails for this message alone: Redis does not answer in time";
+    let reason = "the call to Redis fails only for this message: Redis does not answer in time";
     assert!(letters[0]["reason"].contains(reason), "{:?}", letters[0]);
     assert_eq!(worker.metric(REDELIVERED).await, 1.0, "of the poison alone");
     worker.wait_ready().await;

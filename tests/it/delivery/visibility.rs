@@ -130,7 +130,7 @@ async fn acknowledging_after_the_timeout_is_said() {
     assert!(
         worker
             .logs()
-            .contains("acknowledging after the visibility timeout")
+            .contains("messages acknowledged after their visibility timeout")
     );
     queue.wait_empty(LIMIT).await;
     assert!(redis.get("production:c_acme").is_some());
@@ -193,7 +193,9 @@ async fn without_the_right_to_ask_30_s_and_no_dead_letter_queue_are_assumed() {
         .start()
         .await;
     until("it is said", LIMIT, async || {
-        worker.logs().contains("assuming 30 s")
+        worker
+            .logs()
+            .contains("assumes a visibility timeout of 30 s")
     })
     .await;
     queue.send("no JSON").await;

@@ -47,7 +47,7 @@ async fn is_told(worker: &Worker, source: &str) {
     let log = worker.logs();
     let said: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("AWS credentials are known"))
+        .filter(|line| line.contains("AWS credentials loaded"))
         .collect();
     assert_eq!(said.len(), 1, "{log}");
     assert!(said[0].contains(source), "{log}");

@@ -532,7 +532,7 @@ async fn a_report_names_nobody_and_comes_once() {
     let reports = sentry.envelopes().join("\n");
     assert_eq!(
         reports
-            .matches(r#""message":"a message is given up"#)
+            .matches(r#""message":"gave up on a message"#)
             .count(),
         1,
         "{reports}"

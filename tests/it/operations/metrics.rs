@@ -487,7 +487,7 @@ async fn the_text_is_openmetrics_and_docs_metrics_md_names_all_of_it() {
         .start()
         .await;
     until("the depth of the queue is known", LIMIT, async || {
-        worker.logs().contains("the queue's settings")
+        worker.logs().contains("settings of the queue read")
             && worker
                 .http("/metrics")
                 .await

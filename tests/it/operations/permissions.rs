@@ -135,7 +135,7 @@ async fn the_rights_documented_for_readers_suffice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_look_at_the_layout_needs_scan_and_nothing_else_does() {
     const NEWER: &str = "customers in Redis are in the layout of SDK 4.12 and later";
-    const NOT_LOOKED: &str = "the layout of customers in Redis was not looked at";
+    const NOT_LOOKED: &str = "the layout of customers in Redis was not checked";
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     redis.set("production:c_theirs", r#"{"sso":{"usageData":{}}}"#);
     for (more, line, other) in [("", NOT_LOOKED, NEWER), (" +scan", NEWER, NOT_LOOKED)] {

@@ -199,7 +199,7 @@ async fn a_changed_redis_password_stops_receiving_until_it_is_right_again() {
         goes_down(&stand, &worker).await;
         wait_verbose(&worker, cause).await;
         wait_log(&worker, cause).await;
-        wait_log(&worker, "check its password").await;
+        wait_log(&worker, "check REDIS_PASSWORD").await;
         set_password(password);
         goes_on(&stand, &worker).await;
     }

@@ -236,8 +236,8 @@ async fn an_answer_that_is_not_of_sqs_is_named_with_its_likely_cause() {
             "{log}"
         );
         let advice = match parts[0].contains("407") {
-            true => "name the host in NO_PROXY",
-            false => "speak SQS's JSON protocol?",
+            true => "add the host to NO_PROXY",
+            false => "uses the JSON protocol of SQS",
         };
         assert!(log.contains(advice), "{log}");
         worker.kill();
@@ -284,17 +284,17 @@ async fn a_clock_and_a_key_are_told_from_credentials_and_rights() {
         (
             "com.amazon.coral.service#InvalidSignatureException",
             "Signature expired: 20261126T000000Z is now earlier than 20261126T010000Z",
-            "set the clock of this machine by NTP",
+            "synchronize the clock of this machine by NTP",
         ),
         (
             "com.amazon.coral.service#RequestTimeTooSkewed",
             "The difference between the request time and the current time is too large.",
-            "set the clock of this machine by NTP",
+            "synchronize the clock of this machine by NTP",
         ),
         (
             "com.amazonaws.sqs#KmsAccessDenied",
             "The ciphertext refers to a customer master key that is not accessible",
-            "allow kms:Decrypt",
+            "kms:Decrypt on the key of the queue",
         ),
         (
             "com.amazonaws.sqs#KmsDisabled",
@@ -353,7 +353,7 @@ async fn a_token_file_that_cannot_be_read_is_named_with_its_variable() {
     worker.kill();
     sts.refuse("RequestTimeTooSkewed", "too far off");
     let worker = by_token(&absent).spawn();
-    says_why(&worker, &["the clock is off"]).await;
+    says_why(&worker, &["the clock of this machine is wrong"]).await;
 }
 
 /// Files of other ways to credentials, and an STS that is none.
@@ -418,7 +418,7 @@ async fn a_provider_that_gives_no_credentials_is_named_with_its_variable() {
             ],
             &[
                 "AWS_WEB_IDENTITY_TOKEN_FILE",
-                "HTTP 403 with text/html and no error of STS",
+                "HTTP 403 with text/html and without an error of STS",
             ],
         ),
     ] {
@@ -446,7 +446,11 @@ async fn a_database_that_redis_does_not_have_is_named() {
         reply.is_ok_and(|reply| reply.body.contains("DB index is out of range"))
     })
     .await;
-    assert!(!worker.logs().contains("its password"), "{}", worker.logs());
+    assert!(
+        !worker.logs().contains("check REDIS_PASSWORD"),
+        "{}",
+        worker.logs()
+    );
     worker.term();
     assert_eq!(worker.wait_exit(SOON).await, 0);
 }
