@@ -132,8 +132,34 @@ async fn clients_of_three_languages_are_told_the_same() {
         let unlimited = question("integer", "exports@limit", json!(77), of_acme(&json!({})));
         let unlimited = client.ask(&recorder.url(), KEY, &[unlimited]).await;
         assert_eq!(unlimited[0]["value"], 77, "{client:?}");
+        let says_so = unlimited[0]["metadata"]["unlimited"] == true;
+        assert_eq!(
+            says_so,
+            client == Client::Python,
+            "{client:?}: {}",
+            unlimited[0]
+        );
+        let has_error = !unlimited[0]["errorCode"].is_null();
+        assert_eq!(
+            has_error,
+            client != Client::Python,
+            "{client:?}: {}",
+            unlimited[0]
+        );
     }
     assert_eq!(edge.requests_to("/v1/c/acme/").len(), 2);
+
+    // What can no longer be confirmed is an answer too.
+    redis.kill();
+    reader.wait_redis("DISCONNECTED").await;
+    for client in CLIENTS {
+        let asked = question("boolean", "sso", json!(false), of_acme(&json!({})));
+        let answer = client.ask(&reader.url(), KEY, &[asked]).await.remove(0);
+        assert_eq!(answer["value"], true, "{client:?}: {answer}");
+        if client != Client::Rust {
+            assert_eq!(answer["reason"], "STALE", "{client:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
