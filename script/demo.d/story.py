@@ -119,7 +119,6 @@ class Story:
         self.ask_flags("globex", granted[:1], "TARGETING_MATCH")
 
         edge.stop()
-        item("")
         label("then")
         item("the Edge API is stopped, too")
         self.ask_reader("acme", known)
