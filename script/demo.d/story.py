@@ -94,7 +94,7 @@ class Story:
         with self.chapter("Others ask without Redis, and then Redis and the Edge API are stopped", """
                 `entitlement-sync serve` answers from the same keys: to the SDK without a Redis, which takes it for the Edge
                 API, and to OpenFeature in any language. Then Redis is stopped, and after it the Edge API. What was
-                known is answered, marked as stale; what nobody can tell is an error, for which each reader has its
+                known is answered, marked as stale. What cannot be known is an error, and each reader uses its
                 fallback."""):
             self.answers()
 
@@ -115,16 +115,15 @@ class Story:
         self.wait("Redis is stopped (SIGSTOP)", {"redis": False, "upstream": True})
         self.ask_reader("acme", known)
         self.ask_flags("acme", granted, "STALE")
-        item(dim("a customer that nobody has asked for before: the Edge API is asked"))
+        item(dim("a customer of the first question: the reader asks the Edge API"))
         self.ask_flags("globex", granted[:1], "TARGETING_MATCH")
 
         edge.stop()
-        item("")
         label("then")
         item("the Edge API is stopped, too")
         self.ask_reader("acme", known)
         self.ask_flags("acme", granted, "STALE")
-        item(dim("a customer that nobody has asked for before: nobody can tell, so each reader uses its own fallback"))
+        item(dim("a customer of the first question: the reader cannot tell, so each client uses its own fallback"))
         self.ask_reader("initech", [("getBooleanEntitlement", "sso", {}, {"hasAccess": False, "isFallback": True})])
         self.ask_flags("initech", [("boolean", "sso", False, False), ("boolean", "calls", True, True)], "ERROR")
 
