@@ -1,11 +1,11 @@
-// Publishes entitlement events at a steady rate, and holds the worker's lag against a bound.
+// Publishes entitlement events at a steady rate, and compares the worker's lag with a bound.
 //
 //   k6 run -e QUEUE_URL=https://sqs.us-east-1.amazonaws.com/123456789012/entitlements \
 //          -e METRICS_URL=http://localhost:4000/metrics -e RPS=100 -e DURATION=1m -e LAG_P95_SECS=1 k6/load.test.js
 //
-// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN are the publisher's: it needs
-// sqs:SendMessage. AWS_ENDPOINT_URL, such as http://localhost:4566, leads to a local SQS. Use a queue, a Redis and an
-// ENVIRONMENT_PREFIX made for the test: customers called load-0, load-1, … are written.
+// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN are those of the publisher, which needs
+// sqs:SendMessage. AWS_ENDPOINT_URL selects a local SQS, for example http://localhost:4566. Use a queue, a Redis and an
+// ENVIRONMENT_PREFIX made for the test: it writes customers called load-0, load-1, ….
 
 import http from 'k6/http';
 import { check, fail, sleep } from 'k6';
@@ -94,7 +94,7 @@ function buckets(text) {
   return found;
 }
 
-// The upper bound of the bucket that holds the quantile, of what came since `before`.
+// The upper bound of the bucket that holds the quantile of the messages since `before`.
 function quantile(of, before, now) {
   const bounds = Object.keys(now).map((le) => (le === '+Inf' ? Infinity : Number(le))).sort((a, b) => a - b);
   const since = (bound) => {
@@ -140,7 +140,7 @@ export function watch(before) {
   sleep(2);
 }
 
-// What was sent is finished shortly after. Holds for one worker, or behind an address that leads to one.
+// The worker finishes the sent messages shortly after. Works with one worker, or an address that reaches one worker.
 export function teardown(before) {
   let inFlight;
   for (let waited = 0; waited < DRAIN_SECS; waited += 1) {

@@ -1,4 +1,4 @@
-# A queue with its dead-letter queue, the roles, and the worker as a service of ECS on Fargate.
+# A queue with its dead-letter queue, the roles, and the worker as an ECS service on Fargate.
 
 terraform {
   required_version = ">= 1.5"
@@ -28,7 +28,7 @@ resource "aws_sqs_queue" "events" {
   })
 }
 
-# Only the source of the events sends. Sending is the permission to decide what customers may use.
+# Only the source of the events may send: a sender decides what customers may use.
 resource "aws_sqs_queue_policy" "events" {
   queue_url = aws_sqs_queue.events.url
   policy = jsonencode({
@@ -53,7 +53,7 @@ locals {
   })
 }
 
-# What the worker may do.
+# Permissions of the worker.
 resource "aws_iam_role" "worker" {
   name               = var.name
   assume_role_policy = local.trust
@@ -72,7 +72,7 @@ resource "aws_iam_role_policy" "queue" {
   })
 }
 
-# What ECS may do to start the worker: pull the image, write the log, read the secret.
+# Permissions that ECS needs to start the worker: pull the image, write the log, read the secret.
 resource "aws_iam_role" "execution" {
   name               = "${var.name}-execution"
   assume_role_policy = local.trust

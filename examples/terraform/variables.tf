@@ -15,12 +15,12 @@ variable "image" {
 }
 
 variable "sender_arns" {
-  description = "Who may send to the queue: the principals of the source of the events."
+  description = "Principals that may send to the queue: those of the source of the events."
   type        = list(string)
 }
 
 variable "secret_arn" {
-  description = "Secret of Secrets Manager with the JSON keys SERVER_API_KEY and REDIS_PASSWORD."
+  description = "Secret in Secrets Manager with the JSON keys SERVER_API_KEY and REDIS_PASSWORD."
   type        = string
 }
 
@@ -35,11 +35,11 @@ variable "cluster" {
 }
 
 variable "subnets" {
-  description = "Subnets from which SQS, Redis and the Edge API can be reached."
+  description = "Subnets that can reach SQS, Redis and the Edge API."
   type        = list(string)
 }
 
 variable "security_groups" {
-  description = "Security groups of the tasks; Redis must let them in."
+  description = "Security groups of the tasks; Redis must allow them."
   type        = list(string)
 }

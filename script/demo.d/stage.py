@@ -1,4 +1,4 @@
-"""What the demo starts and stops again: Redis, a queue, the worker, a reader, and a stand-in for the Edge API."""
+"""Starts and stops the servers of the demo: Redis, a queue, the worker, a reader, and a stand-in for the Edge API."""
 
 import http.server
 import json
@@ -27,15 +27,15 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Stopped(Exception):
-    """Someone pressed Ctrl-C, or sent SIGTERM."""
+    """The user pressed Ctrl-C, or sent SIGTERM."""
 
 
 class Failed(Exception):
-    """The demo cannot go on; the text says why."""
+    """The demo cannot continue; the text gives the reason."""
 
 
 class Signals:
-    """Signals are noted here and looked at where the demo waits, so that nothing is left half started."""
+    """Records signals. The demo checks them where it waits, so that no server is left half started."""
 
     def __init__(self):
         self.number = None
@@ -111,7 +111,7 @@ class EdgeApi:
 
 
 class Stage:
-    """Everything that runs for the demo. Use it in a `with`: what was started is stopped, whatever happens."""
+    """All processes of the demo. Use it in a `with`, which always stops the started processes."""
 
     def __init__(self, signals, say):
         self.signals = signals
@@ -161,7 +161,7 @@ class Stage:
         return target / "debug/entitlement-sync"
 
     def _in_own_group(self, command, name, quiet=False):
-        """Runs to its end, or is ended with all that it started when the demo is to stop. Quiet: heard when it fails."""
+        """Runs a command, and ends it and its children when the demo stops. Shows output only if it fails."""
         log = open(self.log("preparation"), "w+") if quiet else None
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -235,7 +235,7 @@ class Stage:
         self.reader_environment = {**environment, "READ_PORT": str(self.reader_port)}
 
     def reader_knows(self, port=None):
-        """Whom the reader can ask, as its /readyz says."""
+        """Which sources the reader can ask, from its /readyz."""
         status, body = self._get(port or self.reader_port, "/readyz")
         if status not in (200, 503):
             return {}
@@ -243,7 +243,7 @@ class Stage:
         return {name: answer[name] == "CONNECTED" for name in ("redis", "upstream")}
 
     def pause(self, name, is_paused):
-        """Stops a process where it stands, or lets it go on."""
+        """Freezes a process, or resumes it."""
         os.kill(self.pid(name), signal.SIGSTOP if is_paused else signal.SIGCONT)
 
     def pid(self, name):
@@ -256,7 +256,7 @@ class Stage:
         return next(process for known, process in self.started if known == name).poll() is not None
 
     def _listening(self, name, command, variables, is_up):
-        """Starts a server on a free port; a port that someone else took in the meantime is left for another."""
+        """Starts a server on a free port; tries another port if a different process took it meanwhile."""
         for _ in range(3):
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
@@ -282,7 +282,7 @@ class Stage:
         return "\n".join(text[-lines:])
 
     def _stop(self):
-        """Ends everything, the worker before what it works with, and says how each ended."""
+        """Ends all processes, the worker before Redis and the queue, and reports how each ended."""
         ended = {}
         worker = [entry for entry in self.started if entry[0] in ("worker", "reader")]
         for together in (worker, [entry for entry in self.started if entry not in worker]):
@@ -290,7 +290,7 @@ class Stage:
             for _, process in together:
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
-                    process.send_signal(signal.SIGCONT)  # had it been frozen to see what happens
+                    process.send_signal(signal.SIGCONT)  # in case the user froze it
             for name, process in together:
                 try:
                     process.wait(timeout=max(0.1, began + 10 - time.monotonic()))

@@ -1,4 +1,4 @@
-"""The demo: seven chapters in the life of a customer, each checked against what it should be. See script/demo."""
+"""The demo: seven chapters in the life of a customer, each compared with the expected result. See script/demo."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def usage(calls):
 
 
 class Any:
-    """A value that is there, whatever it is: the SDK's answers tell whether it is right."""
+    """Any existing value: the SDK's answers show whether it is correct."""
 
 
 class Story:
@@ -47,55 +47,55 @@ class Story:
                 f"{CUSTOMER}:metadata": '{"accessDeniedReason":null}', **stamped(f"{CUSTOMER}:metadata", at_ms(0)),
                 CALLS: usage(4), **stamped(CALLS, at_ms(0)),
             })
-            self.check("each key expires in 7 days, unless it is written again",
+            self.check("each key expires in 7 days, unless the worker writes it again",
                        all(604_700 < int(self.stage.redis("TTL", key)) <= 604_800 for key in self.stage.keys("acme")))
             self.ask([self.boolean(), self.numeric(3), self.metered(4, 10), self.enum("email", ["email"]),
                       self.enum("phone", ["email"], denied="RequestedValuesMismatch")])
 
         with self.chapter("Acme uses its calls", """
-                A usage message: 7 of 10 calls are used. One small key changes, and the SDK refuses what is too much."""):
+                A usage message: 7 of 10 calls are used. One small key changes, and the SDK denies usage over the limit."""):
             self.deliver([events.used(5, 7)], {"applied": 1}, {CALLS: usage(7), **stamped(CALLS, at_ms(5))})
             self.ask([self.metered(7, 10), self.metered(7, 10, asking=3),
                       self.metered(7, 10, asking=4, denied="RequestedUsageExceedingLimit")])
 
         with self.chapter("Acme upgrades", f"""
-                New entitlements: 100 calls, 12 regions, support by phone. The message brings along a usage of 6 as of
-                {clock(4)}. Redis has one of {clock(5)} already, which is newer and stays: each key is compared on its own."""):
+                New entitlements: 100 calls, 12 regions, support by phone. The message also has a usage of 6 as of
+                {clock(4)}. Redis already has a usage of {clock(5)}, which is newer and stays: the worker compares each key."""):
             self.deliver([events.upgraded(10, 4)], {"applied": 1}, {
                 CUSTOMER: Any, **stamped(CUSTOMER, at_ms(10)), **stamped(f"{CUSTOMER}:metadata", at_ms(10))})
             self.ask([self.boolean(), self.numeric(12), self.metered(7, 100), self.enum("phone", ["email", "phone"])])
 
         with self.chapter("A duplicate and two late messages arrive", f"""
                 SQS delivers at least once and in no order. Three messages at once: the usage of {clock(5)} again, a usage
-                of 5 as of {clock(3)}, and the sign-up of {clock(0)} again. Nothing of it may undo what is newer."""):
+                of 5 as of {clock(3)}, and the sign-up of {clock(0)} again. None of them may replace newer state."""):
             self.deliver([events.used(5, 7), events.used(3, 5), events.signed_up(0)], {"applied": 1, "stale": 2}, {})
             self.ask([self.numeric(12), self.metered(7, 100), self.enum("phone", ["email", "phone"])])
 
         with self.chapter("Acme is purged, and state from before the purge arrives", f"""
-                Acme's subscription is migrated as of {clock(20)}: what is cached is void. The worker deletes it and leaves a
-                tombstone with the time of the purge. Then two messages arrive that were under way for too long:
-                entitlements of {clock(15)} and a usage of {clock(16)}. They must not bring the dead back to life."""):
+                Acme's subscription is migrated as of {clock(20)}: the cached state is void. The worker deletes it and leaves a
+                tombstone with the time of the purge. Then two late messages arrive:
+                entitlements of {clock(15)} and a usage of {clock(16)}. They must not restore the purged state."""):
             self.deliver([events.purged(20)], {"applied": 1}, {
                 CUSTOMER: GONE, f"{CUSTOMER}#timestamp": GONE,
                 f"{CUSTOMER}:metadata": GONE, f"{CUSTOMER}:metadata#timestamp": GONE,
                 TOMBSTONE: str(at_ms(20))})
             self.deliver([events.late_state(15), events.used(16, 8)], {"stale": 1, "skipped": 1}, {})
             self.ask([("getMeteredEntitlement", "calls", {}, {"hasAccess": False, "isFallback": True})], edge_requests=1,
-                     remark="the Edge API is away in this chapter, so the SDK falls back to \"no\"")
+                     remark="the Edge API is unreachable in this chapter, so the SDK falls back to \"no\"")
 
-        with self.chapter("The SDK loads Acme again, and the worker goes on from there", f"""
-                The Edge API is back. The SDK asks it once, and writes what it is told to Redis itself; the tombstone does
-                not hinder it. Then a usage of 12 as of {clock(30)} comes by the queue, and SDK and worker share the keys."""):
+        with self.chapter("The SDK loads Acme again, and the worker continues from there", f"""
+                The Edge API is back. The SDK asks it once, and writes the answer to Redis itself; the tombstone does
+                not block it. Then a usage of 12 as of {clock(30)} arrives in the queue, and SDK and worker share the keys."""):
             self.stage.edge.entitlements = events.entitlements(25, 12, 200, 9, 25, ["email", "phone"])
             self.ask([self.metered(9, 200)], edge_requests=1)
             self.deliver([events.used(30, 12)], {"applied": 1}, {CALLS: usage(12), **stamped(CALLS, at_ms(30))})
             self.ask([self.boolean(), self.numeric(12), self.metered(12, 200), self.enum("phone", ["email", "phone"])])
 
         with self.chapter("Others ask without Redis, and then Redis and the Edge API are stopped", """
-                `entitlement-sync serve` answers from the same keys: to the SDK without a Redis, which takes it for the Edge
-                API, and to OpenFeature in any language. Then Redis is stopped, and after it the Edge API. What was
-                known is answered, marked as stale. What cannot be known is an error, and each reader uses its
-                fallback."""):
+                `entitlement-sync serve` answers from these keys: to the SDK without a Redis, which uses it as its Edge
+                API, and to OpenFeature in any language. Then the demo stops Redis, and after it the Edge API. The reader
+                still answers for known customers and marks the answers as stale. For other customers it returns an
+                error, and each client uses its fallback."""):
             self.answers()
 
     def answers(self):
@@ -115,7 +115,7 @@ class Story:
         self.wait("Redis is stopped (SIGSTOP)", {"redis": False, "upstream": True})
         self.ask_reader("acme", known)
         self.ask_flags("acme", granted, "STALE")
-        item(dim("a customer of the first question: the reader asks the Edge API"))
+        item(dim("a customer without an earlier question: the reader asks the Edge API"))
         self.ask_flags("globex", granted[:1], "TARGETING_MATCH")
 
         edge.stop()
@@ -123,18 +123,18 @@ class Story:
         item("the Edge API is stopped, too")
         self.ask_reader("acme", known)
         self.ask_flags("acme", granted, "STALE")
-        item(dim("a customer of the first question: the reader cannot tell, so each client uses its own fallback"))
+        item(dim("a customer without an earlier question: the reader cannot tell, so each client uses its own fallback"))
         self.ask_reader("initech", [("getBooleanEntitlement", "sso", {}, {"hasAccess": False, "isFallback": True})])
         self.ask_flags("initech", [("boolean", "sso", False, False), ("boolean", "calls", True, True)], "ERROR")
 
         edge.start()
         stage.pause("redis", False)
-        self.wait("both go on", {"redis": True})
+        self.wait("both run again", {"redis": True})
         self.ask_reader("acme", known)
         self.ask_flags("acme", granted, "CACHED")
 
     def wait(self, what, wanted):
-        """Until the reader has noticed."""
+        """Waits until the reader has noticed."""
         label("then")
         noticed = self.stage.signals.wait_until(lambda: wanted.items() <= self.stage.reader_knows().items(), 10)
         self.check(f"{what}, and the reader has noticed", noticed, wanted)
@@ -145,7 +145,7 @@ class Story:
         return Chapter(self, title, prose)
 
     def deliver(self, messages, outcomes, changes):
-        """Publishes messages, waits until the worker has ended them, and shows what became of Redis."""
+        """Publishes messages, waits until the worker has finished them, and shows the changes in Redis."""
         stage = self.stage
         before, counted = stage.keys("acme"), stage.metrics()
         for message in messages:
@@ -203,7 +203,7 @@ class Story:
             item(dim(f"  {same} {'key' if same == 1 else 'keys'} as before"))
 
     def ask(self, questions, edge_requests=0, remark=""):
-        """Asks the SDK, compares each answer with what is expected, and counts what it asked the Edge API."""
+        """Asks the SDK, compares each answer with the expected one, and counts its requests to the Edge API."""
         stage = self.stage
         queries = [{"method": method, "args": {"customerId": "acme", "featureId": feature, "options": options}}
                    for method, feature, options, _ in questions]
@@ -249,7 +249,7 @@ class Story:
                        answer["value"] == wanted and answer["reason"] == reason, f"{json.dumps(wanted)}, {reason}")
 
     def judge(self, questions, answers):
-        """Compares the SDK's answers with what is expected."""
+        """Compares the SDK's answers with the expected ones."""
         width = max(len(question_text(*question[:3])) for question in questions)
         for (method, feature, options, wanted), answer in zip(questions, answers):
             other = {field: value for field, value in wanted.items() if answer.get(field) != value}
@@ -347,21 +347,21 @@ def introduce(stage):
     label("running")
     item(f"redis on {stage.redis_port}, SQS on {stage.queue_url.split('/')[2].split(':')[1]}, "
          f"the worker's HTTP on {stage.worker_port}, all on 127.0.0.1")
-    item(dim("the worker's environment, as it would be given to `docker run -e`; all else are defaults:"))
+    item(dim("the worker's environment, as for `docker run -e`; all other variables have their defaults:"))
     variables = " ".join(f"{name}={value}" for name, value in stage.worker_environment.items())
     for line in block(variables, 9, room()):
         item(dim(line))
 
 
 def suggest(stage):
-    """What a newcomer may try while everything runs on; every line can be pasted into another terminal."""
+    """Suggests commands to try while everything keeps running; every line can be pasted into another terminal."""
     redis = f"{os.path.basename(stage.redis_cli)} -p {stage.redis_port}"
     http = f"http://127.0.0.1:{stage.worker_port}"
     send = f"script/demo.d/send.py {stage.queue_url}"
     reader = ('{"redis":{"host":"127.0.0.1","port":%d,"db":0,"environmentPrefix":"%s"},"edgeUrl":"%s",'
               '"queries":[{"method":"getMeteredEntitlement","args":{"customerId":"acme","featureId":"calls"}}]}'
               % (stage.redis_port, PREFIX, stage.edge.url))
-    page.heading("Your turn: it all runs on. From the root of this repository, in another terminal:")
+    page.heading("Your turn: everything keeps running. From the root of this repository, in another terminal:")
     for what, commands in [
         ("watch what the worker does, message by message", [f"tail -f {stage.log('worker')}"]),
         ("use 42 calls, and look", [
@@ -371,7 +371,7 @@ def suggest(stage):
         ("see every key, and every command that reaches Redis", [f"{redis} --scan --pattern '{PREFIX}:*'", f"{redis} monitor"]),
         ("send nonsense; after 5 tries, within half a minute, it is kept in a stream", [
             f"{send} nonsense", f"{redis} xrange {PREFIX}:dead-letter - +"]),
-        ("freeze Redis, see that readiness tells, send something, and thaw it", [
+        ("freeze Redis, watch readiness go DOWN, and resume Redis", [
             f"kill -STOP {stage.pid('redis')}; sleep 3; curl -s '{http}/readyz?verbose'; kill -CONT {stage.pid('redis')}"]),
         ("ask the reader, which has READ_API_KEYS", [
             f"curl -si -H 'X-API-Key: {READER_KEY}' {stage.reader_url()}/v1/c/acme/entitlements.json",
@@ -383,7 +383,7 @@ def suggest(stage):
         for command in commands:
             say(f"  {command}")
     say()
-    say(bold("Ctrl-C ends it all."))
+    say(bold("Ctrl-C ends everything."))
 
 
 def run(once):
@@ -408,11 +408,11 @@ def run(once):
                 try:
                     while not stage.ended("worker"):
                         signals.sleep(0.2)
-                    say(red("the worker has ended by itself"))
+                    say(red("the worker has exited"))
                     story.wrong += 1
                 except Stopped:
                     say()
-                    signals.number = None  # what was asked for is the end of the demo, which is no failure
+                    signals.number = None  # the user asked for the end of the demo, so this is not a failure
     except Stopped:
         say()
         return 128 + signals.number
@@ -426,6 +426,6 @@ if __name__ == "__main__":
     try:
         sys.exit(run(once="--once" in sys.argv[1:]))
     except BrokenPipeError:
-        # Whoever read along has gone; everything is stopped by now.
+        # The reader of the output has gone; everything has stopped by now.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,6 +1,6 @@
 """Checks the Helm chart and compose.yaml; script/chart installs what this needs and calls it.
 
-Usage: script/chart [--update]     (--update: write the golden files and the README's table afresh)
+Usage: script/chart [--update]     (--update: rewrite the golden files and the README's table)
 """
 
 import base64
