@@ -74,7 +74,7 @@ pub async fn run(
         redis_version: Box::new(move || asked.version()),
         reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
-    // Before anything is waited for, so that probes are always answered.
+    // Starts before any wait, so that probes always get an answer.
     let (server, server_handle) =
         server::start(config.port, health.clone(), observer.clone(), registry)
             .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
@@ -100,7 +100,7 @@ pub async fn run(
     let (acknowledger, deleting) = Acknowledger::start(
         queue.clone(),
         metrics.clone(),
-        // Twice as many as receives: a delete may take longer than a receive that finds messages.
+        // Twice the number of receives: a delete may take longer than a receive that finds messages.
         (2 * consumers).clamp(4, 128),
         config.queue.is_fifo(),
     );
@@ -137,7 +137,7 @@ pub async fn run(
     shutdown.cancelled().await;
     health.drain();
     let drain = async {
-        // Consumers finish what they hold; the last to go lets the acknowledger finish too.
+        // Consumers finish their messages; when the last one ends, the acknowledger finishes too.
         let _ = (&mut pool).await;
         let _ = deleting.await;
         if let Some(answering) = answering {

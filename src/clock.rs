@@ -1,4 +1,4 @@
-//! This machine's clock.
+//! Reads this machine's clock.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Client of Stigg's Edge API: queue credentials, where errors are reported, and customers whole.
+//! Calls Stigg's Edge API: queue credentials, the Sentry DSN, and the state of customers.
 
 mod forward;
 mod load;
@@ -22,7 +22,7 @@ use url::Url;
 use crate::config::EdgeConfig;
 use crate::http_agent;
 
-/// Talks to the Edge API, retrying what may heal. Clones share connections.
+/// A client of the Edge API that retries temporary errors. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Edge {
     config: EdgeConfig,
@@ -42,7 +42,7 @@ impl Edge {
         }
     }
 
-    /// The same, whose requests take no longer than that.
+    /// Returns this client with another timeout of requests.
     pub fn within(&self, limit: Duration) -> Self {
         Self {
             agent: http_agent::for_host_of(&self.config.net, &self.config.url, limit),
@@ -50,17 +50,17 @@ impl Edge {
         }
     }
 
-    /// How our requests are known, where they come round to us.
+    /// Returns the `Via` entry that identifies requests of this process, to detect loops.
     pub fn via(&self) -> &str {
         &self.via
     }
 
-    /// Its address.
+    /// Returns the address of the Edge API.
     pub fn url(&self) -> &Url {
         &self.config.url
     }
 
-    /// The DSN that the vendor's own service would report to, if it has one.
+    /// Returns the Sentry DSN that the vendor's own service would use, if there is one.
     pub async fn sentry_dsn(&self) -> anyhow::Result<Option<SecretString>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -85,7 +85,7 @@ impl Edge {
         Ok(dsn.filter(|dsn| !dsn.is_empty()).map(SecretString::from))
     }
 
-    /// Temporary credentials for one queue, good for an hour.
+    /// Returns temporary credentials for one queue, valid for an hour.
     async fn queue_credentials(&self, queue: &Url) -> anyhow::Result<Credentials> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -98,7 +98,7 @@ impl Edge {
         let query = [("queueUrl", queue.as_str()), ("durationSeconds", "3600")];
         let answer: Answer = self.get("v1/credentials/event-queue.json", &query).await?;
         let expiration = OffsetDateTime::parse(&answer.expiration, &Rfc3339)
-            .context("the expiration of the queue credentials is no ISO 8601 time")?;
+            .context("the expiration of the queue credentials is not an ISO 8601 time")?;
         Ok(Credentials::new(
             answer.access_key_id,
             answer.secret_access_key,
@@ -115,7 +115,7 @@ impl Edge {
     ) -> anyhow::Result<T> {
         let mut url = self.config.url.clone();
         url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("EDGE_API_URL cannot be a base"))?
+            .map_err(|()| anyhow::anyhow!("EDGE_API_URL is not an http or https URL"))?
             .pop_if_empty()
             .extend(path.split('/'));
         if !query.is_empty() {
@@ -125,7 +125,7 @@ impl Edge {
             let (text, wait) = match self.ask(url.to_string(), path).await {
                 Ok(body) => {
                     return parse(&body)
-                        .with_context(|| format!("bad answer of the Edge API to {path}"));
+                        .with_context(|| format!("invalid answer of the Edge API to {path}"));
                 }
                 Err(EdgeError::MayPass { text, after, .. }) => (text, after),
                 Err(error) => return Err(error.into()),
@@ -139,7 +139,7 @@ impl Edge {
         bail!("unreachable")
     }
 
-    /// Sends one request; errors name it by `path`.
+    /// Sends one request; its errors contain `path`.
     async fn ask(&self, url: String, path: &str) -> Result<String, EdgeError> {
         let (edge, path) = (self.clone(), path.to_owned());
         let answer = tokio::task::spawn_blocking(move || edge.request(&url, &path));
@@ -149,20 +149,20 @@ impl Edge {
     }
 }
 
-/// Why one request to the Edge API brought nothing.
+/// Why one request to the Edge API failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     #[error("{0}")]
     NotFound(String),
-    /// `SERVER_API_KEY` was refused, as it will be for every request.
+    /// The Edge API rejects `SERVER_API_KEY`, for every request.
     #[error("{0}")]
     Refused(String),
-    /// This request is not taken; others may be.
+    /// The Edge API rejects this request; others may succeed.
     #[error("{0}")]
     Declined(String),
     #[error("{0}")]
     Final(String),
-    /// May succeed later, after the pause that the server asked for.
+    /// A retry may succeed, after the pause that the server requested.
     #[error("{text}")]
     MayPass {
         text: String,
@@ -193,7 +193,7 @@ impl Edge {
         if (300..400).contains(&status) {
             let to = answer.headers().get("location");
             let to = to.and_then(|to| target(url, to.to_str().ok()?));
-            let to = to.as_deref().unwrap_or("a place that it does not name");
+            let to = to.as_deref().unwrap_or("an unnamed target");
             return Err(EdgeError::Final(format!(
                 "the Edge API answered {status} to /{path}, a redirect to {to}, which is not followed because the request carries SERVER_API_KEY: check EDGE_API_URL and the proxy"
             )));
@@ -224,14 +224,14 @@ impl Edge {
     }
 }
 
-/// Where a redirect of `url` leads: scheme, host and port. Its path and query may hold keys.
+/// Returns the target of a redirect of `url`: scheme, host and port. Its path and query may contain keys.
 pub fn target(url: &str, location: &str) -> Option<String> {
     let target = Url::parse(url).ok()?.join(location).ok()?;
     target.host()?;
     Some(target.origin().ascii_serialization())
 }
 
-/// A non-empty `errors` array in a 200 is a failure.
+/// Returns an error if a 200 has a non-empty `errors` array.
 fn parse<T: DeserializeOwned>(body: &str) -> anyhow::Result<T> {
     #[derive(Deserialize)]
     struct Errors {
@@ -239,16 +239,16 @@ fn parse<T: DeserializeOwned>(body: &str) -> anyhow::Result<T> {
         errors: Vec<serde::de::IgnoredAny>,
     }
     if serde_json::from_str::<Errors>(body).is_ok_and(|answer| !answer.errors.is_empty()) {
-        bail!("it holds errors");
+        bail!("it contains errors");
     }
-    // The text of serde's own error may quote a value.
+    // The text of serde's error may quote a value.
     serde_json::from_str(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        anyhow::anyhow!("it is not the JSON that was expected, at line {line} column {column}")
+        anyhow::anyhow!("it is not the expected JSON, at line {line} column {column}")
     })
 }
 
-/// Queue credentials for whoever has no AWS ones. The SDK asks again before they end.
+/// Queue credentials for a worker without AWS credentials. The SDK requests new ones before they expire.
 #[derive(Debug)]
 pub struct QueueCredentials {
     pub edge: Edge,

@@ -1,4 +1,4 @@
-//! What the process knows of itself. Written by those who do the work, read by the probes; no I/O.
+//! Holds the health of the process: the workers write it, the probes read it; no I/O.
 
 mod consumers;
 
@@ -38,7 +38,7 @@ pub enum Redis {
     Disconnected,
 }
 
-/// The supervisor ticks each second; silence for this long is a process that cannot recover.
+/// The silence of the supervisor, which ticks each second, after which the process counts as dead.
 const SUPERVISOR_SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -56,11 +56,11 @@ pub struct Health {
     polling: AtomicUsize,
     /// Milliseconds after `started`.
     supervisor_tick: AtomicU64,
-    /// Why Redis or the queue cannot be worked with at the moment.
+    /// Why Redis is down at the moment.
     redis_reason: Mutex<String>,
     queue_reason: Mutex<Option<QueueReason>>,
     consumers: Mutex<Vec<Arc<ConsumerView>>>,
-    /// Of a process that only answers: whether it can.
+    /// For a process with only the read API: whether it can answer.
     answers: Option<AtomicBool>,
 }
 
@@ -81,7 +81,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Of a process that only answers questions, and consumes nothing.
+    /// Returns the health of a process that runs only the read API.
     pub fn answering() -> Self {
         Self {
             answers: Some(AtomicBool::new(false)),
@@ -94,7 +94,7 @@ impl Health {
         self.answers.is_some()
     }
 
-    /// Whether any question can be answered.
+    /// Sets whether the read API can answer any question.
     pub fn can_answer(&self, can_answer: bool) {
         if let Some(answers) = &self.answers {
             answers.store(can_answer, Ordering::Relaxed);
@@ -119,7 +119,7 @@ impl Health {
         self.redis_connected.store(false, Ordering::Relaxed);
     }
 
-    /// The queue answered; returns whether it did not before.
+    /// Records an answer of the queue; returns whether the queue was down before.
     pub fn queue_up(&self) -> bool {
         let mut known = self
             .queue_reason
@@ -128,7 +128,7 @@ impl Health {
         known.take().is_some()
     }
 
-    /// The queue does not; returns whether that is news. Details differ from call to call, kinds do not.
+    /// Records a failure of the queue; returns whether its kind is new. Details differ from call to call.
     pub fn queue_down(&self, kind: String, detail: String) -> bool {
         let mut known = self
             .queue_reason
@@ -139,7 +139,7 @@ impl Health {
         known.replace(reason).is_none_or(|known| known.kind != kind)
     }
 
-    /// A new consumer in this place, in place of the one before.
+    /// Registers a new consumer in a slot, replacing the previous one.
     pub fn consumer(&self, place: usize) -> Arc<ConsumerView> {
         let view = Arc::new(ConsumerView::default());
         let mut consumers = self
@@ -161,7 +161,7 @@ impl Health {
         consumers.iter().map(|view| view.status()).collect()
     }
 
-    /// The supervisor of the consumers is alive.
+    /// Records that the supervisor of the consumers is alive.
     pub fn tick(&self) {
         let now = self.started.elapsed().as_millis();
         self.supervisor_tick
@@ -180,7 +180,7 @@ impl Health {
         }
     }
 
-    /// While draining nothing of the process is to be used, its Redis connection included.
+    /// Marks the process as draining: it is then not ready, whatever the state of Redis.
     pub fn readiness(&self) -> Readiness {
         let draining = self.draining.load(Ordering::Relaxed);
         let connected = !draining && self.redis_connected.load(Ordering::Relaxed);
@@ -204,7 +204,7 @@ impl Health {
         }
     }
 
-    /// Why the process is not ready, for a person; `None` when it is.
+    /// Returns why the process is not ready; `None` when it is ready.
     pub fn unready_reason(&self) -> Option<String> {
         let readiness = self.readiness();
         if readiness.status == Status::Up {
@@ -214,7 +214,8 @@ impl Health {
             return Some("shutting down".into());
         }
         if self.answers.is_some() {
-            let nothing = "neither Redis nor the Edge API answers, and nothing in memory may still be answered";
+            let nothing =
+                "neither Redis nor the Edge API answers, and no copy in memory is fresh enough";
             return Some(nothing.into());
         }
         if readiness.redis == Redis::Disconnected {
@@ -239,7 +240,7 @@ impl Health {
     }
 }
 
-/// Held by a consumer for as long as it polls: the count is right after a panic too.
+/// Held by a consumer while it polls, so that the count stays right after a panic.
 #[derive(Debug)]
 pub struct Polling(Arc<Health>);
 

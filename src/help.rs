@@ -1,4 +1,4 @@
-//! What the process says of itself: `--help`, `--version`, and one line at start.
+//! Writes `--help`, `--version` and the log line at start.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use entitlement_sync::consumer::budget;
 
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (data layout sdk-3)");
 
-/// The variables, names and defaults only: never a value of this environment.
+/// Returns the list of variables with their defaults, never a value of this environment.
 pub fn after() -> String {
     let mut help = String::from("Environment:\n");
     let width = VARIABLES
@@ -24,12 +24,12 @@ pub fn after() -> String {
         let _ = writeln!(help, "  {:width$}  {}{need}", variable.name, variable.about);
     }
     help.push_str(
-        "\nExit codes:\n  0   drained after SIGTERM, SIGINT, SIGHUP or SIGQUIT\n  2   wrong arguments\n  70  failed, such as a port in use\n  75  the shutdown took longer than SHUTDOWN_TIMEOUT_SECS\n  78  wrong configuration\n  130, 131, 143  ended by a second SIGINT, SIGQUIT or SIGTERM\n",
+        "\nExit codes:\n  0   drained after SIGTERM, SIGINT, SIGHUP or SIGQUIT\n  2   wrong arguments\n  70  failed, for example because the port is in use\n  75  the shutdown took longer than SHUTDOWN_TIMEOUT_SECS\n  78  wrong configuration\n  130, 131, 143  ended by a second SIGINT, SIGQUIT or SIGTERM\n",
     );
     help
 }
 
-/// One line of what is in force, and a warning for whatever may be a mistake.
+/// Logs the effective configuration, and a warning for each possible mistake.
 pub fn log(config: &Config) {
     let inflight = budget::limit_kib(config.queue.max_inflight_bytes, budget::memory_limit());
     tracing::info!(
@@ -64,7 +64,7 @@ pub fn log(config: &Config) {
     warn(config);
 }
 
-/// The same of a process that answers questions and consumes nothing.
+/// Logs the configuration of a process that runs only the read API.
 pub fn log_reader(config: &Config) {
     let reads = config.reads.as_ref();
     tracing::info!(
@@ -81,7 +81,7 @@ pub fn log_reader(config: &Config) {
         read_port = reads.map(|reads| reads.port),
         local_ttl_secs = reads.and_then(|reads| reads.ttl).map(|ttl| ttl.as_secs()),
         shutdown_timeout_secs = config.shutdown_timeout.as_secs(),
-        "starting to answer questions"
+        "starting the read API"
     );
     warn(config);
 }

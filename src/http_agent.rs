@@ -1,4 +1,4 @@
-//! HTTP agents for everything that is not AWS: the Edge API, error reports and traces.
+//! Builds the HTTP agents for the Edge API, error reports and traces.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::config::NetConfig;
 
-/// The timeout of a call by default.
+/// The default timeout of a call.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An HTTP agent over rustls that trusts the system's roots and honours the proxy variables as ureq
@@ -22,7 +22,7 @@ pub fn with_timeout(timeout: Duration) -> ureq::Agent {
     settings.timeout_global(Some(timeout)).build().into()
 }
 
-/// An agent for the host of one URL: its proxy and its certificates are those of the configuration.
+/// Returns an agent for the host of one URL, with the proxy and the certificates of the configuration.
 pub fn for_host_of(net: &NetConfig, url: &Url, limit: Duration) -> ureq::Agent {
     let roots = match &net.ca_bundle {
         None => RootCerts::PlatformVerifier,
@@ -47,9 +47,9 @@ fn settings(roots: RootCerts) -> ConfigBuilder<AgentScope> {
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
-        // Requests carry keys, and a redirect would take them to another host.
+        // Requests contain keys, and a redirect would send them to another host.
         .max_redirects(0)
         .max_redirects_will_error(false)
-        // Customers are loaded many at a time.
+        // Many customers are loaded at once.
         .max_idle_connections_per_host(16)
 }

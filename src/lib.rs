@@ -9,10 +9,10 @@
 //!           └── acknowledger ◀──────────────────┘ only what Redis holds is acknowledged
 //! ```
 //!
-//! Around them: [`config`] is all that reads the environment, [`keys`] all that spells a key,
-//! [`health`] what the process knows of itself, [`server`] what it tells, [`telemetry`] and
-//! [`metrics`] what it leaves behind, [`edge`] the vendor's API, [`shutdown`] the signals, and [`app`]
-//! puts all of it together.
+//! Around them: only [`config`] reads the environment, and only [`keys`] builds a key.
+//! [`health`] holds the health of the process, [`server`] serves it, [`telemetry`] and
+//! [`metrics`] record the work, [`edge`] calls the vendor's API, [`shutdown`] handles signals, and [`app`]
+//! connects the parts.
 //!
 //! Deliberately absent: state outside Redis and the queue; a trait in front of Redis; retries of
 //! the SDKs around receiving and writing; globals; anything that logs a body. docs/architecture.md

@@ -1,4 +1,4 @@
-//! The story of the process: arguments, configuration, telemetry, run, exit code.
+//! Starts the process: reads arguments and configuration, starts telemetry, runs, and sets the exit code.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use entitlement_sync::app;
 use entitlement_sync::config::{self, Config, Uses};
-use entitlement_sync::shutdown::{Ended, FLUSH, Signals};
+use entitlement_sync::shutdown::{Ended, FLUSH_TIMEOUT, Signals};
 use entitlement_sync::telemetry::{self, Telemetry, print};
 use entitlement_sync::{runtime, serve, server};
 
@@ -23,13 +23,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Consume the queue (the default), and answer questions where READ_PORT is set
+    /// Consume the queue (the default), and run the read API if READ_PORT is set
     Run,
-    /// Answer questions only, on READ_PORT or 4001, and consume nothing
+    /// Run only the read API, on READ_PORT or 4001, without consuming the queue
     Serve,
-    /// Ask the service on this machine's PORT whether it is alive; exit code 0 or 1
+    /// Probe the service on this machine's PORT; exit code 0 if it is alive, else 1
     Healthcheck {
-        /// Ask whether it is ready, not only alive
+        /// Probe whether it is ready, not only alive
         #[arg(long)]
         ready: bool,
     },
@@ -44,7 +44,7 @@ const FAILED: u8 = commands::FAILED;
 const OVERRAN: u8 = 75;
 
 fn main() -> ExitCode {
-    // First of all: until then a signal ends the worker without a drain. Commands keep the defaults.
+    // Comes first: until then a signal ends the worker without a drain. Commands keep the default handlers.
     let is_worker = std::env::args_os()
         .nth(1)
         .is_none_or(|command| command == "run" || command == "serve");
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// For images without a shell or curl. Says why on standard error.
+/// Probes the service, for images without a shell or curl. Prints the reason to standard error.
 fn healthcheck(ready: bool) -> ExitCode {
     let answer = config::port(config::environment())
         .map_err(anyhow::Error::from)
@@ -82,7 +82,7 @@ fn healthcheck(ready: bool) -> ExitCode {
     }
 }
 
-/// What the process is for.
+/// The role of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Worker,
@@ -115,7 +115,7 @@ fn run(role: Role, signals: std::io::Result<Signals>) -> ExitCode {
             "the shutdown took longer than SHUTDOWN_TIMEOUT_SECS; SQS redelivers the messages in flight"
         );
     }
-    lines.flush(FLUSH);
+    lines.flush(FLUSH_TIMEOUT);
     match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Overran) => ExitCode::from(OVERRAN),
@@ -135,7 +135,7 @@ fn start(
     let lines = telemetry.lines.clone();
     let shutdown = signals.and_then(|signals| {
         signals.watch(move |code| {
-            lines.flush(FLUSH);
+            lines.flush(FLUSH_TIMEOUT);
             std::process::exit(code)
         })
     })?;
@@ -146,13 +146,13 @@ fn start(
     // One provider for Redis, the queue and the Edge API; two without a default would panic.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
-        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
+        .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
     let runtime = runtime::for_consumers(config.queue.consumers)?;
     let ended = match role {
         Role::Worker => runtime.block_on(app::run(config, telemetry, shutdown)),
         Role::Reader => runtime.block_on(serve::serve(config, telemetry, shutdown)),
     };
-    // A call that hangs does not hold up the exit: what was to be finished is finished.
+    // A hanging call does not delay the exit: the work is finished at this point.
     runtime.shutdown_background();
     ended
 }

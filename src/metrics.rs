@@ -1,4 +1,4 @@
-//! Every metric, named and typed in one place. Labels are enums: no id of anyone becomes a label.
+//! Defines every metric with its name and type. Labels are enums, so that no id becomes a label.
 
 mod history;
 mod labels;
@@ -25,7 +25,7 @@ use crate::message::Kind;
 use crate::queue::{QueueError, QueueErrorKind};
 use crate::{clock, version};
 
-/// All metrics of the process; cheap to clone, all clones count together.
+/// All metrics of the process; cheap to clone, and clones share the counts.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub received: Counter,
@@ -58,18 +58,18 @@ pub struct Metrics {
     pub last_success: Gauge<f64, AtomicU64>,
     pub empty_receives: Counter,
     pub log_lines_dropped: Counter,
-    /// Of the read API.
+    /// The metrics of the read API.
     pub reads: ReadMetrics,
     pub history: Arc<History>,
 }
 
 impl Metrics {
-    /// The metrics, and the registry that knows their names.
+    /// Returns the metrics and their registry.
     pub fn new() -> (Self, Registry) {
         Self::beside(Counter::default())
     }
 
-    /// The same, with a counter that was there before the metrics.
+    /// Returns the metrics with an existing counter of dropped log lines.
     pub fn beside(log_lines_dropped: Counter) -> (Self, Registry) {
         const CALLS: [f64; 12] = [
             0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 25.0,
@@ -111,7 +111,7 @@ impl Metrics {
             reads: ReadMetrics::default(),
             history: Arc::default(),
         };
-        // From the start, so that rates and alerts see the first event too.
+        // Created at the start, so that rates and alerts see the first event too.
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
                 drop(
@@ -131,7 +131,7 @@ impl Metrics {
             }
             drop(metrics.queue_calls.get_or_create(&Call { operation }));
         }
-        // What a collector names has its whole name: some of it is of every process.
+        // A collector uses full names, because some are standard names of every process.
         let mut registry = Registry::default();
         let all = registry.sub_registry_with_prefix("entitlement_sync");
         macro_rules! register {
@@ -189,7 +189,7 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// A call to the queue has ended.
+    /// Records a finished call to the queue.
     pub fn called<T>(
         &self,
         operation: Operation,
@@ -209,7 +209,7 @@ impl Metrics {
         }
     }
 
-    /// The queue answered a receive.
+    /// Records an answer of the queue to a receive.
     pub fn polled(&self, messages: usize) {
         self.last_poll.set(clock::now_secs());
         if messages == 0 {
@@ -220,7 +220,7 @@ impl Metrics {
         }
     }
 
-    /// A message was worked on; `lag_ms` is its time since SendMessage, if that is known.
+    /// Records a processed message; `lag_ms` is its time since SendMessage, if that is known.
     pub fn processed(&self, kind: Kind, outcome: Outcome, lag_ms: Option<u64>) {
         self.processed
             .get_or_create(&Processed::of(kind, outcome))
@@ -238,7 +238,7 @@ impl Metrics {
         }
     }
 
-    /// How many messages ended so, over all kinds.
+    /// Returns the number of messages with an outcome, over all kinds.
     pub fn ended(&self, outcome: Outcome) -> u64 {
         let of = |kind| {
             self.processed

@@ -1,4 +1,4 @@
-//! The consumers of a process, and whoever watches over them.
+//! Runs the consumers of a process, and replaces consumers that panic or stall.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::consumer::{self, LONG_POLL, Shared};
 use crate::health::ConsumerView;
 use crate::queue::Queue;
 
-/// Longer than anything a consumer waits for between two steps: a long poll and its timeout.
+/// The time without progress after which a consumer is replaced: longer than a long poll with its timeout.
 const STALL_TIMEOUT: Duration = Duration::from_secs(LONG_POLL.as_secs() + 25);
 const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks, when the process itself did not run: it was stopped, or had no CPU.
+/// The gap between two checks after which the process itself did not run: it was stopped, or had no CPU.
 const MIN_PROCESS_STOP: Duration = Duration::from_secs(5);
 
 struct Slot {
@@ -22,7 +22,7 @@ struct Slot {
 }
 
 /// Runs `count` consumers until the shutdown is done. One that panics or makes no progress is
-/// replaced; what it had in hand comes again.
+/// replaced; SQS redelivers its messages.
 pub async fn run<Q: Queue>(shared: Arc<Shared<Q>>, count: usize) {
     let mut tasks = JoinSet::new();
     let mut slots: Vec<Slot> = (0..count)
@@ -81,13 +81,13 @@ fn replace<Q: Queue>(
     if shared.flow.shutdown.is_cancelled() {
         tracing::error!(
             kind = how,
-            "a consumer failed during the shutdown; what it had in hand comes again"
+            "a consumer failed during the shutdown; SQS redelivers its messages"
         );
         return;
     }
     tracing::error!(
         kind = how,
-        "a consumer failed and is replaced; what it had in hand comes again"
+        "a consumer failed and was replaced; SQS redelivers its messages"
     );
     slots[place] = start(tasks, shared, place);
 }

@@ -1,4 +1,4 @@
-//! The threads that the consumers share. Health and metrics are served by one of their own.
+//! Chooses the number of threads for the consumers. Health and metrics have a thread of their own.
 
 use std::io;
 use std::num::NonZero;
@@ -6,12 +6,12 @@ use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// So many consumers, at batches of ten and 13 ms for a call, keep one thread just busy. A second
-/// one would cost a fifth more CPU for each message: threads wake each other, and what one of them
-/// has in its caches the other works on.
-const CONSUMERS_OF_A_THREAD: usize = 20;
+/// The number of consumers that saturate one thread, at batches of ten and calls of 13 ms. A second
+/// thread costs a fifth more CPU per message: threads wake each other and share data across their
+/// caches.
+const CONSUMERS_PER_THREAD: usize = 20;
 
-/// For so many consumers.
+/// Returns the number of threads for a number of consumers.
 pub fn for_consumers(consumers: usize) -> io::Result<Runtime> {
     let cores = available_parallelism().map_or(1, NonZero::get);
     let mut builder = match threads(consumers, cores) {
@@ -27,7 +27,7 @@ pub fn for_consumers(consumers: usize) -> io::Result<Runtime> {
 
 /// `cores` are those that the process may use: containers have limits.
 fn threads(consumers: usize, cores: usize) -> usize {
-    consumers.div_ceil(CONSUMERS_OF_A_THREAD).min(cores).max(1)
+    consumers.div_ceil(CONSUMERS_PER_THREAD).min(cores).max(1)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! Cuts what another service says to the words that are its own.
+//! Reduces texts of other services to the words of a fixed vocabulary.
 //!
 //! Redis, proxies in front of it, SQS and the Edge API quote what they were sent: commands with their arguments, keys,
-//! channels, users. Whatever is quoted may name a customer. So only words of a fixed vocabulary pass; anything else
-//! is replaced, wherever it stands.
+//! channels, users. A quotation may name a customer. So only words of the vocabulary pass, and every other word
+//! is replaced.
 
 mod aws;
 
 pub use aws::cut_aws;
 
-/// What stands for words that are left out.
+/// The replacement of omitted words.
 const LEFT_OUT: &str = "…";
 const MAX_CHARS: usize = 200;
 
@@ -42,7 +42,7 @@ fn is_known(word: &str) -> bool {
         '.', ',', ':', ';', '\'', '"', '`', '(', ')', '!', '?', '-', '<', '>', '=', '$', '*', '_',
         '+',
     ]);
-    // Punctuation around an empty core is a quoted nothing.
+    // Punctuation around an empty core quotes an empty text.
     core.is_empty()
         || CODES.contains(&core)
         || COMMANDS

@@ -1,14 +1,14 @@
-//! The HTTP side:
+//! Serves health, metrics and status by HTTP:
 //!
 //! | `GET` | |
 //! |---|---|
-//! | `/livez` | 200 while the process itself can go on; knows nothing of Redis or the queue |
+//! | `/livez` | 200 while the process works; independent of Redis and the queue |
 //! | `/readyz` | 200 while Redis answers and a consumer polls, else 503; `?verbose` says why |
 //! | `/metrics` | OpenMetrics |
 //! | `/status` | JSON of the whole state, without secrets |
-//! | `/` | the same as a page that keeps itself up to date |
+//! | `/` | the status as a page that updates itself |
 //!
-//! Every answer comes from memory: probes are answered while everything else hangs. A request's
+//! Every answer comes from memory, so that probes get an answer while everything else hangs. A request's
 //! `X-Request-ID` is echoed, or one is made.
 
 pub mod reads;
@@ -36,7 +36,7 @@ struct Shared {
     registry: Registry,
 }
 
-/// Binds the port. The answer runs until its handle stops it.
+/// Binds the port. The server runs until its handle stops it.
 pub fn start(
     port: u16,
     health: Arc<Health>,
@@ -67,14 +67,14 @@ pub fn start(
     Ok((server, handle))
 }
 
-/// On all addresses, IPv6 and IPv4: probes come by the one that the cluster has. Where the system has no IPv6, by
-/// IPv4 alone.
+/// Binds all addresses, IPv6 and IPv4, because probes use the version of the cluster. Without IPv6 on the system it
+/// binds only IPv4.
 fn listen(port: u16) -> std::io::Result<TcpListener> {
     use socket2::{Domain, SockAddr, Socket, Type};
     let on = |domain, address: SocketAddr| -> std::io::Result<TcpListener> {
         let socket = Socket::new(domain, Type::STREAM, None)?;
         if domain == Domain::IPV6 {
-            // Whatever the system's default is.
+            // Independent of the system's default.
             socket.set_only_v6(false)?;
         }
         socket.set_reuse_address(true)?;
@@ -90,7 +90,7 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
     }
 }
 
-/// Asks a service on this machine; an error unless it answers 200.
+/// Requests a path of a service on this machine; returns an error unless the status is 200.
 pub fn ask(port: u16, path: &str) -> anyhow::Result<()> {
     use std::io::{Read, Write};
     let patience = std::time::Duration::from_secs(2);
@@ -112,8 +112,8 @@ pub fn ask(port: u16, path: &str) -> anyhow::Result<()> {
     anyhow::bail!("{path} answers {status}: {body}")
 }
 
-/// Longer ones are not echoed, nor is what is no plain text.
-const LONGEST_REQUEST_ID: usize = 128;
+/// The longest request id that is echoed; it must also be plain text.
+const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Answers with the `X-Request-ID` of the request, or a new one, and logs it.
 async fn request_id(
@@ -142,7 +142,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn request_id_of(request: &ServiceRequest) -> Result<HeaderValue, actix_web::Error> {
     let given = request.headers().get(REQUEST_ID).cloned().filter(|id| {
-        (1..=LONGEST_REQUEST_ID).contains(&id.len())
+        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
             && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
     match given {
@@ -225,7 +225,7 @@ async fn whole_status(shared: Data<Shared>) -> HttpResponse {
 
 #[route("/", method = "GET", method = "HEAD")]
 async fn page() -> HttpResponse {
-    // It asks nobody but us, and no one can make it.
+    // The page requests only this server, and no page may embed it.
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
     HttpResponse::Ok()
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))

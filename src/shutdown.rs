@@ -1,4 +1,4 @@
-//! Turns signals into a token that everything else watches.
+//! Turns signals into a token that the other modules watch.
 
 use std::io;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The signals that concern the worker, from the moment that it is made. Each is kept until
-/// [`watch`](Self::watch) looks at it.
+/// The signals that concern the worker, from its creation on. Each is kept until
+/// [`watch`](Self::watch) handles it.
 pub struct Signals {
     runtime: tokio::runtime::Runtime,
     ending: Vec<(&'static str, i32, Signal)>,
     ignored: Vec<(&'static str, Signal)>,
 }
 
-/// Their names and numbers; all of them begin a drain.
-const ENDING: [(&str, i32); 4] = [
+/// Names and numbers of the signals that start a drain.
+const DRAIN_SIGNALS: [(&str, i32); 4] = [
     ("SIGTERM", 15),
     ("SIGINT", 2),
     ("SIGHUP", 1),
     ("SIGQUIT", 3),
 ];
-/// By default they would end the process.
-const IGNORED: [(&str, i32); 2] = [("SIGUSR1", 10), ("SIGUSR2", 12)];
+/// Names and numbers of ignored signals, which would end the process by default.
+const IGNORED_SIGNALS: [(&str, i32); 2] = [("SIGUSR1", 10), ("SIGUSR2", 12)];
 
 impl Signals {
     /// Puts the handlers in place. Until then a signal ends the process without a drain, and process
@@ -33,11 +33,11 @@ impl Signals {
             .build()?;
         let entered = runtime.enter();
         let handler = |number| signal(SignalKind::from_raw(number));
-        let ending = ENDING
+        let ending = DRAIN_SIGNALS
             .into_iter()
             .map(|(name, number)| Ok((name, number, handler(number)?)))
             .collect::<io::Result<_>>()?;
-        let ignored = IGNORED
+        let ignored = IGNORED_SIGNALS
             .into_iter()
             .map(|(name, number)| Ok((name, handler(number)?)))
             .collect::<io::Result<_>>()?;
@@ -109,14 +109,14 @@ async fn next(
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything in hand was finished or given back.
+    /// All messages were finished or returned.
     Drained,
-    /// `SHUTDOWN_TIMEOUT_SECS` were over first; SQS redelivers the messages in flight.
+    /// `SHUTDOWN_TIMEOUT_SECS` ended first; SQS redelivers the messages in flight.
     Overran,
 }
 
 /// The part of `SHUTDOWN_TIMEOUT_SECS` that stopping HTTP and exiting takes.
 pub const EXIT_MARGIN: Duration = Duration::from_millis(500);
 
-/// For the last lines before the process ends, within what a shutdown may take.
-pub const FLUSH: Duration = Duration::from_millis(300);
+/// The time for the last log lines, within the timeout of a shutdown.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! The state of the process for a person or a script: `/status`, and the summary line of the log.
+//! Collects the state of the process for `/status` and the summary line of the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::store::Tracking;
 use crate::telemetry::{Recent, RecentLine, Redactor};
 use crate::version;
 
-/// All that a snapshot is taken from.
+/// The sources of a snapshot.
 pub struct Observer {
     pub health: Arc<Health>,
     pub metrics: Metrics,
@@ -23,16 +23,16 @@ pub struct Observer {
     pub credentials: watch::Receiver<Option<Identity>>,
     pub recent: Recent,
     pub redactor: Arc<Redactor>,
-    /// Variables and their values in force, secrets replaced.
+    /// Variables and their effective values, secrets replaced.
     pub configuration: BTreeMap<&'static str, String>,
-    /// Such as `standalone` or `sentinel`.
+    /// For example `standalone` or `sentinel`.
     pub redis_mode: &'static str,
     pub redis_version: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Where questions are answered.
+    /// The read API, if it runs.
     pub reads: Option<Reads>,
 }
 
-/// A snapshot.
+/// A snapshot of the process.
 #[derive(Serialize)]
 pub struct Snapshot {
     pub version: &'static str,
@@ -60,33 +60,33 @@ pub struct Snapshot {
 #[derive(Serialize)]
 pub struct Queue {
     pub visibility_timeout_secs: u64,
-    /// `null`: no redrive policy, or no right to ask.
+    /// `null`: no redrive policy, or no permission to read it.
     pub redrive_after: Option<u32>,
-    /// `null`: not known, or no right to ask.
+    /// `null`: unknown, or no permission to read it.
     pub depth: Option<Depth>,
-    /// `null`: not known yet.
+    /// `null`: unknown so far.
     pub credentials: Option<Identity>,
 }
 
-/// Of the read API.
+/// The metrics of the read API.
 #[derive(Serialize)]
 pub struct ReadStatus {
-    /// Whether Redis tells of changes.
+    /// Whether Redis reports changes.
     pub tracking: bool,
-    /// Why it does not.
+    /// Why it does not report changes.
     pub tracking_reason: Option<String>,
     pub redis: bool,
     pub upstream: bool,
-    /// Customers and resources in memory, and what they take.
+    /// Customers and resources in memory, and their bytes.
     pub copies: usize,
     pub copy_bytes: u64,
     pub copy_bytes_limit: i64,
     pub evictions: u64,
     pub invalidations: u64,
     pub joined: u64,
-    /// Questions since the start, by how they were answered.
+    /// Questions since the start, by result.
     pub questions: BTreeMap<&'static str, u64>,
-    /// Requests to the Edge API for a customer, by how they ended.
+    /// Requests to the Edge API for a customer, by outcome.
     pub upstream_requests: BTreeMap<&'static str, u64>,
 }
 
@@ -121,7 +121,7 @@ impl Observer {
         }
     }
 
-    /// Why the process is not ready, for a person. It may quote an answer of Redis, and so is redacted.
+    /// Why the process is not ready. It may quote an answer of Redis, so it is redacted.
     pub fn unready_reason(&self) -> Option<String> {
         self.redacted(self.health.unready_reason())
     }
@@ -176,7 +176,7 @@ impl Observer {
         consumers
     }
 
-    /// What others said: a service may echo what it was sent.
+    /// Texts of other services, which may echo requests.
     fn redacted(&self, text: Option<String>) -> Option<String> {
         text.map(|text| self.redactor.redact(&text).into_owned())
     }
@@ -205,7 +205,7 @@ impl Observer {
         outcomes.into_iter().chain(others).collect()
     }
 
-    /// One line a minute, in place of one for each message.
+    /// Logs one line a minute instead of one for each message.
     pub async fn summarise(&self) {
         let mut before = self.counters();
         loop {
@@ -227,7 +227,7 @@ impl Observer {
                 lag_p99_ms = lag.p99_ms,
                 consumers = self.health.readiness().consumers,
                 queue_visible = self.settings.borrow().depth.map(|depth| depth.visible),
-                "the last minute"
+                "summary of the last minute"
             );
             before = now;
         }

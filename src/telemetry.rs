@@ -1,4 +1,4 @@
-//! Log lines and error reports, redacted by what [`Redactor`] knows, as is whatever else quotes a service.
+//! Starts logging and error reports, redacted by [`Redactor`].
 
 mod lines;
 mod panics;
@@ -27,7 +27,7 @@ use crate::config::{LogConfig, SentryConfig};
 use crate::edge::Edge;
 
 /// Libraries that print requests, answers or headers below `info`; a body is never logged.
-const TALKATIVE: [&str; 9] = [
+const VERBOSE_LIBRARIES: [&str; 9] = [
     "aws_runtime",
     "aws_sigv4",
     "aws_smithy_http_client",
@@ -39,7 +39,7 @@ const TALKATIVE: [&str; 9] = [
     "ureq_proto",
 ];
 
-/// What logging leaves behind beside its lines.
+/// The parts of telemetry that outlive its start.
 #[derive(Clone)]
 pub struct Telemetry {
     pub reports: Reports,
@@ -52,7 +52,7 @@ pub struct Telemetry {
 pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
     let redactor = Arc::new(Redactor::new(&config.secrets)?);
     let filter: EnvFilter = config.filter.parse()?;
-    // A cap and no directives: those would raise a quiet filter, and yield to a more exact one.
+    // A cap instead of directives, which would raise a quiet filter and yield to a more exact one.
     let filter = filter.and(filter_fn(|metadata| {
         *metadata.level() <= most(metadata.target())
     }));
@@ -73,8 +73,8 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Telemetry> {
     };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
-        // With filters of their own: otherwise they would ask for every span and event of every
-        // library, and each call of the SDK would pay for dozens.
+        // These have filters of their own: otherwise they would enable every span and event of every
+        // library, and each call of the SDK would create dozens.
         .with(reports.layer().with_filter(ours(LevelFilter::ERROR)))
         .with(recent.layer().with_filter(ours(LevelFilter::WARN)))
         .init();
@@ -91,21 +91,21 @@ fn ours(level: LevelFilter) -> Targets {
     Targets::new().with_target("entitlement_sync", level)
 }
 
-/// The lowest level at which a library is heard.
+/// Returns the maximum verbosity of a library.
 fn most(target: &str) -> Level {
     match target.split("::").next().unwrap_or(target) {
-        // Its warnings hold whole answers; what they mean is in our own lines.
+        // Its warnings contain whole answers; the worker logs their meaning itself.
         "aws_config" => Level::ERROR,
-        library if TALKATIVE.contains(&library) => Level::INFO,
+        library if VERBOSE_LIBRARIES.contains(&library) => Level::INFO,
         _ => Level::TRACE,
     }
 }
 
-/// Decides where errors are reported, and says so.
+/// Decides where errors are reported, and logs the decision.
 pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
     let dsn = match config {
         SentryConfig::Off => {
-            tracing::info!("errors are reported nowhere: DISABLE_SENTRY or SENTRY_DSN says so");
+            tracing::info!("error reports are off: DISABLE_SENTRY or SENTRY_DSN turns them off");
             return;
         }
         SentryConfig::Dsn(dsn) => dsn,
@@ -113,14 +113,14 @@ pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
             Ok(Some(dsn)) => dsn,
             Ok(None) => {
                 tracing::info!(
-                    "errors are reported nowhere: no SENTRY_DSN, and the Edge API has none"
+                    "error reports are off: SENTRY_DSN is not set, and the Edge API returned no DSN"
                 );
                 return;
             }
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
-                    "errors are reported nowhere: no SENTRY_DSN, and the Edge API could not be asked; DISABLE_SENTRY=1 stops the asking"
+                    "error reports are off: SENTRY_DSN is not set, and the request for a DSN to the Edge API failed; DISABLE_SENTRY=1 stops this request"
                 );
                 return;
             }
@@ -129,13 +129,13 @@ pub async fn report_errors(config: SentryConfig, reports: Reports, edge: Edge) {
     match reports.send_to(&dsn) {
         Some(host) => tracing::info!(
             host,
-            "errors are reported to Sentry; DISABLE_SENTRY=1 stops it"
+            "errors are reported to Sentry; DISABLE_SENTRY=1 stops this"
         ),
-        None => tracing::warn!("errors are reported nowhere: the Sentry DSN is unusable"),
+        None => tracing::warn!("error reports are off: the Sentry DSN is invalid"),
     }
 }
 
-/// Sends what is waiting, for at most `timeout`. Neither waits for the other: one that hangs takes nothing from it.
+/// Sends waiting log lines and reports, for at most `timeout`. Both run at once, so that a hanging one does not delay the other.
 pub async fn flush(reports: Reports, traces: Traces, timeout: Duration) {
     // Both wait by blocking; a failed join is a panic that was logged.
     let reports = tokio::task::spawn_blocking(move || reports.flush(timeout));

@@ -1,33 +1,33 @@
-//! The only place that spells a Redis key.
+//! Builds and parses the Redis keys. No other module does.
 //!
 //! The layout is the one that Stigg's server SDK reads; see docs/compatibility.md for its source.
-//! Ids are used as they come, so an id that would spell another entity's key is refused.
+//! Ids are used unchanged, so an id that would build another entity's key is refused.
 
-/// Spells the keys of one environment.
+/// Builds the keys of one environment.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
 }
 
-/// A customer, or one resource of that customer, as keys name it.
+/// A customer, or one resource of a customer, which owns keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner<'a> {
     pub customer: &'a str,
     pub resource: Option<&'a str>,
 }
 
-/// A key, read back.
+/// A parsed key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spelt<'a> {
+pub struct ParsedKey<'a> {
     pub owner: Owner<'a>,
-    pub what: What<'a>,
-    /// The timestamp beside it, rather than the value.
+    pub kind: KeyKind<'a>,
+    /// Whether it is the timestamp key and not the value.
     pub is_timestamp: bool,
 }
 
-/// What a key of an owner holds.
+/// The kind of a key of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What<'a> {
+pub enum KeyKind<'a> {
     Entitlements,
     FeatureUsage(&'a str),
     CreditUsage(&'a str),
@@ -42,32 +42,32 @@ impl Keys {
         }
     }
 
-    /// The entitlements of a customer or of one of its resources.
+    /// Returns the key of the entitlements of a customer or of one of its resources.
     pub fn entitlements(&self, owner: Owner<'_>) -> String {
         self.owned(owner, "", "")
     }
 
-    /// The usage of one metered feature.
+    /// Returns the key of the usage of one metered feature.
     pub fn feature_usage(&self, owner: Owner<'_>, feature: &str) -> String {
         self.owned(owner, ":f_", feature)
     }
 
-    /// The usage of one credit currency.
+    /// Returns the key of the usage of one credit currency.
     pub fn credit_usage(&self, owner: Owner<'_>, currency: &str) -> String {
         self.owned(owner, ":credit_", currency)
     }
 
-    /// Why the customer as a whole is denied, if it is.
+    /// Returns the key of the metadata: why the whole customer is denied, if it is.
     pub fn metadata(&self, owner: Owner<'_>) -> String {
         self.owned(owner, ":metadata", "")
     }
 
-    /// Our tombstone: the time of the last purge. No SDK reads it.
+    /// Returns the key of the tombstone: the time of the last purge. No SDK reads it.
     pub fn tombstone(&self, owner: Owner<'_>) -> String {
         self.owned(owner, "#purged", "")
     }
 
-    /// The write lock that SDK processes hold around their own writes.
+    /// Returns the key of the write lock that SDK processes hold around their writes.
     pub fn lock(&self, owner: Owner<'_>) -> String {
         match owner.resource {
             Some(resource) => [&self.prefix, "-", owner.customer, ":", resource].concat(),
@@ -75,73 +75,74 @@ impl Keys {
         }
     }
 
-    /// The stream of messages that could not be applied on a queue without a redrive policy.
+    /// Returns the key of the dead-letter stream, for queues without a redrive policy.
     pub fn dead_letters(&self) -> String {
         format!("{}:dead-letter", self.prefix)
     }
 
-    /// Our marker: while it keeps its value, Redis has not lost its data.
+    /// Returns the key of the marker: while it keeps its value, Redis has not lost its data.
     pub fn marker(&self) -> String {
         format!("{}:entitlement-sync", self.prefix)
     }
 
-    /// A key that `check` writes and deletes.
+    /// Returns a key that `check` writes and deletes.
     pub fn scratch(&self, token: &str) -> String {
         format!("{}:entitlement-sync:check-{token}", self.prefix)
     }
 
-    /// Every customer's keys, as a pattern of Redis; the prefix stands for itself.
+    /// Returns a glob for the keys of all customers; the prefix is escaped.
     pub fn pattern_of_customers(&self) -> String {
         pattern(&format!("{}:c_", self.prefix))
     }
 
-    /// A glob for SCAN: everything of an owner, and of others whose ids begin alike. What it finds
-    /// is to be read by [`read`](Self::read).
+    /// Returns a glob for SCAN: all keys of an owner, and of others whose ids begin with its id. Parse the keys found
+    /// by [`read`](Self::read).
     pub fn pattern_of(&self, owner: Owner<'_>) -> String {
         pattern(&self.entitlements(owner))
     }
 
-    /// A glob for SCAN: everything of this environment but the locks, which begin differently.
+    /// Returns a glob for SCAN: all keys of this environment except the locks, which have another prefix.
     pub fn pattern_of_all(&self) -> String {
         pattern(&format!("{}:", self.prefix))
     }
 
-    /// What a key of this environment holds, and whose it is; `None` for what is no owner's.
-    pub fn read<'a>(&self, key: &'a str) -> Option<Spelt<'a>> {
+    /// Parses a key of this environment; `None` for a key without an owner.
+    pub fn read<'a>(&self, key: &'a str) -> Option<ParsedKey<'a>> {
         let rest = key.strip_prefix(self.prefix.as_str())?;
         let rest = rest.strip_prefix(":c_")?;
         let (rest, is_timestamp) = match rest.strip_suffix(TIMESTAMP) {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
-        // Ids of owners hold no infix, so the first one is where they end.
-        let (owner, what) = match first_infix(rest, &[":f_", ":credit_"]) {
-            Some((owner, ":f_", id)) => (owner, What::FeatureUsage(id)),
-            Some((owner, _, id)) => (owner, What::CreditUsage(id)),
+        // Ids of owners contain no infix, so they end at the first one.
+        let (owner, kind) = match first_infix(rest, &[":f_", ":credit_"]) {
+            Some((owner, ":f_", id)) => (owner, KeyKind::FeatureUsage(id)),
+            Some((owner, _, id)) => (owner, KeyKind::CreditUsage(id)),
             None => match (rest.strip_suffix(":metadata"), rest.strip_suffix("#purged")) {
-                (Some(owner), _) => (owner, What::Metadata),
-                (None, Some(owner)) => (owner, What::Tombstone),
-                (None, None) => (rest, What::Entitlements),
+                (Some(owner), _) => (owner, KeyKind::Metadata),
+                (None, Some(owner)) => (owner, KeyKind::Tombstone),
+                (None, None) => (rest, KeyKind::Entitlements),
             },
         };
         let (customer, resource) = match owner.split_once(":r_") {
             Some((customer, resource)) => (customer, Some(resource)),
             None => (owner, None),
         };
-        Some(Spelt {
+        Some(ParsedKey {
             owner: Owner { customer, resource },
-            what,
+            kind,
             is_timestamp,
         })
     }
 
-    /// Whose entitlements a key holds; `None` for a key of another kind.
+    /// Returns the owner of an entitlements key; `None` for another kind of key.
     pub fn owner_of<'a>(&self, key: &'a str) -> Option<Owner<'a>> {
-        let spelt = self.read(key)?;
-        let Owner { customer, resource } = spelt.owner;
+        let parsed = self.read(key)?;
+        let Owner { customer, resource } = parsed.owner;
         let is_id = |id: &str| !id.is_empty() && collision_of_owner(id).is_none();
         let is_owner = is_id(customer) && resource.is_none_or(is_id);
-        (spelt.what == What::Entitlements && !spelt.is_timestamp && is_owner).then_some(spelt.owner)
+        (parsed.kind == KeyKind::Entitlements && !parsed.is_timestamp && is_owner)
+            .then_some(parsed.owner)
     }
 
     fn owned(&self, owner: Owner<'_>, infix: &str, id: &str) -> String {
@@ -162,7 +163,7 @@ impl Keys {
     }
 }
 
-/// The key beside `key` that holds when its value was true at the source.
+/// Returns the timestamp key of `key`, which holds the time of its value at the source.
 pub fn timestamp(key: &str) -> String {
     let mut timestamp = String::with_capacity(key.len() + TIMESTAMP.len());
     timestamp.push_str(key);
@@ -170,14 +171,14 @@ pub fn timestamp(key: &str) -> String {
     timestamp
 }
 
-/// The key whose value a timestamp belongs to.
+/// Returns the value key of a timestamp key.
 pub fn value_of(timestamp: &str) -> Option<&str> {
     timestamp.strip_suffix(TIMESTAMP)
 }
 
 pub const TIMESTAMP: &str = "#timestamp";
 
-/// A glob that matches all that begins with this text, to the letter.
+/// Returns a glob for all keys that begin with this literal text.
 fn pattern(start: &str) -> String {
     let mut pattern = String::with_capacity(start.len() + 1);
     for letter in start.chars() {
@@ -190,7 +191,7 @@ fn pattern(start: &str) -> String {
     pattern
 }
 
-/// The text before and after the first of some infixes, and which it is.
+/// Splits a text at the first of some infixes, and returns which one it is.
 fn first_infix<'a, 'b>(text: &'a str, infixes: &[&'b str]) -> Option<(&'a str, &'b str, &'a str)> {
     let found = infixes
         .iter()
@@ -199,7 +200,7 @@ fn first_infix<'a, 'b>(text: &'a str, infixes: &[&'b str]) -> Option<(&'a str, &
     Some((&text[..at], infix, &text[at + infix.len()..]))
 }
 
-/// What in a customer or resource id would make its keys spell those of someone else: customer
+/// Returns the part of a customer or resource id that would make its keys collide with another entity's: customer
 /// `a:f_x` would write its entitlements over the usage of feature `x` of customer `a`.
 pub fn collision_of_owner(id: &str) -> Option<&'static str> {
     [":r_", ":f_", ":credit_"]
@@ -209,7 +210,7 @@ pub fn collision_of_owner(id: &str) -> Option<&'static str> {
         .or_else(|| collision_of_suffix(id))
 }
 
-/// The same for a feature or currency id, which comes last in its key.
+/// Returns the colliding part of a feature or currency id, which is the last part of its key.
 pub fn collision_of_suffix(id: &str) -> Option<&'static str> {
     [TIMESTAMP, "#purged"]
         .into_iter()
@@ -263,34 +264,34 @@ mod tests {
         for customer in ["acme", "a b", "a*?[x]\\", "ä:f", "a:metadatas", "#", "a:r"] {
             for resource in [None, Some("site-1"), Some("r:f")] {
                 let owner = Owner { customer, resource };
-                for (key, what) in [
-                    (keys.entitlements(owner), What::Entitlements),
+                for (key, kind) in [
+                    (keys.entitlements(owner), KeyKind::Entitlements),
                     (
                         keys.feature_usage(owner, "x:f_y"),
-                        What::FeatureUsage("x:f_y"),
+                        KeyKind::FeatureUsage("x:f_y"),
                     ),
                     (
                         keys.feature_usage(owner, "x:metadata"),
-                        What::FeatureUsage("x:metadata"),
+                        KeyKind::FeatureUsage("x:metadata"),
                     ),
                     (
                         keys.credit_usage(owner, "a:r_b:f_c"),
-                        What::CreditUsage("a:r_b:f_c"),
+                        KeyKind::CreditUsage("a:r_b:f_c"),
                     ),
-                    (keys.metadata(owner), What::Metadata),
+                    (keys.metadata(owner), KeyKind::Metadata),
                 ] {
-                    let spelt = |is_timestamp| Spelt {
+                    let parsed = |is_timestamp| ParsedKey {
                         owner,
-                        what,
+                        kind,
                         is_timestamp,
                     };
-                    assert_eq!(keys.read(&key), Some(spelt(false)), "{key}");
-                    assert_eq!(keys.read(&timestamp(&key)), Some(spelt(true)), "{key}");
+                    assert_eq!(keys.read(&key), Some(parsed(false)), "{key}");
+                    assert_eq!(keys.read(&timestamp(&key)), Some(parsed(true)), "{key}");
                 }
                 let tombstone = keys.tombstone(owner);
                 assert_eq!(
-                    keys.read(&tombstone).map(|spelt| spelt.what),
-                    Some(What::Tombstone)
+                    keys.read(&tombstone).map(|parsed| parsed.kind),
+                    Some(KeyKind::Tombstone)
                 );
             }
         }
@@ -365,20 +366,20 @@ mod tests {
                     customer,
                     resource: resource.copied(),
                 };
-                let mut spelt = vec![
+                let mut parsed = vec![
                     (format!("{owner:?} map"), keys.entitlements(owner)),
                     (format!("{owner:?} metadata"), keys.metadata(owner)),
                 ];
                 for id in ids.iter().filter(|id| collision_of_suffix(id).is_none()) {
-                    spelt.push((format!("{owner:?} f {id}"), keys.feature_usage(owner, id)));
-                    spelt.push((format!("{owner:?} c {id}"), keys.credit_usage(owner, id)));
+                    parsed.push((format!("{owner:?} f {id}"), keys.feature_usage(owner, id)));
+                    parsed.push((format!("{owner:?} c {id}"), keys.credit_usage(owner, id)));
                 }
-                spelt.push((format!("{owner:?} tombstone"), keys.tombstone(owner)));
-                for (name, key) in spelt {
+                parsed.push((format!("{owner:?} tombstone"), keys.tombstone(owner)));
+                for (name, key) in parsed {
                     let stamp = timestamp(&key);
                     for (name, key) in [(name.clone(), key), (name + " at", stamp)] {
                         if let Some(other) = seen.insert(key.clone(), name.clone()) {
-                            panic!("{name} and {other} are both spelt {key}");
+                            panic!("{name} and {other} are both parsed {key}");
                         }
                     }
                 }

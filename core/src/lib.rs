@@ -1,7 +1,7 @@
-//! Decides what a message means and what a reader is answered. Pure: no I/O, no clock, no runtime.
+//! Decides what a message means and what a reader gets as an answer. Pure: no I/O, no clock, no runtime.
 //!
-//! - [`message`] reads a body and gives the changes that it carries.
-//! - [`keys`] is the only place that names a Redis key.
+//! - [`message`] reads a body and returns its changes.
+//! - [`keys`] builds and parses the Redis keys.
 //! - [`plan`] turns a change into the keys and values to write.
 //! - [`reader`] turns stored values into the answer that an SDK would give.
 

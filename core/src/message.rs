@@ -1,7 +1,7 @@
 //! Reads messages: bodies to [`StateChange`]s. No I/O.
 //!
-//! The vendor does not publish its SQS bodies. [`read`] takes the public shapes of the same events in
-//! one fast pass (`known`), and else searches any JSON for what carries a change (`structure`).
+//! The vendor does not publish its SQS bodies. [`read`] reads the public shapes of these events in
+//! one fast pass (`known`), and else searches any JSON for objects with a change (`structure`).
 //! docs/compatibility.md lists the shapes with their sources.
 
 mod change;
@@ -32,10 +32,10 @@ use crate::keys::Owner;
 /// Milliseconds since the epoch, at the source of the state.
 pub type Millis = u64;
 
-/// What one message asks of Redis.
+/// A change to the state in Redis.
 #[derive(Debug, PartialEq)]
 pub enum StateChange<'a> {
-    /// The whole entitlements of one owner, replacing what was there.
+    /// Replaces all entitlements of one owner.
     SetCustomer {
         owner: Entity<'a>,
         entitlements: Vec<Entitlement<'a>>,
@@ -44,19 +44,19 @@ pub enum StateChange<'a> {
         access_denied_reason: Option<Cow<'a, str>>,
         at: Millis,
     },
-    /// The usage of one feature or currency of an owner.
+    /// Sets the usage of one feature or currency of an owner.
     UpdateUsage {
         owner: Entity<'a>,
         of: Metered<'a>,
         usage: Usage<'a>,
         at: Millis,
     },
-    /// Every owner named is to be forgotten, and loaded afresh by whoever asks next.
+    /// Removes the owners, so that the next reader loads them again.
     Purge { owners: Vec<Entity<'a>>, at: Millis },
 }
 
 impl StateChange<'_> {
-    /// When the change was true at its source.
+    /// The time of the change at its source.
     pub fn at(&self) -> Millis {
         match self {
             Self::SetCustomer { at, .. }
@@ -74,19 +74,19 @@ impl StateChange<'_> {
     }
 }
 
-/// One change of a message, and how it was understood.
+/// One change of a message, and how it was found.
 #[derive(Debug, PartialEq)]
 pub struct Change<'a> {
     pub state: StateChange<'a>,
-    /// Where its time was found.
+    /// The source of its time.
     pub time: TimeSource,
-    /// How many of its times were ahead of the message and were taken as the time of sending.
+    /// The number of its times that were ahead of the message and were replaced by the time of sending.
     pub ahead: u32,
-    /// Where in the body it was found by structure; `None` for a known shape.
+    /// The place in the body where the structure search found it; `None` for a known shape.
     pub path: Option<String>,
 }
 
-/// Where the time of a change was found.
+/// The source of the time of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeSource {
     EntitlementsUpdatedAt,
@@ -137,7 +137,7 @@ impl Entity<'_> {
     }
 }
 
-/// What a usage counts.
+/// The thing that a usage counts.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Metered<'a> {
     Feature(Cow<'a, str>),
@@ -152,7 +152,7 @@ pub struct Usage<'a> {
     pub period_end: Option<Millis>,
 }
 
-/// One entitlement, levelled to what the SDK stores.
+/// One entitlement, normalized to the form that the SDK stores.
 #[derive(Debug, PartialEq)]
 pub struct Entitlement<'a> {
     pub feature: Option<Feature<'a>>,
@@ -168,7 +168,7 @@ pub struct Entitlement<'a> {
     pub reset_configuration: Option<ResetConfiguration<'a>>,
     pub usage: Usage<'a>,
     pub period_anchor: Option<Millis>,
-    /// When the usage was true, where the message says so.
+    /// The time of the usage, if the message has it.
     pub usage_at: Option<Millis>,
     /// Whether the message has the current usage or its time; if not, `usage` holds an assumed 0.
     pub usage_is_known: bool,
@@ -178,7 +178,7 @@ pub struct Entitlement<'a> {
 #[derive(Debug, PartialEq)]
 pub struct Credit<'a> {
     pub currency: Option<Cow<'a, str>>,
-    /// What was consumed, where the message says so.
+    /// The consumed amount, if the message has it.
     pub usage: Option<Usage<'a>>,
     pub usage_at: Option<Millis>,
 }
@@ -193,7 +193,7 @@ pub struct Feature<'a> {
 }
 
 impl Feature<'_> {
-    /// Readers keep the usage of a metered feature in a key of its own, and miss without it.
+    /// Returns whether the feature is metered: readers keep its usage in a key of its own, and miss without it.
     pub fn is_metered(&self) -> bool {
         self.feature_type == Some(FeatureType::Number)
             && matches!(
@@ -209,16 +209,16 @@ pub struct CreditRate<'a> {
     pub currency: Cow<'a, str>,
 }
 
-/// How a usage period is counted; `according_to` names its field as GraphQL does.
+/// The rule of a usage period; `according_to` has its field name in GraphQL.
 #[derive(Debug, PartialEq)]
 pub struct ResetConfiguration<'a> {
     pub type_name: Cow<'a, str>,
     pub according_to: Option<(&'static str, Cow<'a, str>)>,
 }
 
-/// Why a message cannot be applied, now or ever: for the log and the dead-letter queue.
+/// Why a message can never be applied, for the log and the dead-letter queue.
 ///
-/// The text names fields and what is wrong with them, never values: a body is not logged.
+/// The text names fields and their errors, never values: a body is not logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(String);

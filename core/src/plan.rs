@@ -1,6 +1,6 @@
-//! From a [`StateChange`] to what is to be written: the meaning of the service. Pure.
+//! Plans the writes of a [`StateChange`]. Pure.
 //!
-//! Values are byte for byte what the vendor's SDK 3.95 writes itself: same fields, same order, same
+//! Values equal those of the vendor's SDK 3.95 byte for byte: the same fields, order and
 //! omissions.
 
 mod coalesce;
@@ -15,15 +15,15 @@ pub use predict::{Fate, ItemFate};
 use crate::keys::{Keys, Owner};
 use crate::message::{Change, Credit, Metered, Millis, StateChange};
 
-/// What is done to one owner in one atomic step.
+/// One atomic change to the keys of one owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub action: Action,
-    /// When the change was true at its source; a purge deletes what is as old or older.
+    /// The time of the change at its source; a purge deletes state of this time or older.
     pub at: Millis,
-    /// While this key exists an SDK process is writing, and the step is refused.
+    /// The lock: while this key exists an SDK process is writing, and the step is refused.
     pub lock: String,
-    /// A step older than what this key holds is stale.
+    /// The tombstone: a step older than its time is stale.
     pub tombstone: String,
     pub items: Vec<Item>,
 }
@@ -31,15 +31,15 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     SetCustomer,
-    /// Only if this customer key is cached: readers load an uncached customer whole.
+    /// Applies the step only if this customer key is cached: readers load the whole of an uncached customer.
     UpdateUsage {
         customer: String,
     },
-    /// The items are deleted, unless they are newer than the purge.
+    /// Deletes the items, unless they are newer than the purge.
     Purge,
 }
 
-/// A value, its key, and when it was true at its source. The timestamp is written beside it.
+/// A value, its key, and its time at the source, which is written to the timestamp key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     pub key: String,
@@ -48,7 +48,7 @@ pub struct Item {
     pub condition: Condition,
 }
 
-/// What must hold of the stored state for an item to be written, beside the owner's tombstone.
+/// The condition on the stored state for writing an item, in addition to the owner's tombstone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Condition {
     /// No newer state is stored.
@@ -60,7 +60,7 @@ pub enum Condition {
     Present,
 }
 
-/// Restricts steps of a message that was sent longer ago than the keys live: where no timestamp is
+/// Restricts steps of a message that was sent longer ago than the lifetime of keys: where no timestamp is
 /// stored, the order of states is unknown, so nothing is written. Purges are not restricted.
 pub fn restrict_to_stored(steps: &mut [Step]) {
     for step in steps {
@@ -74,7 +74,7 @@ pub fn restrict_to_stored(steps: &mut [Step]) {
     }
 }
 
-/// How entitlements are written, as configured.
+/// The configured rules for writing entitlements.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
     /// `CACHE_UPDATE_POLICY=INVALIDATE`: entitlements are not written; their owner is purged.
@@ -83,17 +83,17 @@ pub struct Rules {
     pub omit_credits: bool,
 }
 
-/// Plans the messages of one environment, as configured.
+/// Plans the messages of one environment by the configured rules.
 #[derive(Debug, Clone)]
 pub struct Planner {
     pub keys: Keys,
     pub rules: Rules,
-    /// Seconds that keys live; `None` where they do not expire.
+    /// Lifetime of keys in seconds; `None` where they do not expire.
     pub ttl_secs: Option<u32>,
 }
 
 impl Planner {
-    /// The steps of all changes of a message, in their order.
+    /// Returns the steps of all changes of a message, in their order.
     pub fn all_steps(
         &self,
         changes: &[Change<'_>],
@@ -104,7 +104,7 @@ impl Planner {
         changes.iter().flat_map(steps).collect()
     }
 
-    /// The steps of a change whose message was sent at `sent`, if that is known.
+    /// Returns the steps of a change whose message was sent at `sent`, if that is known.
     pub fn steps(&self, change: &StateChange<'_>, sent: Option<Millis>, now: Millis) -> Vec<Step> {
         let mut steps = steps(&self.keys, change, self.rules);
         let lives = self.ttl_secs.map(|secs| u64::from(secs) * 1000);
@@ -118,7 +118,7 @@ impl Planner {
     }
 }
 
-/// The steps of one change, in the order in which they are to be applied.
+/// Returns the steps of one change, in the order to apply them.
 pub fn steps(keys: &Keys, change: &StateChange<'_>, rules: Rules) -> Vec<Step> {
     match change {
         StateChange::SetCustomer {
@@ -158,7 +158,7 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>, rules: Rules) -> Vec<Step> {
                 };
                 items.push(Item {
                     key: keys.feature_usage(owner, &feature.id),
-                    // Without a time of its own it is as old as the message; the write rule
+                    // Without a time of its own it has the time of the message; the write rule
                     // protects a newer usage.
                     at: entitlement.usage_at.unwrap_or(*at),
                     value: value::usage(&entitlement.usage),
@@ -204,7 +204,7 @@ pub fn steps(keys: &Keys, change: &StateChange<'_>, rules: Rules) -> Vec<Step> {
     }
 }
 
-/// Deletes the entitlements and metadata of an owner that are not newer, and leaves a tombstone.
+/// Deletes the entitlements and metadata of an owner unless they are newer, and stores a tombstone.
 fn purge(keys: &Keys, owner: Owner<'_>, at: Millis) -> Step {
     let items = [keys.entitlements(owner), keys.metadata(owner)].map(|key| Item {
         key,
@@ -215,8 +215,8 @@ fn purge(keys: &Keys, owner: Owner<'_>, at: Millis) -> Step {
     step(keys, owner, Action::Purge, at, items.into())
 }
 
-/// Writes the usage of credit entitlements. Unlike a usage message it does not ask whether the
-/// customer is cached: it stands in for the entitlements that the layout cannot hold.
+/// Writes the usage of credit entitlements. Unlike a usage message it does not require that the
+/// customer is cached: it replaces the entitlements that the layout cannot hold.
 fn credits_step(keys: &Keys, owner: Owner<'_>, credits: &[Credit<'_>], at: Millis) -> Option<Step> {
     let mut items: Vec<Item> = Vec::new();
     for credit in credits {
@@ -229,7 +229,7 @@ fn credits_step(keys: &Keys, owner: Owner<'_>, credits: &[Credit<'_>], at: Milli
             value: value::usage(usage),
             condition: Condition::NotOlder,
         };
-        // A currency that is listed twice counts as it is listed last.
+        // Of a currency that is listed twice, the last entry counts.
         items.retain(|other| other.key != item.key);
         items.push(item);
     }

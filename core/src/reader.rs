@@ -1,4 +1,4 @@
-//! What an SDK would answer from what Redis holds. Pure.
+//! Computes the answer of an SDK from the state in Redis. Pure.
 //!
 //! The rules are those of `@stigg/node-server-sdk` 3.95.0 (`redisCacheService`, `entitlementsService`,
 //! `entitlementDecisionService` in its `dist`), truthiness and all; a test asks it the same questions.
@@ -26,11 +26,11 @@ use serde_json::value::RawValue;
 
 use object::Object;
 
-/// The entitlements value of an owner, as far as it can be read.
+/// The entitlements value of an owner, if it is readable.
 #[derive(Debug)]
 pub enum Map {
     Missing,
-    /// Why nothing can be made of it.
+    /// The error in the value.
     Unreadable(&'static str),
     Entries(Vec<(String, Box<RawValue>)>),
 }
@@ -43,13 +43,13 @@ impl Map {
         if let Ok(Object(entries)) = serde_json::from_str(text) {
             return Self::Entries(entries);
         }
-        // What `Object.entries` makes of the rest.
+        // The result of `Object.entries` for other values.
         let values: Vec<Value> = match serde_json::from_str(text) {
             Ok(Value::Null) => return Self::Unreadable("is null"),
             Ok(Value::String(text)) => text.chars().map(|it| it.to_string().into()).collect(),
             Ok(Value::Array(values)) => values,
             Ok(_) => Vec::new(),
-            Err(_) => return Self::Unreadable("is no JSON"),
+            Err(_) => return Self::Unreadable("is not JSON"),
         };
         let entry = |(at, value): (usize, &Value)| {
             Some((at.to_string(), serde_json::value::to_raw_value(value).ok()?))
@@ -58,7 +58,7 @@ impl Map {
     }
 }
 
-/// Why a reader of a resource misses: its entitlements must be as new as those of the customer.
+/// Returns why a reader of a resource misses: its entitlements must be as new as those of the customer.
 pub fn resource_miss(own: Option<&str>, global: Option<&str>) -> Option<&'static str> {
     match (own.and_then(millis), global.and_then(millis)) {
         (_, None) => Some("the customer itself has no timestamp, and a resource needs it"),

@@ -3,7 +3,7 @@
 use super::{VARIABLES, foreign};
 
 /// Prefixes of variables that are meant for this service.
-const OURS: [&str; 11] = [
+const OWN_PREFIXES: [&str; 11] = [
     "REDIS_",
     "QUEUE_",
     "CACHE_",
@@ -32,7 +32,7 @@ fn warning(name: &str) -> Option<String> {
     if foreign::is_known(name) {
         return None;
     }
-    let looks_like_ours = OURS.iter().any(|start| name.starts_with(start));
+    let looks_like_ours = OWN_PREFIXES.iter().any(|start| name.starts_with(start));
     let nearest = VARIABLES
         .iter()
         .map(|variable| variable.name)

@@ -28,9 +28,9 @@ pub struct Reserved {
 }
 
 /// The largest body in SQS.
-const LARGEST_KIB: usize = 1024;
+const MAX_BODY_KIB: usize = 1024;
 /// The smallest estimate of a body, which is also the first one.
-const SMALLEST_KIB: usize = 16;
+const MIN_ESTIMATE_KIB: usize = 16;
 
 /// Returns the effective limit: `bytes`, or a quarter of `memory_limit` and at most 64 MiB; one body fits in any case.
 pub fn limit_kib(bytes: Option<usize>, memory_limit: Option<u64>) -> u32 {
@@ -52,7 +52,7 @@ impl Budget {
         Self {
             room: Arc::new(Semaphore::new(total as usize)),
             total,
-            largest: Arc::new(AtomicUsize::new(SMALLEST_KIB)),
+            largest: Arc::new(AtomicUsize::new(MIN_ESTIMATE_KIB)),
             in_use: metrics.inflight_bytes.clone(),
         }
     }
@@ -86,7 +86,7 @@ impl Budget {
             total += kib;
             largest = largest.max(kib);
         }
-        self.learn(largest.min(LARGEST_KIB));
+        self.learn(largest.min(MAX_BODY_KIB));
         let held = reserved.permit.num_permits();
         if total < held {
             drop(reserved.permit.split(held - total));
@@ -112,7 +112,8 @@ impl Budget {
         } else {
             before - (before - largest).div_ceil(64)
         };
-        self.largest.store(now.max(SMALLEST_KIB), Ordering::Relaxed);
+        self.largest
+            .store(now.max(MIN_ESTIMATE_KIB), Ordering::Relaxed);
     }
 }
 

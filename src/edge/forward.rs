@@ -1,4 +1,4 @@
-//! Requests of readers that are passed on as they are.
+//! Forwards requests of readers to the Edge API unchanged.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::Edge;
 
-/// An answer of the Edge API, as it came.
+/// An unchanged answer of the Edge API.
 #[derive(Debug)]
 pub struct Forwarded {
     pub status: u16,
@@ -16,10 +16,10 @@ pub struct Forwarded {
     pub body: Vec<u8>,
 }
 
-/// What may be passed on; paywalls of large catalogues take some hundred kilobytes.
+/// The maximum body to forward; paywalls of large catalogues have a few hundred kilobytes.
 const MAX_BODY_BYTES: u64 = 16 << 20;
 
-/// What has a meaning of its own in a segment of a path.
+/// Characters with a special meaning in a segment of a path.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -35,13 +35,13 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
-/// The same in a query.
+/// Characters with a special meaning in a query.
 const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=');
 
 impl Edge {
-    /// Asks for a path, given as its segments, and a query, given as its pairs, all decoded. The path is built anew
-    /// of these, so that nothing of what a reader wrote decides where the request goes. `via` names the processes that
-    /// it came through.
+    /// Requests a path, given as its segments, and a query, given as its pairs, all decoded. The URL is rebuilt
+    /// from these, so that the text of a reader cannot change the target. `via` names the processes that
+    /// the request came through.
     pub async fn forward(
         &self,
         segments: &[String],

@@ -1,4 +1,4 @@
-//! The entitlements of a customer, as SDKs ask for them on a miss.
+//! Requests the entitlements of a customer, as SDKs do on a miss.
 
 use std::fmt::Write as _;
 
@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use super::{Edge, EdgeError, parse};
 
 impl Edge {
-    /// The entitlements of a customer or of one of its resources: a JSON list in the GraphQL shape.
-    /// One request, without a retry: whoever asks for many keeps to a pace of their own.
+    /// Returns the entitlements of a customer or of one of its resources: a JSON list in the GraphQL shape.
+    /// Sends one request without a retry: the caller limits its own rate.
     pub async fn entitlements(
         &self,
         customer: &str,
@@ -23,9 +23,9 @@ impl Edge {
         struct Data {
             entitlements: Box<RawValue>,
         }
-        // Whatever takes part in this request may take them for a step up or for nothing at all.
+        // Any component on the path may resolve these segments.
         if let "." | ".." = customer {
-            let text = format!("\"{customer}\" cannot stand in the path of a request");
+            let text = format!("\"{customer}\" is not allowed in the path of a request");
             return Err(EdgeError::Declined(text));
         }
         let mut url = self.config.url.as_str().trim_end_matches('/').to_owned();
@@ -45,13 +45,13 @@ impl Edge {
         match answer.data.entitlements.get().starts_with('[') {
             true => Ok(answer.data.entitlements),
             false => Err(EdgeError::Final(
-                "the answer of the Edge API is malformed: its entitlements are no list".into(),
+                "the answer of the Edge API is malformed: its entitlements are not a list".into(),
             )),
         }
     }
 }
 
-/// Percent-encodes all but what JavaScript's `encodeURIComponent` leaves alone.
+/// Percent-encodes as JavaScript's `encodeURIComponent` does.
 fn encode(url: &mut String, id: &str) {
     for byte in id.bytes() {
         match byte {

@@ -1,27 +1,27 @@
-//! What each consumer is doing, for the watchdog and for whoever looks.
+//! Tracks the state of each consumer, for the watchdog and `/status`.
 
 use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// What a consumer is doing right now.
+/// The current state of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Starting,
     WaitingForRedis,
-    /// For bytes in flight to become fewer.
+    /// Waits until fewer bytes are in flight.
     WaitingForRoom,
     Receiving,
-    /// The queue is empty and others watch it.
+    /// Sleeps: the queue is empty, and other consumers poll it.
     Sleeping,
     Working,
-    /// After a failed receive.
+    /// Pauses after a failed receive.
     BackingOff,
 }
 
-/// One consumer as seen from outside.
+/// The state of one consumer, readable from outside.
 #[derive(Debug)]
 pub struct ConsumerView(Mutex<Inner>);
 
@@ -68,7 +68,7 @@ impl ConsumerView {
         inner.progress = now;
     }
 
-    /// Told after each step of the work: a consumer that is silent for too long is replaced.
+    /// Records progress after each step: a consumer without progress for too long is replaced.
     pub fn progress(&self) {
         self.lock().progress = Instant::now();
     }
@@ -81,7 +81,7 @@ impl ConsumerView {
         self.lock().last_error = Some(error);
     }
 
-    /// Since the last progress.
+    /// Returns the time since the last progress.
     pub fn idle_for(&self) -> std::time::Duration {
         self.lock().progress.elapsed()
     }

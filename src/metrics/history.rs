@@ -1,4 +1,4 @@
-//! The last minutes, for `/status`, its page and the summary line: how many, and how late.
+//! Keeps rates and lags of the last minutes, for `/status`, its page and the summary line.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ pub struct History {
 
 const SLICE: Duration = Duration::from_secs(10);
 const KEPT: usize = 90;
-/// Quarter powers of two: a quantile is right to a tenth, from 1 ms to 12 days.
+/// Buckets at quarter powers of two: a quantile is accurate to a tenth, from 1 ms to 12 days.
 const BUCKETS: usize = 120;
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ struct Slice {
     lags: Vec<u32>,
 }
 
-/// One slice, as `/status` shows it. Lags in milliseconds; none where nothing was applied.
+/// One slice, as `/status` shows it. Lags are in milliseconds; none where nothing was applied.
 #[derive(Debug, Serialize, PartialEq)]
 pub struct Point {
     pub secs_ago: u64,
@@ -34,7 +34,7 @@ pub struct Point {
     pub lag_p99_ms: Option<u64>,
 }
 
-/// Quantiles of the lag over a time.
+/// Quantiles of the lag over a window.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq, Default)]
 pub struct Lag {
     pub window_secs: u64,
@@ -54,7 +54,7 @@ impl Default for History {
 }
 
 impl History {
-    /// A message was processed; with its lag if it was applied.
+    /// Records a processed message, with its lag if it was applied.
     pub fn record(&self, lag_ms: Option<u64>) {
         let number = self.now();
         let mut slices = self.slices.lock().unwrap_or_else(|lock| lock.into_inner());
@@ -76,7 +76,7 @@ impl History {
         }
     }
 
-    /// Over the last `window`, the current slice included.
+    /// Returns the rate and the lag of the last `window`, including the current slice.
     pub fn lag(&self, window: Duration) -> Lag {
         let oldest = self
             .now()
@@ -99,9 +99,9 @@ impl History {
         }
     }
 
-    /// Slice by slice, oldest first; quiet ones are left out.
+    /// Returns the slices, oldest first, without empty ones.
     pub fn points(&self) -> Vec<Point> {
-        // A slice may have begun since.
+        // A new slice may have started since.
         let now = self.now();
         let slices = self.slices.lock().unwrap_or_else(|lock| lock.into_inner());
         let recent = slices

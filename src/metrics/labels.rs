@@ -1,4 +1,4 @@
-//! The labels of metrics: enums, so that no id becomes a label.
+//! Defines the labels of metrics as enums, so that no id becomes a label.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Metrics of the read API.
+//! Defines the metrics of the read API.
 
 use std::time::Duration;
 
@@ -278,7 +278,7 @@ impl ReadMetrics {
             "Customers loaded again after Redis lost its data",
             self.refilled.clone(),
         );
-        // From the start, so that rates and alerts see the first event too.
+        // Created at the start, so that rates and alerts see the first event too.
         for route in ReadRoute::ALL {
             for result in ReadResult::ALL {
                 drop(self.questions.get_or_create(&question(route, result)));

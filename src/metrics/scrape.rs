@@ -1,4 +1,4 @@
-//! What is known only when someone asks: the state of the process, read at each scrape.
+//! Reads gauges of the process at each scrape.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::health::Health;
 use crate::queue::{Depth, Settings};
 
-/// Encodes gauges of what others keep.
+/// Encodes gauges whose values other modules hold.
 #[derive(Debug)]
 pub struct Scrape {
     pub health: Arc<Health>,
@@ -30,7 +30,7 @@ struct Held {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // Not known is not none: without the right to ask there is no such series.
+        // An unknown depth is not zero: without the permission there is no such series.
         if let Some(depth) = self.settings.borrow().depth {
             encode_depth(&mut encoder, depth)?;
         }
@@ -112,13 +112,13 @@ struct Process {
     cpu_secs: f64,
 }
 
-/// Linux counts in these, whatever the processor.
+/// The unit of times in `/proc`, on every processor.
 const TICKS_PER_SEC: f64 = 100.0;
 
 impl Process {
     fn read() -> Option<Self> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // The name in parentheses may hold spaces; fields count from after it.
+        // The name in parentheses may contain spaces, so fields are counted after it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |index: usize| fields.get(index)?.parse::<f64>().ok();
         let boot = std::fs::read_to_string("/proc/stat").ok()?;
@@ -132,7 +132,7 @@ impl Process {
     }
 }
 
-/// From `/proc/self/status`. `stat` counts in pages, and how large those are differs: 4, 16 or 64 KiB on arm64.
+/// Reads the memory from `/proc/self/status`: `stat` counts in pages, whose size is 4, 16 or 64 KiB on arm64.
 fn resident_bytes(status: &str) -> Option<f64> {
     let line = status
         .lines()

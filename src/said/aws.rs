@@ -1,13 +1,13 @@
-//! Cuts what a service of AWS says. Its errors name roles, resources and hosts, which an operator needs, so they
-//! are not held against a vocabulary: values, quotations, tokens and receipts are left out.
+//! Removes values, quotations, tokens and receipts from texts of AWS. Its errors name roles, resources and hosts,
+//! which an operator needs, so no vocabulary applies.
 
-/// The longest text that is shown of a message.
+/// Maximum characters of a message.
 const MAX_CHARS: usize = 300;
-/// What is as long as this and looks like neither words nor an ARN is a token or a receipt.
+/// Minimum characters of a token or a receipt: a text of this length that is neither words nor an ARN.
 const MIN_TOKEN_CHARS: usize = 32;
 
-/// The first line of a message, cut to what is the service's own: values of parameters, tokens and
-/// what is long are left out. AWS repeats signed headers on the lines below the first.
+/// Returns the first line of a message without values of parameters, tokens and
+/// long texts. AWS repeats signed headers on the following lines.
 pub fn cut_aws(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = without_quotations(&without_value(line));
@@ -41,13 +41,13 @@ fn without_value(line: &str) -> String {
     line.to_owned()
 }
 
-/// A quoted word is mostly a value that was sent. A path, a host, an ARN and the code of an error stay.
+/// Removes quoted words, which mostly are values that were sent. A path, a host, an ARN and the code of an error stay.
 fn without_quotations(line: &str) -> String {
     let (mut shown, mut rest) = (String::new(), line);
     while let Some(start) = rest.find(['"', '\'', '`']) {
         let quote = rest[start..].chars().next().unwrap_or('"');
         let (before, quoted) = (&rest[..start], &rest[start + 1..]);
-        // An apostrophe stands within a word.
+        // An apostrophe is within a word.
         let opens = !before.ends_with(|letter: char| letter.is_alphanumeric());
         let closes = quoted.match_indices(quote).find(|(at, _)| {
             let next = quoted[at + 1..].chars().next();
@@ -74,8 +74,8 @@ fn without_quotations(line: &str) -> String {
     shown + rest
 }
 
-/// A long word of letters and digits, for example a receipt handle; paths, URLs, ARNs and names with
-/// dashes are told apart by their separators.
+/// Returns whether a word is a long text of letters and digits, for example a receipt handle. Paths, URLs, ARNs and
+/// names with dashes have separators.
 fn is_token(word: &str) -> bool {
     let parts = word.split([':', '.', ',', '(', ')', '"', '\'', '-', '_']);
     let of_tokens = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=%".contains(&byte);

@@ -9,7 +9,7 @@
 //! | `POST /ofrep/v1/evaluate/flags[/{key}]` | OpenFeature's remote evaluation protocol |
 //! | `GET /livez`, `GET /readyz` | without a key |
 //!
-//! A customer's id reaches no log line and no text of an error.
+//! No log line and no error text contains a customer's id.
 
 mod edge_api;
 mod ofrep;
@@ -34,24 +34,24 @@ use crate::reads::{Access, Reads};
 use path::Route;
 use respond::{Answered, error};
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub struct Shared {
     reads: Reads,
     access: Arc<Access>,
     configuration: edge_api::Configuration,
 }
 
-/// Connections of one process; each idle one takes some kilobytes.
+/// Maximum connections of the process; an idle one takes a few kilobytes.
 const MAX_CONNECTIONS: usize = 8_192;
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// A context is a few ids.
+/// Maximum bytes of a body: a context has a few ids.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const BODY_WITHIN: Duration = Duration::from_secs(5);
-/// Threads that answer; more do not help where Redis or the network is the limit.
+/// Maximum threads of the server; more do not help where Redis or the network is the limit.
 const MAX_WORKERS: usize = 4;
 
-/// Binds the port, and answers from then on.
+/// Binds the port and starts the server.
 pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Serving> {
     let shared = Data::new(Shared {
         reads,
@@ -78,11 +78,11 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
     Ok(Serving(handle))
 }
 
-/// The API in service.
+/// The running API.
 pub struct Serving(ServerHandle);
 
 impl Serving {
-    /// Takes no more questions, and answers those that were asked.
+    /// Stops accepting requests and answers those in flight.
     pub async fn stop(self) {
         self.0.stop(true).await;
     }
@@ -128,7 +128,7 @@ async fn answer(
     let wrong_method = || {
         let mut refused = Answered::refused(
             StatusCode::METHOD_NOT_ALLOWED,
-            "this route takes another method",
+            "this route does not support this method",
         );
         let allow = if route.is_evaluation() {
             "POST"
@@ -183,7 +183,7 @@ async fn body(payload: Payload) -> Result<Bytes, StatusCode> {
     }
 }
 
-/// By `X-API-Key` or `Authorization: Bearer`.
+/// Reads the key from `X-API-Key` or `Authorization: Bearer`.
 fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
     let bearer = || {
         let value = headers.get(AUTHORIZATION)?.as_bytes();
@@ -197,18 +197,18 @@ fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
     key.is_some_and(|key| access.admits(key))
 }
 
-/// What a request has come through, in the order in which it did.
+/// Returns the processes that a request came through, in order.
 fn vias(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let vias = headers.get_all(VIA).filter_map(|via| via.to_str().ok());
     vias.flat_map(|via| via.split(',')).map(str::trim)
 }
 
-/// Whether a request of ours has come round: an answer would wait for itself.
+/// Returns whether a request of this process has come back: its answer would wait for itself.
 fn is_our_own(headers: &HeaderMap, via: &str) -> bool {
     vias(headers).any(|found| found == via)
 }
 
-/// 200 while anything can be answered.
+/// Answers 200 while any question can be answered.
 fn readyz(request: &HttpRequest, shared: &Shared) -> HttpResponse {
     let sources = shared.reads.sources();
     let is_ready = sources.redis || sources.upstream || sources.copies;
@@ -237,7 +237,7 @@ fn health(request: &HttpRequest, status: StatusCode, answer: serde_json::Value) 
         return error(
             StatusCode::METHOD_NOT_ALLOWED,
             "BadRequest",
-            "this route takes another method",
+            "this route does not support this method",
         );
     }
     HttpResponse::build(status)

@@ -15,9 +15,9 @@ pub struct StoreError {
 }
 
 /// Codes that concern the key or the command, and do not change on a retry.
-const FINAL: [&str; 3] = ["WRONGTYPE", "CROSSSLOT", "ERR"];
+const FINAL_CODES: [&str; 3] = ["WRONGTYPE", "CROSSSLOT", "ERR"];
 /// Codes that concern the server. They may also occur within a text.
-const PASSING: [&str; 9] = [
+const TEMPORARY_CODES: [&str; 9] = [
     "READONLY",
     "OOM",
     "LOADING",
@@ -29,7 +29,7 @@ const PASSING: [&str; 9] = [
     "CLUSTERDOWN",
 ];
 /// Codes that the call itself does not cause: the state or the configuration of the server.
-const OF_SERVER: [&str; 6] = [
+const SERVER_CODES: [&str; 6] = [
     "WRONGPASS",
     "TRYAGAIN",
     "MOVED",
@@ -39,19 +39,20 @@ const OF_SERVER: [&str; 6] = [
     "BUSY",
 ];
 /// The texts of Redis, and of Valkey since 8.
-const UNKNOWN: [&str; 2] = [
+const UNKNOWN_COMMAND_TEXTS: [&str; 2] = [
     "unknown redis command",
     "unknown command called from script",
 ];
 /// States of the server that have the code `ERR`.
-const PASSING_TEXTS: [&str; 3] = [
+const TEMPORARY_ERR_TEXTS: [&str; 3] = [
     "cluster is down",
     "on a stale replica",
     "max number of clients",
 ];
-const UNKNOWN_IN_SCRIPT: &str = "Redis does not know a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL";
+const UNKNOWN_COMMAND_ADVICE: &str = "Redis does not know a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL";
 /// The texts of NOPERM from within a script, in Redis 7 and Valkey 9.
-const NOPERM_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
+const NOPERM_IN_SCRIPT_TEXTS: [&str; 2] =
+    ["The user executing the script", "ACL failure in script"];
 
 impl StoreError {
     /// Whether the error may pass, by itself or once an operator fixes Redis: the message waits. Otherwise the
@@ -96,18 +97,24 @@ impl StoreError {
     /// Converts a reply of Redis, a text that starts with a code. A text without a code is an error of the script on
     /// this one message.
     pub fn of_redis(text: &str) -> Self {
-        if NOPERM_IN_SCRIPT.iter().any(|sign| text.contains(sign)) {
+        if NOPERM_IN_SCRIPT_TEXTS
+            .iter()
+            .any(|sign| text.contains(sign))
+        {
             let text = text.trim_start_matches("ERR ");
             return Self::healing(format!("NOPERM {}", own_words(text)));
         }
         // A command that the script calls is renamed or disabled.
         let lower = text.to_ascii_lowercase();
-        if UNKNOWN.iter().any(|sign| lower.contains(sign)) {
-            return Self::lost(UNKNOWN_IN_SCRIPT.to_owned(), true);
+        if UNKNOWN_COMMAND_TEXTS
+            .iter()
+            .any(|sign| lower.contains(sign))
+        {
+            return Self::lost(UNKNOWN_COMMAND_ADVICE.to_owned(), true);
         }
         // Before Redis 7 an error within a script is "-OOM …", or follows the line of the script.
         let text = text.trim_start_matches('-');
-        let text = match PASSING
+        let text = match TEMPORARY_CODES
             .iter()
             .find_map(|code| text.find(&format!("-{code} ")))
         {
@@ -116,11 +123,13 @@ impl StoreError {
         };
         let code = text.split(' ').next().unwrap_or_default();
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
-        let is_passing = PASSING_TEXTS.iter().any(|sign| text.contains(sign));
+        let is_passing = TEMPORARY_ERR_TEXTS.iter().any(|sign| text.contains(sign));
         Self {
-            heals: is_passing || (is_code && !FINAL.contains(&code)),
+            heals: is_passing || (is_code && !FINAL_CODES.contains(&code)),
             person: false,
-            of_call: !is_passing && !PASSING.contains(&code) && !OF_SERVER.contains(&code),
+            of_call: !is_passing
+                && !TEMPORARY_CODES.contains(&code)
+                && !SERVER_CODES.contains(&code),
             detail: own_words(text),
         }
     }

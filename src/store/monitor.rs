@@ -43,13 +43,13 @@ struct Strikes {
 }
 
 impl Strikes {
-    const SOON_AFTER_OPENING: Duration = Duration::from_secs(2);
+    const EARLY_FAILURE_WINDOW: Duration = Duration::from_secs(2);
     const MAX_HOLD: Duration = Duration::from_secs(8);
 
     fn strike(&mut self) {
         let soon = self
             .opened
-            .is_some_and(|opened| opened.elapsed() < Self::SOON_AFTER_OPENING);
+            .is_some_and(|opened| opened.elapsed() < Self::EARLY_FAILURE_WINDOW);
         self.count = if soon { self.count + 1 } else { 0 };
         let hold = match self.count {
             0 | 1 => Duration::ZERO,

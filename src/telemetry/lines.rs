@@ -1,5 +1,5 @@
-//! Writes log lines to standard error from a thread of its own, so that a reader that has stopped
-//! reading stops nothing else. Lines that do not fit are dropped, counted, and reported later.
+//! Writes log lines to standard error from a separate thread, so that a reader that stops
+//! reading does not block the process. Lines that do not fit are dropped, counted and reported later.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::Redactor;
 
-/// Lines that wait to be written, at most.
+/// Maximum number of waiting lines.
 const MAX_LINES: usize = 8192;
-/// Bytes of them, at most.
+/// Maximum bytes of waiting lines.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Hands lines to the thread. Clones share it.
+/// Passes lines to the thread. Clones share the thread.
 #[derive(Clone)]
 pub struct Lines {
     sender: SyncSender<Item>,
@@ -32,7 +32,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Makes room for a line, if there is some.
+    /// Reserves room for a line, if there is some.
     fn add(&self, bytes: usize) -> bool {
         let lines = self.lines.fetch_add(1, Ordering::Relaxed);
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -56,14 +56,14 @@ impl Waiting {
 
 enum Item {
     Line(Vec<u8>),
-    /// Answered once everything before it is written.
+    /// A flush, which is answered once all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
 impl Lines {
-    /// Starts the thread. `output` is where lines go once they are redacted.
+    /// Starts the thread, which writes redacted lines to `output`.
     pub fn start(redactor: Arc<Redactor>, output: impl Write + Send + 'static) -> io::Result<Self> {
-        // A few more, for those who wait for a flush.
+        // A few more entries, for flushes.
         let (sender, items) = sync_channel(MAX_LINES + 8);
         let lines = Self {
             sender,
@@ -82,12 +82,12 @@ impl Lines {
         Ok(lines)
     }
 
-    /// How many lines were dropped so far.
+    /// Returns the number of lines dropped so far.
     pub fn dropped(&self) -> Counter {
         self.dropped.clone()
     }
 
-    /// Waits until what was logged so far is written, for at most `timeout`.
+    /// Waits until all lines so far are written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
         let (sender, done) = sync_channel(1);
         let started = std::time::Instant::now();
@@ -124,7 +124,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Lines {
-    /// The subscriber writes each line whole, in one call.
+    /// The subscriber writes each line in one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.add(line);
         Ok(line.len())
@@ -150,7 +150,7 @@ impl<W: Write> Writer<W> {
             match item {
                 Item::Line(line) => {
                     let text = String::from_utf8_lossy(&line);
-                    // A closed standard error is no reason to stop, and there is nowhere to say it.
+                    // A closed standard error does not stop the process, and there is no other place to report it.
                     let _ = self
                         .output
                         .write_all(self.redactor.redact(&text).as_bytes());
@@ -165,7 +165,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Reports how many lines were dropped since the start, once there is room for one more.
+    /// Reports the number of lines dropped since the start, once there is room for a line.
     fn report(&self, reported: u64) -> u64 {
         let dropped = self.dropped.get();
         if dropped == reported || !self.waiting.is_less_than_half() {
@@ -179,7 +179,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes a text to standard error and waits for at most a second: it may be a pipe that is full.
+/// Writes a text to standard error and waits for at most a second: the pipe may be full.
 pub fn print(text: impl Into<String>) {
     let (sender, done) = channel();
     let text = text.into();

@@ -1,11 +1,11 @@
-//! Logs panics: where, and the message without what it quotes, which may be part of a body.
+//! Logs panics: the location, and the message without quotations, which may be part of a body.
 
 use std::panic::PanicHookInfo;
 use std::time::Duration;
 
 use super::Lines;
 
-/// The process may end right after a panic, and another thread writes the line.
+/// How long a panic waits for its line: the process may end right after it, and another thread writes the line.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_CHARS: usize = 200;
 
@@ -25,7 +25,7 @@ fn message<'a>(panic: &'a PanicHookInfo<'_>) -> Option<&'a str> {
     literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
-/// The first line of a text, with `…` in the place of what stands in quotes.
+/// Returns the first line of a text, with `…` instead of quotations.
 fn without_quotes(text: &str) -> String {
     let mut shown = String::new();
     let mut quote = None;

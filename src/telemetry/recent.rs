@@ -1,4 +1,4 @@
-//! The last warnings and errors, kept for `/status`.
+//! Keeps the last warnings and errors for `/status`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::Redactor;
 use crate::clock;
 
-/// Clones share what is kept.
+/// The last lines. Clones share them.
 #[derive(Clone)]
 pub struct Recent {
     said: Arc<Mutex<VecDeque<RecentLine>>>,
@@ -25,7 +25,7 @@ pub struct RecentLine {
     pub at_ms: u64,
     pub level: &'static str,
     pub message: String,
-    /// What the line says of the cause, without ids.
+    /// The cause in the line, without ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }
@@ -40,7 +40,7 @@ impl Recent {
         }
     }
 
-    /// The newest first.
+    /// Returns the lines, newest first.
     pub fn all(&self) -> Vec<RecentLine> {
         let said = self.said.lock().unwrap_or_else(|lock| lock.into_inner());
         said.iter().rev().cloned().collect()

@@ -1,4 +1,4 @@
-//! No secret leaves the process in a log line or a report, whoever wrote it.
+//! Removes secrets from log lines and reports, also from those of libraries.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Replaces configured secrets, and whatever looks like one.
+/// Replaces configured secrets, and texts that look like secrets.
 #[derive(Debug)]
 pub struct Redactor {
     patterns: Vec<(Regex, &'static str)>,
@@ -16,7 +16,7 @@ impl Redactor {
     pub fn new(secrets: &[SecretString]) -> anyhow::Result<Self> {
         let mut spellings: Vec<String> = Vec::new();
         for secret in secrets.iter().map(ExposeSecret::expose_secret) {
-            // Too short to be told from ordinary text.
+            // Too short to distinguish from ordinary text.
             if secret.len() < 4 {
                 continue;
             }
@@ -29,7 +29,7 @@ impl Redactor {
             );
             spellings.push(regex::escape(secret));
         }
-        // The longest first: one may be a part of another.
+        // Longest first, because one may be a part of another.
         spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
         spellings.dedup();
         let mut patterns = vec![

@@ -1,4 +1,4 @@
-//! Error reports to Sentry: what our own `error!` lines say, without any of their values.
+//! Reports our `error!` lines to Sentry, without their values.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::Redactor;
 
-/// Where errors are reported to, once that is known. Clones share it.
+/// The target of error reports, once it is known. Clones share it.
 #[derive(Clone)]
 pub struct Reports {
     client: Arc<RwLock<Option<Arc<Client>>>>,
@@ -23,9 +23,9 @@ pub struct Reports {
     redactor: Arc<Redactor>,
 }
 
-/// The same error is reported once in this time.
+/// The time in which an error is reported only once.
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
-/// Different errors remembered for that; all are static texts of ours.
+/// Maximum errors remembered for that; all are static texts of ours.
 const MAX_REMEMBERED: usize = 256;
 
 impl Reports {
@@ -37,7 +37,7 @@ impl Reports {
         }
     }
 
-    /// Begins to report; returns the host, or `None` where the DSN is no good.
+    /// Starts to report; returns the host, or `None` where the DSN is invalid.
     pub fn send_to(&self, dsn: &SecretString) -> Option<String> {
         let dsn: sentry::types::Dsn = dsn.expose_secret().parse().ok()?;
         let host = dsn.host().to_owned();
@@ -46,14 +46,14 @@ impl Reports {
         options.release = Some(concat!("entitlement-sync@", env!("CARGO_PKG_VERSION")).into());
         options.transport = Some(Arc::new(Http));
         options.send_default_pii = false;
-        // A host name is an id too; Sentry would fill it in.
+        // A host name is an id too, and Sentry would add it.
         options.server_name = Some("entitlement-sync".into());
         let client = Arc::new(Client::with_options(options));
         *self.client.write().unwrap_or_else(|lock| lock.into_inner()) = Some(client);
         Some(host)
     }
 
-    /// Blocks until everything is sent, for at most `timeout`.
+    /// Blocks until all reports are sent, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
         if let Some(client) = self.client() {
             client.close(Some(timeout));
@@ -125,7 +125,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ReportLayer {
             .into(),
             ..Event::default()
         };
-        // Bounded words of ours; every other field may name someone.
+        // A bounded set of our words; any other field may contain an id.
         for (name, value) in [("kind", said.kind), ("location", said.location)] {
             if let Some(value) = value {
                 report

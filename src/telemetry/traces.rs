@@ -1,7 +1,7 @@
-//! A span for each batch, sent by OTLP, linked to the spans of whoever sent its messages.
+//! Sends a span for each batch by OTLP, linked to the spans of the producers of its messages.
 //!
-//! Names follow the OpenTelemetry conventions for messaging. Nothing is made unless an endpoint is
-//! set, and nothing can be without the feature `otlp`.
+//! Names follow the OpenTelemetry conventions for messaging. Spans exist only if an endpoint is
+//! set and the binary has the feature `otlp`.
 
 #[cfg(feature = "otlp")]
 pub use sending::{BatchSpan, Traces};
@@ -10,7 +10,7 @@ pub use silent::{BatchSpan, Traces};
 
 #[cfg(not(feature = "otlp"))]
 mod silent {
-    /// Traces that go nowhere.
+    /// Disabled traces.
     #[derive(Debug, Clone, Default)]
     pub struct Traces;
 
@@ -52,7 +52,7 @@ mod sending {
 
     use crate::config::TracesConfig;
 
-    /// Where spans go; clones share it. `None`: nowhere.
+    /// The target of spans; clones share it. `None`: no spans are sent.
     #[derive(Debug, Clone, Default)]
     pub struct Traces(Option<Arc<Sender>>);
 
@@ -63,14 +63,14 @@ mod sending {
         attributes: Vec<KeyValue>,
     }
 
-    /// The work on one batch; ends when dropped.
+    /// The span of one batch; it ends when dropped.
     #[derive(Debug)]
     pub struct BatchSpan {
         _span: Option<Span>,
     }
 
     impl Traces {
-        /// Sends traces about `queue`, if they are to be sent. Headers, attributes and the sampler
+        /// Starts to send traces about `queue`, if they are configured. Headers, attributes and the sampler
         /// are read by the SDK.
         pub fn start(config: Option<&TracesConfig>, queue: &Url) -> anyhow::Result<Self> {
             let Some(config) = config else {
@@ -117,7 +117,7 @@ mod sending {
             }))))
         }
 
-        /// Begins the span of a batch of messages that came with these `AWSTraceHeader`s.
+        /// Starts the span of a batch of messages with these `AWSTraceHeader`s.
         pub fn batch<'a>(
             &self,
             messages: usize,
@@ -141,17 +141,17 @@ mod sending {
             BatchSpan { _span: span }
         }
 
-        /// Sends what is waiting; blocks until it is sent or has failed.
+        /// Sends the waiting spans; blocks until they are sent or failed.
         pub fn flush(&self) {
             if let Some(sender) = &self.0
                 && let Err(error) = sender.provider.shutdown()
             {
-                tracing::warn!(%error, "the last traces could not be sent");
+                tracing::warn!(%error, "cannot send the last traces");
             }
         }
     }
 
-    /// `Root=1-<8 hex>-<24 hex>;Parent=<16 hex>;Sampled=1`, as X-Ray writes it.
+    /// Parses the header of X-Ray: `Root=1-<8 hex>-<24 hex>;Parent=<16 hex>;Sampled=1`.
     fn producer(header: &str) -> Option<SpanContext> {
         let field = |name: &str| {
             header

@@ -1,4 +1,4 @@
-//! From an event to the [`StateChange`] it asks for.
+//! Converts an event to its [`StateChange`].
 
 use std::collections::HashSet;
 
@@ -11,13 +11,13 @@ use super::time::Time;
 use super::wire::{Event, Named, Party, Text};
 use super::{Change, Entity, Invalid, Metered, Millis, StateChange, TimeSource, Usage};
 
-/// A clock that is ahead by more than this is not believed.
+/// The maximum time that an event may be ahead of its message; later times are replaced.
 const MAX_AHEAD_MILLIS: Millis = 5 * 60 * 1000;
 
-/// A time, and where it was found.
+/// A time, and its source.
 type Timed = (Millis, TimeSource);
 
-/// The times around an event, for what has no time of its own.
+/// The times around an event, for state without a time of its own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Times {
     /// The innermost `timestamp`.
@@ -38,11 +38,11 @@ impl Times {
         if let Some(time) = self.envelope.filter(|&time| time != 0) {
             return Ok((time, TimeSource::Envelope));
         }
-        // 0 is "unknown" to the write rule; SQS always tells when a message was sent.
+        // The write rule treats 0 as unknown; SQS always provides the time of sending.
         Ok((self.sent.unwrap_or(0), TimeSource::Sent))
     }
 
-    /// The first known time of `own`, else that of the event.
+    /// Returns the first known time of `own`, else that of the event.
     fn first(&self, own: Option<(&Time<'_>, &str, TimeSource)>) -> Result<Timed, Invalid> {
         if let Some((time, field, source)) = own
             && let Some(at) = Time::known(Some(time), field)?
@@ -58,8 +58,8 @@ impl Times {
     }
 }
 
-/// What an event of this kind asks for. State is not newer than its message: a time that is ahead of
-/// it is taken as the time of sending.
+/// Returns the change of an event of this kind. State cannot be newer than its message: a time ahead of
+/// the message is replaced by the time of sending.
 pub(super) fn of<'a, P>(
     kind: Kind,
     event: Event<'a, P>,
@@ -124,7 +124,7 @@ fn set_customer<'a, P>(
     let is_named = named.iter().any(|it| matches!(it, Some(None)));
     let resource = match first_filled(named.into_iter().flatten().flatten()) {
         Some(resource) => Some(resource),
-        // At the level of the event null means the customer itself.
+        // In the event itself, null means the customer.
         None if is_named => None,
         None => resource_of_entitlements(&listed)?,
     };
@@ -288,7 +288,7 @@ fn purge<'a, P>(event: Event<'a, P>, times: &Times) -> Result<(StateChange<'a>, 
     owners.retain(|owner| seen.insert(owner.clone()));
     if owners.is_empty() {
         return Err(Invalid::new(
-            "no customer is named: expected customerId, customer.id, customers or customerIds",
+            "the event names no customer: expected customerId, customer.id, customers or customerIds",
         ));
     }
     let (at, source) = times.of_event()?;

@@ -1,4 +1,4 @@
-//! Entitlements as messages spell them, levelled to what the SDK stores.
+//! Normalizes the entitlements of messages to the form that the SDK stores.
 
 use std::borrow::Cow;
 
@@ -10,13 +10,13 @@ use super::time::Time;
 use super::wire::{Id, Named, Object, Text, WireEntitlement, WireFeature, WireResetConfiguration};
 use super::{Credit, CreditRate, Entitlement, Feature, Invalid, Millis, ResetConfiguration, Usage};
 
-/// One of a list. It is levelled as soon as it is read: what it is read into is twice as large, and
+/// One entitlement of a list. It is normalized right after it is parsed: the parsed form is twice as large, and
 /// a list may have dozens.
 #[derive(Debug)]
-pub struct Listed<'a> {
+pub struct ParsedEntitlement<'a> {
     pub entry: Result<Entry<'a>, Invalid>,
     updated_at: Option<Time<'a>>,
-    /// Old webhooks name the resource here and nowhere else.
+    /// The resource, which old webhooks name only here.
     resource: Option<Cow<'a, str>>,
 }
 
@@ -30,7 +30,7 @@ pub enum Entry<'a> {
     Credit(Credit<'a>),
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Listed<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ParsedEntitlement<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Object(mut wire) = Object::<WireEntitlement<'_>>::deserialize(deserializer)?;
         let resource = filled_id(wire.resource_id.take());
@@ -86,8 +86,8 @@ fn credit_of(wire: WireEntitlement<'_>) -> Result<Credit<'_>, Invalid> {
     })
 }
 
-/// The newest known time of the list.
-pub fn newest(entitlements: &[Listed<'_>]) -> Option<Millis> {
+/// Returns the newest known time of the list.
+pub fn newest(entitlements: &[ParsedEntitlement<'_>]) -> Option<Millis> {
     entitlements
         .iter()
         .filter_map(|listed| listed.updated_at.as_ref()?.millis())
@@ -95,9 +95,9 @@ pub fn newest(entitlements: &[Listed<'_>]) -> Option<Millis> {
         .max()
 }
 
-/// The resource that the entitlements name, if they name but one.
+/// Returns the resource that the entitlements name, if they all name one.
 pub fn resource_of_entitlements<'a>(
-    entitlements: &[Listed<'a>],
+    entitlements: &[ParsedEntitlement<'a>],
 ) -> Result<Option<Cow<'a, str>>, Invalid> {
     let mut found: Option<&Cow<'a, str>> = None;
     for resource in entitlements.iter().filter_map(|it| it.resource.as_ref()) {
@@ -144,7 +144,7 @@ fn entitlement_of<'a>(
             .map(|Text(text)| text)
             .collect(),
         valid_until: match wire.valid_until {
-            // Readers take fractions and signs of it as they come.
+            // Readers accept fractions and signs here.
             Some(Time::Number(number)) if number <= 0.0 || (1e11..1e14).contains(&number) => {
                 Number::finite(number)
             }
@@ -179,7 +179,7 @@ fn feature_of(wire: WireFeature<'_>) -> Result<Feature<'_>, Invalid> {
     })
 }
 
-/// Webhooks write `accordingTo`, GraphQL and the cache the field of the period's type.
+/// Finds the rule of the period: webhooks write `accordingTo`, GraphQL and the cache the field of the period's type.
 fn reset_configuration<'a>(
     wire: WireResetConfiguration<'a>,
     period: Option<&str>,
@@ -234,7 +234,7 @@ fn named_configuration<'a>(
     }
 }
 
-/// The reset date of 2022's webhooks is the end of the period for every reader.
+/// Reads the periods. For readers, the reset date of the webhooks of 2022 is the end of the period.
 pub fn usage<'a>(
     current: Number<'a>,
     start: Option<Time<'a>>,

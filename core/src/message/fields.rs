@@ -1,4 +1,4 @@
-//! Single fields of a body, as either pass reads them.
+//! Reads single fields of a body, for both passes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::time::Time;
 use super::wire::{Event, Nested, Object, Text};
 use super::{Invalid, Millis};
 
-/// Parses once more, to tell where it went wrong. Never quotes a value.
+/// Parses the body again to find the place of an error. Never quotes a value.
 pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
     use serde_json::error::Category;
     let place = format!("at line {} column {}", error.line(), error.column());
@@ -26,9 +26,7 @@ pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
     }
     let mut json = serde_json::Deserializer::from_str(text);
     let Err(error) = serde_path_to_error::deserialize::<_, Event<'_, Nested<'_>>>(&mut json) else {
-        return Invalid::new(format!(
-            "not an event: a payload that cannot be read, {place}"
-        ));
+        return Invalid::new(format!("not an event: invalid payload {place}"));
     };
     let path = error.path().to_string();
     let mut reason = error.into_inner().to_string();
@@ -44,7 +42,7 @@ pub(super) fn explain(text: &str, error: &serde_json::Error) -> Invalid {
     Invalid::new(format!("{path}: {reason}"))
 }
 
-/// The kind in message attributes as SNS and SQS write them into a body.
+/// Reads the kind from message attributes that SNS and SQS write into a body.
 pub(super) fn name_of_attributes(raw: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Attribute<'a> {
@@ -84,7 +82,7 @@ pub(super) fn is_object(raw: &&RawValue) -> bool {
     raw.get().starts_with('{')
 }
 
-/// The one field of an object, if it is one and itself an object.
+/// Returns the only field of an object, if its value is an object.
 pub(super) fn only_field(raw: &RawValue) -> Option<(Cow<'_, str>, &RawValue)> {
     struct OnlyField;
 

@@ -1,4 +1,4 @@
-//! Ids of customers, resources, features and currencies: which one counts, and which are refused.
+//! Chooses and checks the ids of customers, resources, features and currencies.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use super::wire::{Id, Named, Text};
 use super::{Entity, Invalid};
 use crate::keys;
 
-/// Ids are short; a key is as long as the ids in it, and a message may name thousands of keys.
+/// The maximum length of an id. Real ids are short, each key contains them, and a message may name thousands of keys.
 const MAX_ID_BYTES: usize = 1024;
 
-/// The owner that an event names.
+/// Returns the owner that an event names.
 pub(super) fn entity<'a>(
     customers: impl IntoIterator<Item = Option<Id<'a>>>,
     resource: Option<Cow<'a, str>>,
@@ -24,14 +24,14 @@ pub(super) fn entity<'a>(
         check_length(id, &format!("{what} id"))?;
         if let Some(part) = keys::collision_of_owner(id) {
             return Err(Invalid::new(format!(
-                "{what} id holds \"{part}\", so its keys would be those of another"
+                "{what} id contains \"{part}\", so its keys would collide with another entity's"
             )));
         }
     }
     Ok(Entity { customer, resource })
 }
 
-/// The first filled id, which comes last in its key.
+/// Returns the first non-empty id, which is the last part of its key.
 pub(super) fn last_id<'a>(
     ids: impl IntoIterator<Item = Option<Id<'a>>>,
     what: &str,
@@ -39,7 +39,7 @@ pub(super) fn last_id<'a>(
     optional_last_id(ids, what)?.ok_or_else(|| Invalid::new(format!("{what} is missing or empty")))
 }
 
-/// The same where it may be absent.
+/// Returns the first non-empty id, or `None`.
 pub(super) fn optional_last_id<'a>(
     ids: impl IntoIterator<Item = Option<Id<'a>>>,
     what: &str,
@@ -50,7 +50,7 @@ pub(super) fn optional_last_id<'a>(
     check_length(&id, what)?;
     match keys::collision_of_suffix(&id) {
         Some(part) => Err(Invalid::new(format!(
-            "{what} ends in \"{part}\", so its key would be that of another"
+            "{what} ends in \"{part}\", so its key would collide with another entity's"
         ))),
         None => Ok(Some(id)),
     }
@@ -66,23 +66,23 @@ fn check_length(id: &str, what: &str) -> Result<(), Invalid> {
     }
 }
 
-/// An empty string counts as absent.
+/// Treats an empty string as absent.
 pub(super) fn filled(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
     text.map(|Text(text)| text).filter(|text| !text.is_empty())
 }
 
-/// An empty id counts as absent.
+/// Treats an empty id as absent.
 pub(super) fn filled_id(id: Option<Id<'_>>) -> Option<Cow<'_, str>> {
     first_filled(id)
 }
 
-/// The first id that is not empty.
+/// Returns the first id that is not empty.
 pub(super) fn first_filled<'a>(ids: impl IntoIterator<Item = Id<'a>>) -> Option<Cow<'a, str>> {
     let mut ids = ids.into_iter().map(|Id(id)| id);
     ids.find(|id| !id.is_empty())
 }
 
-/// The id of an object, where null differs from absent.
+/// Returns the id of an object, where null differs from absent.
 pub(super) fn object_id<const WHAT: usize>(
     named: Option<Option<Named<'_, WHAT>>>,
 ) -> Option<Option<Id<'_>>> {

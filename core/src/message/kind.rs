@@ -1,4 +1,4 @@
-//! What an event is about, by its name.
+//! Recognises the kind of an event by its name.
 
 /// The kinds of event, as the vendor names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -8,7 +8,7 @@ pub enum Kind {
     CreditBalanceUpdated,
     Purge,
     PackagePublished,
-    /// Any other event: without effect on keys, or not recognised.
+    /// Another event: without effect on keys, or not recognised.
     Other,
 }
 
@@ -22,7 +22,7 @@ impl Kind {
         Self::Other,
     ];
 
-    /// For labels and logs.
+    /// Returns the name for labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::EntitlementsUpdated => "entitlements_updated",
@@ -35,7 +35,7 @@ impl Kind {
     }
 }
 
-/// What the name of an event tells.
+/// The meaning of the name of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// A kind that changes keys.
@@ -46,7 +46,7 @@ pub(super) enum Meaning {
 }
 
 /// Published kinds that change no key (`EventLogType` of `@stigg/api-client-js` 3.108.0); a star
-/// stands for more words. Separators are left out.
+/// matches more words. Separators are omitted.
 const WITHOUT_EFFECT: [(&str, &str); 31] = [
     ("addon", "*"),
     ("coupon", "*"),
@@ -81,12 +81,12 @@ const WITHOUT_EFFECT: [(&str, &str); 31] = [
     ("widget", "*"),
 ];
 
-/// Names are compared without case and separators, without a reverse-domain prefix and without a
+/// Parses a name: it is compared without case and separators, without a reverse-domain prefix and without a
 /// version at the end.
 pub(super) fn meaning(name: &str) -> Meaning {
-    // Most names are spelled as published.
-    const LONGEST: usize = "purgecustomerpersistentcacherequested".len();
-    let mut buffer = [0; LONGEST];
+    // Most names have their published spelling.
+    const MAX_NAME_LENGTH: usize = "purgecustomerpersistentcacherequested".len();
+    let mut buffer = [0; MAX_NAME_LENGTH];
     if let Some(name) = squeeze(name, &mut buffer)
         && let Some(kind) = effect(name)
     {
@@ -120,8 +120,8 @@ pub(super) fn meaning(name: &str) -> Meaning {
     }
 }
 
-/// Whether a name ends in a past participle, as names of events do ("planCreated"). It tells them
-/// from other names that begin alike ("planName").
+/// Returns whether a name ends in a past participle, as names of events do ("planCreated"), unlike
+/// other names that begin alike ("planName").
 pub(super) fn is_past(name: &str) -> bool {
     let words = words(name);
     without_version(&words)
@@ -148,7 +148,7 @@ fn matches(words: &[String], joined: &str, (start, rest): &(&str, &str)) -> bool
     let Some(end) = rest.strip_prefix('*') else {
         return more.is_empty();
     };
-    // "PLAN_*" is about plans, not about planets; a name in one piece must end as the published do.
+    // "PLAN_*" is about plans, not about planets; a name without separators must end as the published names do.
     let mut length = 0;
     let at_a_word = words.iter().any(|word| {
         length += word.len();
@@ -164,7 +164,7 @@ fn ends_as_kinds_do(name: &str) -> bool {
     ends.iter().any(|end| name.ends_with(end))
 }
 
-/// Lower case without separators, if it fits.
+/// Returns the name in lower case without separators, if it fits.
 fn squeeze<'b>(name: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
     let mut length = 0;
     for letter in name.bytes().filter(|it| !matches!(it, b'.' | b'_' | b'-')) {
@@ -174,7 +174,7 @@ fn squeeze<'b>(name: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
     std::str::from_utf8(&buffer[..length]).ok()
 }
 
-/// `com.stigg.entitlements.updated` without its first two parts, and `stigg.…` without its first.
+/// Removes the prefix of `com.stigg.entitlements.updated` or `stigg.…`.
 fn without_domain(name: &str) -> &str {
     const TOPS: [&str; 8] = ["com", "io", "net", "org", "dev", "app", "co", "ai"];
     let mut rest = name.trim();
@@ -195,8 +195,8 @@ fn without_domain(name: &str) -> &str {
     rest
 }
 
-/// The words of a name, in lower case: at separators, and where a small letter is followed by a
-/// large one.
+/// Splits a name into words, in lower case: at separators, and where a capital letter follows a
+/// small one.
 pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut after_small = false;
@@ -216,8 +216,8 @@ pub(super) fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// Without a last word such as "v2". A version that is not a word of its own ("updatedV2" squeezed
-/// to "updatedv2") is cut off too.
+/// Removes a version at the end, for example "v2", even if it is not a separate word ("updatedV2" as
+/// "updatedv2").
 fn without_version(words: &[String]) -> &[String] {
     let is_version = |word: &str| {
         let digits = word.strip_prefix('v').unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The first pass: the public shapes, in the wrappings that are known.
+//! Reads the public shapes in the known wrappings: the first pass.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -24,16 +24,16 @@ impl From<Invalid> for Missed {
     }
 }
 
-/// Wrappings within each other that are taken off in this pass.
+/// Maximum nested wrappings that this pass removes.
 const MAX_WRAPPINGS: usize = 6;
 
 /// Names of kinds, in order of precedence.
 const FIELDS: [&str; 4] = ["type", "eventType", "eventName", "detail-type"];
 
-/// What was learned of an event on the way to it.
+/// The data around an event.
 struct Context<'c> {
     attributes: &'c Attributes,
-    /// Of each field, the outermost that tells a known kind, or else the outermost.
+    /// For each field, the outermost name of a known kind, or else the outermost name.
     names: [Option<(String, Meaning)>; 4],
     /// The name in the message attributes that SNS moved into the body.
     sns_name: Option<String>,
@@ -67,7 +67,7 @@ fn read_text<'a>(text: &'a str, context: &mut Context<'_>) -> Result<Reading<'a>
     }
 }
 
-/// The wrapper that holds a payload, as it was read.
+/// The parsed wrapper of a payload.
 trait Payload<'a> {
     fn event(self) -> Option<Box<Event<'a>>>;
 }
@@ -88,7 +88,7 @@ impl<'a> Payload<'a> for &'a RawValue {
     }
 }
 
-/// Takes off one wrapping after the other, and reads the event.
+/// Removes the wrappings one by one, and reads the event.
 fn unwrap<'a, P: Payload<'a>>(
     mut event: Box<Event<'a, P>>,
     context: &mut Context<'_>,
@@ -112,7 +112,7 @@ fn unwrap<'a, P: Payload<'a>>(
                 .ok_or_else(|| Invalid::new("SNS notification without a string Message"))?;
             context.sns_name = event.sns_attributes.and_then(name_of_attributes);
             drop(event);
-            // What is read borrows from the message, which ends here.
+            // The result borrows from the message, which ends here.
             return read_text(&message, context).map(Reading::into_owned);
         }
         Some("SubscriptionConfirmation") => {
@@ -171,7 +171,7 @@ impl Context<'_> {
         }
         if let Some(raw) = event.timestamp.filter(|raw| raw.get() != "null") {
             match read_time(raw) {
-                // An unknown time does not go before a known one around it.
+                // An unknown time does not replace a known one around it.
                 Some(0) if self.times.timestamp.is_some() => {}
                 Some(time) => self.times.timestamp = Some(Ok(time)),
                 None => {
@@ -197,7 +197,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// What names the kind: the first that tells a known one, or else the first.
+    /// Returns the name of the kind: the first that is a known kind, or else the first.
     fn named(&self) -> Option<(NamedBy, &str, Meaning)> {
         let by_field = std::iter::zip(FIELDS, &self.names).filter_map(|(field, name)| {
             let (name, meaning) = name.as_ref()?;
@@ -239,7 +239,7 @@ impl Context<'_> {
                 Ok(self.reading(kind, named_by, name, vec![change]))
             }
             Meaning::NoEffect(kind) => Ok(self.reading(kind, named_by, name, Vec::new())),
-            Meaning::Unknown => Err(Missed::from(Invalid::new("the kind is not known"))),
+            Meaning::Unknown => Err(Missed::from(Invalid::new("the kind is unknown"))),
         }
     }
 
@@ -285,10 +285,10 @@ impl Reading<'_> {
     }
 }
 
-/// A text that cannot be read as an event. The names in it may still tell that it has no effect, so
-/// that its contents need not be judged.
+/// Handles a text that is not a readable event. Its names may still show that it has no effect, so
+/// that its contents need not be checked.
 fn missed<'a>(text: &'a str, error: &serde_json::Error, context: &mut Context<'_>) -> Missed {
-    /// The names alone: what else is wrong does not matter.
+    /// Reads only the names: other errors do not matter.
     #[derive(Deserialize)]
     struct Names<'a> {
         #[serde(borrow, default, rename = "type")]

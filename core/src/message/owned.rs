@@ -1,4 +1,4 @@
-//! Changes that outlive the text they were read from.
+//! Copies changes, so that they outlive the text they were read from.
 
 use std::borrow::Cow;
 

@@ -1,9 +1,9 @@
-//! The one entrance: what a body and its attributes ask for, or why that cannot be told.
+//! Reads a body and its attributes: the changes, or why the message is invalid. The only entrance of this module.
 
 use super::kind::Kind;
 use super::{Change, Invalid, Millis, known, structure};
 
-/// What SQS tells beside the body.
+/// The attributes that SQS delivers with the body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The message attribute `type`, or else `eventType`.
@@ -12,27 +12,27 @@ pub struct Attributes {
     pub sent: Option<Millis>,
 }
 
-/// A message that was understood, or that is known to ask for nothing.
+/// A message that was understood, or that is known to need no change.
 #[derive(Debug, PartialEq)]
 pub struct Reading<'a> {
-    /// Of the first change.
+    /// The kind of the first change.
     pub kind: Kind,
-    /// The kind as the message spells it; empty where it has none.
+    /// The kind, as written in the message; empty if it has none.
     pub name: String,
     pub named_by: NamedBy,
-    /// The wrappings that were taken off, from the outside in.
+    /// The wrappings that were removed, from the outermost to the innermost.
     pub wrappings: Vec<Wrapping>,
     /// The trace id of the event, if it has one.
     pub trace_id: Option<String>,
-    /// In the order in which they are to be applied; none where the message asks for nothing.
+    /// The changes, in the order to apply them; empty where the message needs no change.
     pub changes: Vec<Change<'a>>,
     /// A message that AWS sends by itself.
     pub notice: Option<Notice>,
-    /// The message holds an event of a kind that is not known, in which no change was found.
+    /// Whether the event has an unknown kind and no change was found in it.
     pub is_unrecognised: bool,
 }
 
-/// A message that cannot be applied, now or ever.
+/// A message that can never be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// `Other` where the message does not name a known kind.
@@ -40,7 +40,7 @@ pub struct Unreadable {
     pub reason: Invalid,
 }
 
-/// What told the kind of a message.
+/// The part of a message that named its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
     /// A field of the body.
@@ -51,11 +51,11 @@ pub enum NamedBy {
     GraphQl,
     /// The name of the object that holds the event.
     Key,
-    /// What the message carries; its name is unknown or absent.
+    /// The structure of the message; its name is unknown or absent.
     Structure,
 }
 
-/// A wrapping that was taken off.
+/// A wrapping that was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrapping {
     Sns,
@@ -88,20 +88,20 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// What it is and what to do about it.
+    /// Returns a description and advice.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::S3TestEvent => {
-                "s3:TestEvent: an S3 bucket sends its notifications to this queue; remove that configuration if it is not meant"
+                "s3:TestEvent: an S3 bucket sends its notifications to this queue; remove that configuration if it is not intended"
             }
             Self::SubscriptionConfirmation => {
                 "SubscriptionConfirmation: an SNS topic waits for its subscription to be confirmed; confirm it in SNS, or subscribe the queue with its own account"
             }
             Self::UnsubscribeConfirmation => {
-                "UnsubscribeConfirmation: an SNS topic no longer sends to this queue; subscribe the queue again if that is not meant"
+                "UnsubscribeConfirmation: an SNS topic no longer sends to this queue; subscribe the queue again if that is not intended"
             }
             Self::SesSubscription => {
-                "AmazonSnsSubscriptionSucceeded: SES sends its notifications to this queue; remove that configuration if it is not meant"
+                "AmazonSnsSubscriptionSucceeded: SES sends its notifications to this queue; remove that configuration if it is not intended"
             }
         }
     }

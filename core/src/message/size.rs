@@ -1,15 +1,15 @@
-//! How much one message may ask for: memory is bounded, and Redis serves nobody else while it takes a call.
+//! Limits the size of one message: memory is bounded, and Redis serves no other client during a call.
 
 use super::{Entity, Invalid, Metered, StateChange};
 
-/// Bytes that the ids in the keys of one message may take.
+/// Maximum bytes of the ids in the keys of one message.
 const MAX_KEY_BYTES: usize = 4 << 20;
-/// Entitlements, or customers of a purge, in one message.
+/// Maximum entitlements, or customers of a purge, in one message.
 const MAX_ENTRIES: usize = 32_768;
-/// Enum values of all entitlements in one message.
+/// Maximum enum values of all entitlements in one message.
 const MAX_ENUM_VALUES: usize = 131_072;
 
-/// What weighs in the changes of a message.
+/// The counted sizes of the changes of a message.
 #[derive(Debug, Default)]
 pub(super) struct Size {
     entries: usize,
@@ -50,7 +50,7 @@ impl Size {
         }
     }
 
-    /// Refuses what is over a limit.
+    /// Returns an error if a size is over its limit.
     pub fn check(&self) -> Result<(), Invalid> {
         for (count, most, what) in [
             (

@@ -1,19 +1,19 @@
-//! The shape of a body without anything of what it says.
+//! Prints the shape of a body without its values.
 
 use serde_json::value::RawValue;
 
 use super::kind::words;
 use super::structure::{Entries, MAX_OPEN_VALUES, Members};
 
-/// Characters of a skeleton at most.
+/// Maximum characters of a skeleton.
 const MAX_LENGTH: usize = 2_000;
 const MAX_LEVELS: usize = 10;
-/// Members of an object that are shown.
+/// Maximum members shown of an object.
 const MAX_MEMBERS: usize = 40;
 
-/// Words that names of fields are made of. Anything else may be an id that serves as a name, so it is
+/// Words that occur in names of fields. A name with another word may be an id, so it is
 /// shown as `?`.
-const WORDS: &str = " access account action active addon amount anchor applied approximate attribute attributes \
+const NAME_WORDS: &str = " access account action active addon amount anchor applied approximate attribute attributes \
     aws balance batch billing body bucket bus category charge client code config configuration content context \
     correlation count created credit credits currency current customer customers data date delivery denied \
     detail display effective encoding end entitlement entitlements entity entry enum environment envelope event \
@@ -28,8 +28,8 @@ const WORDS: &str = " access account action active addon amount anchor applied a
     updated url usage user uuid v1 v2 v3 valid value values version weekly yearly according consumed amounts on at by \
     of the in arn ";
 
-/// Names and JSON types of a body: what a maintainer needs to understand a new shape, and nothing that
-/// a customer would recognise.
+/// Returns the names and JSON types of a body: enough for a maintainer to understand a new shape, without any
+/// customer data.
 pub fn skeleton(body: &str) -> String {
     let mut out = String::new();
     match serde_json::from_str::<&RawValue>(body.trim_start_matches('\u{feff}')) {
@@ -73,7 +73,7 @@ fn list(text: &str, levels: usize, out: &mut String) {
     let Some(Entries(entries)) = Entries::of(text, MAX_OPEN_VALUES) else {
         return out.push_str("[…]");
     };
-    // Entries are mostly alike: each shape is shown once.
+    // Entries are mostly alike, so each shape is shown once.
     let mut shapes: Vec<String> = Vec::new();
     for entry in entries.into_iter().take(MAX_MEMBERS) {
         let mut shape = String::new();
@@ -107,7 +107,7 @@ fn object(text: &str, levels: usize, out: &mut String) {
     out.push('}');
 }
 
-/// The name, if all of it is made of words that names of fields are made of.
+/// Returns the name if all its words occur in names of fields, else `?`.
 fn field_name(name: &str) -> &str {
     let is_plain = name.len() <= 60
         && name
@@ -116,7 +116,7 @@ fn field_name(name: &str) -> &str {
     let words = words(name);
     let all_known = words
         .iter()
-        .all(|word| WORDS.contains(&format!(" {word} ")));
+        .all(|word| NAME_WORDS.contains(&format!(" {word} ")));
     match is_plain && !words.is_empty() && all_known {
         true => name,
         false => "?",

@@ -1,5 +1,5 @@
-//! The second pass: searches any JSON for the objects that carry a change. It runs only where the
-//! first pass finds nothing, so it is plain rather than fast; what it reads is bounded.
+//! Searches any JSON for objects with a change: the second pass. It runs only if the
+//! first pass finds nothing, so it is simple rather than fast; its input is bounded.
 
 mod aws;
 mod carried;
@@ -25,14 +25,14 @@ pub(super) use values::{Entries, MAX_OPEN_VALUES, Members};
 pub(super) use vocabulary::spelled_in_header;
 use vocabulary::{is_on_offer, spelled};
 
-/// Objects and lists within each other that are searched.
+/// Maximum depth of nested objects and lists.
 const MAX_LEVELS: usize = 9;
-/// Values that are looked at.
+/// Maximum values to visit.
 const MAX_VALUES: usize = 100_000;
-/// Strings within each other that are unpacked.
+/// Maximum depth of nested strings to unpack.
 const MAX_STRINGS: usize = 8;
 
-/// Reads what the first pass did not understand.
+/// Reads a body that the first pass did not understand.
 pub(super) fn read(
     body: &str,
     attributes: &Attributes,
@@ -46,7 +46,7 @@ pub(super) fn read(
     let unpacked;
     let mut json: &str = text.trim();
     if serde_json::from_str::<&RawValue>(json).is_err() {
-        // Not JSON as it is; it may be JSON that was packed.
+        // Not JSON; it may be packed JSON.
         let packed = text::unpack(json, MAX_UNPACKED_BYTES);
         unpacked = packed.filter(|it| serde_json::from_str::<&RawValue>(it).is_ok());
         match &unpacked {
@@ -55,7 +55,7 @@ pub(super) fn read(
             None => return Err(refuse(first.reason)),
         }
     }
-    // A known shape all the same, but for what the first pass does not take.
+    // A known shape, except for details that the first pass does not accept.
     let mut once = String::with_capacity(json.len());
     rewrite(json, false, &mut once);
     if let Ok(reading) = known::read(&once, attributes) {
@@ -76,18 +76,18 @@ struct Search<'s> {
     /// Members and entries of the objects and lists that are being visited.
     open: usize,
     strings: usize,
-    /// Bytes that may still be unpacked.
+    /// The bytes that may still be unpacked.
     room: usize,
-    /// Bytes that the events of changes may still take.
+    /// The bytes that the events of changes may still take.
     room_for_events: usize,
     size: Size,
     found: Vec<(Kind, Option<Name>, Change<'static>)>,
     refused: Option<(Kind, Invalid)>,
-    /// A kind with an effect was named, and nothing was found for it.
+    /// Whether a kind with an effect was named, but no change was found for it.
     lacking: Option<Kind>,
     without_effect: Option<Name>,
     unknown: Option<Name>,
-    /// An entry of a list is of an unknown kind, and nothing was found in it.
+    /// Whether an entry of a list has an unknown kind and no change.
     unknown_entry: bool,
     notice: Option<Notice>,
 }
@@ -245,7 +245,7 @@ impl<'s> Search<'s> {
                         self.refuse(Kind::Other, Invalid::new(BODY_IN_S3));
                     }
                     self.strings += 1;
-                    // The object beside it has learned nothing of a header in a string.
+                    // The object around it did not see a header in a string.
                     let key = key.filter(|key| !tells_of_beside(key));
                     self.visit(json.trim(), key, levels);
                     self.strings -= 1;
@@ -306,7 +306,7 @@ impl<'s> Search<'s> {
         let own = scope.name.clone();
         if let Some(name) = &own {
             match name.meaning {
-                // What such an event happens to carry is not applied.
+                // State in such an event is not applied.
                 Meaning::NoEffect(_) => {
                     self.without_effect.get_or_insert(name.clone());
                     return;
@@ -324,7 +324,7 @@ impl<'s> Search<'s> {
                 if self.is_beside_the_point(name) {
                     continue;
                 }
-                // Lists that belong to an event are no events.
+                // Lists that belong to an event are not events.
                 let step = match spelled(name) {
                     Some(known) => format!(".{known}"),
                     None => ".*".to_owned(),

@@ -1,4 +1,4 @@
-//! Numbers as they came, and the types of features and meters.
+//! Numbers in their original text, and the types of features and meters.
 
 use std::borrow::Cow;
 
@@ -7,16 +7,16 @@ use serde_json::value::RawValue;
 
 use super::wire::Text;
 
-/// A JSON number, its text as it came: fractions and more than 64 bits survive.
+/// A JSON number as its original text, so that fractions and more than 64 bits survive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Number<'a>(Cow<'a, str>);
 
 impl Number<'_> {
     pub const ZERO: Number<'static> = Number(Cow::Borrowed("0"));
 
-    /// As JavaScript writes it; `None` for zero, and for what JSON cannot write.
+    /// Formats a number as JavaScript does; `None` for zero, and for values that JSON cannot express.
     pub fn finite(number: f64) -> Option<Number<'static>> {
-        /// Whole numbers up to here are told from their neighbours.
+        /// The largest whole number that a float represents exactly.
         const EXACT: f64 = (1_u64 << 53) as f64;
         let text = match number.fract() == 0.0 && number.abs() < EXACT {
             true => (number as i64).to_string(),
@@ -48,11 +48,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Number<'a> {
             _ => text,
         };
         let is_finite = match text.as_bytes() {
-            // Fifteen digits are finite, whichever they are.
+            // A number of up to 15 digits is always finite.
             [b'1'..=b'9', rest @ ..] if rest.len() < 15 && rest.iter().all(u8::is_ascii_digit) => {
                 true
             }
-            // A reader would take 1e999 for infinity, and an infinite limit for a generous one.
+            // A reader would read 1e999 as infinity, which would be a limit without end.
             _ => is_json_number(text) && text.parse().is_ok_and(f64::is_finite),
         };
         match is_finite {
@@ -62,7 +62,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Number<'a> {
     }
 }
 
-/// Numbers in quotes are written without them, so they must be numbers of JSON.
+/// Checks a number in quotes: it is written without them, so it must be a JSON number.
 fn is_json_number(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| {
         raw.get()
@@ -70,7 +70,7 @@ fn is_json_number(text: &str) -> bool {
     })
 }
 
-/// The type of a feature; one that is not known is written as it came.
+/// The type of a feature; an unknown type is written unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeatureType<'a> {
     Boolean,
@@ -79,7 +79,7 @@ pub enum FeatureType<'a> {
     Other(Cow<'a, str>),
 }
 
-/// How the usage of a feature is counted; a way that is not known is written as it came.
+/// The meter type of a feature; an unknown type is written unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MeterType<'a> {
     None,
@@ -91,7 +91,7 @@ pub enum MeterType<'a> {
 macro_rules! by_name {
     ($type:ident: $($variant:ident = $written:literal),+) => {
         impl $type<'_> {
-            /// As readers know it.
+            /// Returns the name that readers know.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => $written,)+

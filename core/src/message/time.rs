@@ -1,4 +1,4 @@
-//! Times as messages spell them: ISO 8601, or a number of seconds or less since the epoch.
+//! Parses the times of messages: ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since the epoch.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,12 +10,12 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::{Invalid, Millis};
 
-/// A point in time as it stands in a message.
+/// A time as written in a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Time<'a> {
     Text(Cow<'a, str>),
     Whole(u64),
-    /// With a fraction or a sign, or beyond all times.
+    /// A number with a fraction or a sign, or beyond all times.
     Number(f64),
 }
 
@@ -59,8 +59,8 @@ impl<'de> Visitor<'de> for TimeVisitor {
 const NEWEST: f64 = 8.64e15;
 
 impl Time<'_> {
-    /// Epoch milliseconds, fractions dropped; 0 where it stands for an unknown time, as zero, negative
-    /// and empty ones do. `None` for what is not a time.
+    /// Returns epoch milliseconds without fractions; 0 for an unknown time, which zero, negative
+    /// and empty values mean. `None` for a value that is not a time.
     pub fn millis(&self) -> Option<Millis> {
         match self {
             Time::Whole(number) => scale_whole(*number),
@@ -72,7 +72,7 @@ impl Time<'_> {
         }
     }
 
-    /// As [`millis`](Self::millis), with an error that names the field.
+    /// Returns [`millis`](Self::millis), or an error that names the field.
     pub fn required(&self, field: &str) -> Result<Millis, Invalid> {
         self.millis().ok_or_else(|| {
             Invalid::new(format!(
@@ -81,14 +81,14 @@ impl Time<'_> {
         })
     }
 
-    /// As a value that readers take as epoch milliseconds; `None` for an unknown time.
+    /// Returns epoch milliseconds for readers; `None` for an unknown time.
     pub fn known(time: Option<&Self>, field: &str) -> Result<Option<Millis>, Invalid> {
         let millis = time.map(|time| time.required(field)).transpose()?;
         Ok(millis.filter(|&millis| millis != 0))
     }
 }
 
-/// Milliseconds by their size: below 10^11 a number counts seconds, from 10^14 on microseconds, from
+/// Converts a number to milliseconds by its size: below 10^11 it counts seconds, from 10^14 on microseconds, from
 /// 10^17 on nanoseconds. As milliseconds these bounds are March 1973 and the year 5138.
 fn scale_whole(number: u64) -> Option<Millis> {
     Some(match number {
@@ -108,11 +108,11 @@ fn scale(number: f64) -> Option<Millis> {
         _ if number < 1e17 => number / 1e3,
         _ => number / 1e6,
     };
-    // A fraction of a second is not held exactly: 1763070116.923 is a little less.
+    // A float does not represent a fraction of a second exactly: 1763070116.923 is a little less.
     (millis <= NEWEST).then_some((millis + 1e-4) as Millis)
 }
 
-/// A time as people write it: ISO 8601 or epoch milliseconds.
+/// Parses a time of an operator: ISO 8601 or epoch milliseconds.
 pub fn read_time(text: &str) -> Option<Millis> {
     match text.parse() {
         Ok(millis) => Some(millis).filter(|&millis: &Millis| millis as f64 <= NEWEST),
@@ -120,7 +120,7 @@ pub fn read_time(text: &str) -> Option<Millis> {
     }
 }
 
-/// A time as people read it; `None` beyond the year 9999.
+/// Formats a time as ISO 8601; `None` beyond the year 9999.
 pub fn iso(millis: Millis) -> Option<String> {
     let nanos = i128::from(millis) * 1_000_000;
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
@@ -138,7 +138,7 @@ fn parse(text: &str) -> Option<Millis> {
     usual(text.as_bytes()).or_else(|| any(text))
 }
 
-/// `2025-11-13T21:41:56.923Z`, as `JSON.stringify` writes every time; `None` for all else.
+/// Parses `2025-11-13T21:41:56.923Z`, the format of `JSON.stringify`; `None` for other formats.
 fn usual(text: &[u8]) -> Option<Millis> {
     let text: &[u8; 24] = text.try_into().ok()?;
     const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
@@ -161,7 +161,7 @@ fn usual(text: &[u8]) -> Option<Millis> {
     Some(Millis::try_from(seconds).ok()? * 1_000 + u64::from(time.millisecond()))
 }
 
-/// Without an offset a time is UTC. Times before 1970 count as unknown.
+/// Parses ISO 8601. Without an offset a time is UTC. Times before 1970 count as unknown.
 fn any(text: &str) -> Option<Millis> {
     // "2025-11-13 21:41:56.923 UTC", also with "+0000" before it.
     let zoned;

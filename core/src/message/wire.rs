@@ -1,8 +1,8 @@
-//! The fields of the public event shapes, as serde reads them.
+//! Defines the fields of the public event shapes for serde.
 //!
 //! One struct serves the webhook, the GraphQL and the old spellings: they share most names, and no
-//! name means two things. A body in snake case shares some of them with these, so each field is read
-//! in either case: a name that is not read would leave a default in its place.
+//! name has two meanings. A body in snake case shares some of these names, so each field is read
+//! in both cases: a name that is not read would leave a default value.
 
 mod entitlement;
 mod named;
@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::entitlement::Listed;
+use super::entitlement::ParsedEntitlement;
 use super::terms::{FeatureType, MeterType, Number};
 use super::time::Time;
 pub use entitlement::{WireEntitlement, WireFeature, WireResetConfiguration};
@@ -27,7 +27,7 @@ use read::{list, object, present};
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// An event's own fields, of all kinds and shapes together. `P` is what its `payload` is read as.
+/// The fields of an event, of all kinds and shapes. `P` is the type of its `payload`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "P: Deserialize<'de>"))]
 pub struct Event<'a, P = &'a RawValue> {
@@ -42,7 +42,7 @@ pub struct Event<'a, P = &'a RawValue> {
     pub customer_id: Option<Id<'a>>,
     #[serde(borrow)]
     pub customer: Option<Named<'a, CUSTOMER>>,
-    /// Present and null differs from absent: only an absent one lets the entitlements name it.
+    /// Null differs from absent: only if it is absent may the entitlements name it.
     #[serde(borrow, default, deserialize_with = "present")]
     #[serde(
         alias = "resource_id",
@@ -61,11 +61,11 @@ pub struct Event<'a, P = &'a RawValue> {
     pub customer_ids: Option<Vec<Party<'a>>>,
 
     #[serde(borrow, default, deserialize_with = "list")]
-    pub entitlements: Option<Vec<Listed<'a>>>,
-    /// The same with the credit entitlements, beside the other or in its place.
+    pub entitlements: Option<Vec<ParsedEntitlement<'a>>>,
+    /// The entitlements including those of credits, in addition to `entitlements` or instead of it.
     #[serde(borrow, default, rename = "entitlementsV2", deserialize_with = "list")]
     #[serde(alias = "entitlements_v2", alias = "entitlements-v2")]
-    pub entitlements_v2: Option<Vec<Listed<'a>>>,
+    pub entitlements_v2: Option<Vec<ParsedEntitlement<'a>>>,
     #[serde(borrow)]
     #[serde(alias = "access_denied_reason", alias = "access-denied-reason")]
     pub access_denied_reason: Option<Text<'a>>,
@@ -146,7 +146,7 @@ pub struct Event<'a, P = &'a RawValue> {
     pub sns_timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
     pub timestamp: Option<&'a RawValue>,
-    /// Of EventBridge and CloudEvents.
+    /// The time of EventBridge and CloudEvents.
     #[serde(borrow)]
     pub time: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -5,10 +5,10 @@ use std::mem::{Discriminant, discriminant};
 
 use super::{Action, Condition, Item, Step};
 
-/// Where an item stands: the position of its step in the batch, and its own in the step.
+/// The position of an item: that of its step in the batch, and its own in the step.
 pub type Position = (usize, usize);
 
-/// Returns the items that need not be sent, in order. What remains leaves Redis exactly as all steps
+/// Returns the items that need not be sent, in order. The remaining items leave Redis in the state that all steps
 /// in order would.
 ///
 /// Only items within a *run* are compared: neighbouring steps of one owner that all set it, or that
@@ -75,14 +75,14 @@ fn within_run(steps: &[&Step], run: &[usize], superseded: &mut Vec<Position>) {
     }
 }
 
-/// Whether its time alone decides if it is written. An item of unknown time (0) always is, and sets
-/// the stored time back; one with a condition reads what was stored before. So nothing of its key is
+/// Returns whether only its time decides if an item is written. An item of unknown time (0) is always written, and
+/// resets the stored time; an item with a condition depends on the stored state. So no item of its key is
 /// superseded across it.
 fn is_ordered_by_time(item: &Item) -> bool {
     item.at > 0 && item.condition == Condition::NotOlder
 }
 
-/// Whether a step of time `at` is written wherever one of time `other` is; 0 is never stale.
+/// Returns whether a step of time `at` is written whenever one of time `other` is; 0 is never stale.
 fn passes_where(at: u64, other: u64) -> bool {
     at == 0 || (other > 0 && at >= other)
 }

@@ -1,10 +1,10 @@
-//! What is to be written of an owner whose entitlements were fetched from the Edge API.
+//! Plans the writes of an owner whose entitlements were fetched from the Edge API.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Condition, Item, Rules, Step, steps};
-use crate::keys::{Keys, Owner, What};
+use crate::keys::{KeyKind, Keys, Owner};
 use crate::message::{self, Attributes, Millis, StateChange, TimeSource};
 use crate::reader::{Pair, Stored};
 
@@ -12,15 +12,15 @@ use crate::reader::{Pair, Stored};
 #[derive(Debug)]
 pub struct Fetched {
     pub step: Step,
-    /// How many entitlements it has.
+    /// The number of its entitlements.
     pub entitlements: usize,
-    /// The source gives the time since which the entitlements are true. If it does not, they are written only where
+    /// Whether the source returns the time of the entitlements. If not, they are written only where
     /// nothing is stored.
     pub dated: bool,
 }
 
 impl Fetched {
-    /// What Redis would hold if nothing else were written.
+    /// Returns the values that Redis would hold after only this write.
     pub fn stored(&self, keys: &Keys) -> Stored {
         let mut stored = Stored::default();
         for item in &self.step.items {
@@ -28,33 +28,33 @@ impl Fetched {
                 value: Some(item.value.clone()),
                 timestamp: Some(item.at.to_string()),
             };
-            match keys.read(&item.key).map(|key| key.what) {
-                Some(What::Entitlements) => stored.entitlements = pair,
-                Some(What::Metadata) => stored.metadata = pair,
-                Some(What::FeatureUsage(feature)) => {
+            match keys.read(&item.key).map(|key| key.kind) {
+                Some(KeyKind::Entitlements) => stored.entitlements = pair,
+                Some(KeyKind::Metadata) => stored.metadata = pair,
+                Some(KeyKind::FeatureUsage(feature)) => {
                     stored.usages.insert(feature.to_owned(), pair);
                 }
-                Some(What::CreditUsage(_) | What::Tombstone) | None => {}
+                Some(KeyKind::CreditUsage(_) | KeyKind::Tombstone) | None => {}
             }
         }
         stored
     }
 }
 
-/// Why an answer plans no step.
+/// Why there is no step for an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotPlanned {
-    /// It lists credit entitlements, which the layout cannot hold: SDKs load such a customer themselves.
+    /// The answer lists credit entitlements, which the layout cannot hold: SDKs load such a customer themselves.
     Credits,
-    /// The reason names no values.
+    /// The answer is malformed. The reason names no values.
     Malformed(String),
 }
 
-/// How far a time of the source may lie ahead of the request that asked for it.
+/// How far a time of the source may be ahead of the request.
 const MAX_AHEAD_MS: Millis = 5 * 60 * 1000;
 
-/// Plans the one step that writes what was fetched at `asked`. The answer is read as the event that would bring it, so
-/// that there is one mapping. `rules.invalidate` does not matter: what was fetched is the state itself.
+/// Plans the one step that writes an answer fetched at `asked`. The answer is read as the event with the same state, so
+/// that there is one mapping. `rules.invalidate` does not apply: the answer is the state itself.
 pub fn fetched(
     keys: &Keys,
     owner: Owner<'_>,
@@ -65,7 +65,8 @@ pub fn fetched(
     let malformed = |reason: String| {
         NotPlanned::Malformed(format!("the answer of the Edge API is malformed: {reason}"))
     };
-    let nothing = || NotPlanned::Malformed("the answer of the Edge API plans nothing".into());
+    let nothing =
+        || NotPlanned::Malformed("the answer of the Edge API has no state to write".into());
     let body = event(owner, entitlements).map_err(|error| malformed(error.to_string()))?;
     let reading = message::read(&body, &Attributes::default())
         .map_err(|it| malformed(it.reason.to_string()))?;
@@ -87,7 +88,7 @@ pub fn fetched(
         invalidate: false,
         ..rules
     };
-    // The steps of one answer are of one owner, so one atomic step does them all.
+    // The steps of one answer concern one owner, so one atomic step covers them all.
     let step = steps(keys, &change.state, rules)
         .into_iter()
         .reduce(|mut all, step| {
@@ -95,13 +96,13 @@ pub fn fetched(
             all
         });
     let mut step = step.ok_or_else(nothing)?;
-    // This answer holds no reason why a customer as a whole is denied. None is not "no reason".
+    // This answer never contains the reason why the whole customer is denied. Its absence does not mean "no reason".
     let metadata = keys.metadata(owner);
     step.items.retain(|item| item.key != metadata);
     for item in &mut step.items {
         restrict(item, asked);
     }
-    // A tombstone keeps out what was sent before the purge. This was asked for afterwards, as an
+    // A tombstone rejects state that was sent before the purge. This state was requested later, as an
     // SDK does on its miss; its items keep the times of their source.
     step.at = asked;
     Ok(Fetched {
@@ -111,7 +112,7 @@ pub fn fetched(
     })
 }
 
-/// Restricts what an item may replace by what its source knows of its time. Without a time it is
+/// Restricts the items that may be replaced. An item without a time from its source is
 /// written only where nothing is stored. A time ahead of the request comes from a wrong clock.
 fn restrict(item: &mut Item, asked: Millis) {
     if item.at == 0 {
@@ -122,7 +123,7 @@ fn restrict(item: &mut Item, asked: Millis) {
     }
 }
 
-/// The event in the GraphQL shape.
+/// Returns the event in the GraphQL shape.
 fn event(owner: Owner<'_>, entitlements: &RawValue) -> serde_json::Result<String> {
     #[derive(Serialize)]
     struct Body<'a> {

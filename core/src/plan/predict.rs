@@ -1,20 +1,20 @@
-//! What `store/apply.lua` would do with a step, worked out from what Redis holds. Nothing writes by
-//! it: it explains. A test applies every fixture and holds both against each other.
+//! Predicts the outcome of a step in `store/apply.lua` from the stored state. Commands use it to explain; it writes
+//! nothing. A test applies every fixture and compares both.
 
 use super::{Action, Condition, Item, Step};
 use crate::keys;
 
-/// What would become of a step.
+/// The predicted outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// An SDK process is writing this owner right now.
+    /// An SDK process is writing this owner.
     Locked,
-    /// Nothing of this owner is cached, so nothing is to be written.
+    /// Nothing of this owner is cached, so nothing is written.
     NotCached,
     Done {
-        /// In the order of the step's items.
+        /// The outcomes of the items, in the order of the step.
         items: Vec<ItemFate>,
-        /// The tombstone that a purge leaves.
+        /// Whether the purge stores its tombstone.
         leaves_tombstone: bool,
     },
 }
@@ -22,20 +22,20 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemFate {
     Written,
-    /// By a purge.
+    /// The purge deletes it.
     Deleted,
-    /// What is stored is newer.
+    /// The stored state is newer.
     Stale,
-    /// The owner was purged later than this was true.
+    /// The owner was purged after the time of this state.
     Purged,
-    /// It is written only where nothing is stored, and something is.
+    /// It is written only where nothing is stored, and a value is stored.
     Kept,
-    /// The message is older than the keys live, and no timestamp is stored.
+    /// The message is older than the lifetime of keys, and no timestamp is stored.
     Expired,
 }
 
 impl Step {
-    /// The keys that decide what becomes of it.
+    /// Returns the keys that decide the outcome of the step.
     pub fn guards(&self) -> Vec<String> {
         let mut guards = vec![self.lock.clone(), self.tombstone.clone()];
         if let Action::UpdateUsage { customer } = &self.action {
@@ -50,7 +50,7 @@ impl Step {
         guards
     }
 
-    /// What would become of it, where `stored` tells the values of its [`guards`](Self::guards).
+    /// Predicts the outcome, where `stored` returns the values of its [`guards`](Self::guards).
     pub fn fate<'a>(
         &self,
         update_if_exists: bool,
@@ -114,8 +114,8 @@ impl Step {
     }
 }
 
-/// A stored time as Lua's `tonumber` reads it: blanks around it, fractions, exponents and
-/// hexadecimal are numbers, anything else is none; nor is what is not finite.
+/// Parses a stored time as Lua's `tonumber` does: surrounding blanks, fractions, exponents and
+/// hexadecimal are accepted; other texts and infinite values are not.
 fn number(text: &str) -> Option<f64> {
     lua_number(text).filter(|number| number.is_finite())
 }

@@ -1,10 +1,10 @@
-//! The JSON that readers find, as `JSON.stringify` of the SDK's own objects spells it.
+//! Writes the JSON values for readers, in the format of `JSON.stringify` of the SDK's objects.
 
 use std::collections::HashMap;
 
 use crate::message::{Entitlement, Millis, Number, Usage};
 
-/// The entitlements of an owner: feature id to entitlement. No list is `{}`.
+/// Returns the entitlements of an owner: feature id to entitlement. Without a list it is `{}`.
 pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
     let mut json = Json::with_capacity(2 + each.len() * 480);
     json.raw("{");
@@ -20,7 +20,7 @@ pub fn entitlements(each: &[&Entitlement<'_>]) -> String {
     json.into_text()
 }
 
-/// Why the customer as a whole is denied.
+/// Returns the metadata: why the whole customer is denied.
 pub fn metadata(access_denied_reason: Option<&str>) -> String {
     let mut json = Json::with_capacity(0);
     json.raw(r#"{"accessDeniedReason":"#);
@@ -29,7 +29,7 @@ pub fn metadata(access_denied_reason: Option<&str>) -> String {
     json.into_text()
 }
 
-/// What a usage key holds; unknown periods are omitted.
+/// Returns the value of a usage key; unknown periods are omitted.
 pub fn usage(usage: &Usage<'_>) -> String {
     let mut json = Json::with_capacity(96);
     json.raw("{");
@@ -38,8 +38,8 @@ pub fn usage(usage: &Usage<'_>) -> String {
     json.into_text()
 }
 
-/// One entitlement for each feature: the last said of it, in the place of the first, as a
-/// JavaScript `Map` keeps them.
+/// Keeps one entitlement for each feature: the last one, at the place of the first, as a
+/// JavaScript `Map` does.
 pub fn last_of_each<'a, 'b>(list: &'a [Entitlement<'b>]) -> Vec<&'a Entitlement<'b>> {
     let mut places = HashMap::with_capacity(list.len());
     let mut kept: Vec<&Entitlement<'b>> = Vec::with_capacity(list.len());
@@ -55,7 +55,7 @@ pub fn last_of_each<'a, 'b>(list: &'a [Entitlement<'b>]) -> Vec<&'a Entitlement<
     kept
 }
 
-/// JavaScript objects keep keys that look like array indices first, in ascending order.
+/// Sorts keys as JavaScript objects do: those that look like array indices first, in ascending order.
 fn in_object_order<'a, 'b>(mut list: Vec<&'a Entitlement<'b>>) -> Vec<&'a Entitlement<'b>> {
     list.sort_by_key(|entitlement| array_index(feature_id(entitlement)).unwrap_or(u32::MAX));
     list
@@ -166,7 +166,7 @@ fn used(json: &mut Json, usage: &Usage<'_>, anchor: Option<Millis>) {
     }
 }
 
-/// A JSON text in the making.
+/// A JSON text under construction.
 struct Json(Vec<u8>);
 
 impl Json {
@@ -175,7 +175,7 @@ impl Json {
     }
 
     fn into_text(self) -> String {
-        // Only texts were written to it, so nothing is replaced.
+        // Only valid UTF-8 was written, so nothing is replaced.
         String::from_utf8(self.0)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
@@ -195,7 +195,7 @@ impl Json {
         }
     }
 
-    /// serde_json escapes the characters that `JSON.stringify` escapes, in the same way.
+    /// Writes a string: serde_json escapes the characters that `JSON.stringify` escapes, in the same way.
     fn string(&mut self, text: &str) {
         // Writing a text to memory cannot fail.
         let _ = serde_json::to_writer(&mut self.0, text);

@@ -1,16 +1,16 @@
-//! One entitlement, and what an SDK decides by it.
+//! Reads one entitlement and decides access as an SDK does.
 
 use serde_json::Value;
 
 use super::javascript::{plain, truthy};
 
-/// One entitlement, with what an SDK would say of it.
+/// One entitlement, with the decision of an SDK.
 #[derive(Debug)]
 pub struct Entitlement {
     pub feature: String,
-    /// The entry of the map as it is stored.
+    /// The stored entry of the map.
     pub entry: Value,
-    /// Its usage: the one beside it where it is metered, laid over the one in the entry.
+    /// Its usage: for a metered feature, the usage key merged over the usage in the entry.
     pub merged: Value,
     pub kind: Kind,
     pub limit: Value,
@@ -18,21 +18,21 @@ pub struct Entitlement {
     pub soft_limit: bool,
     pub enum_values: Vec<String>,
     pub reset_period: Option<String>,
-    /// Of metered features.
+    /// The usage of a metered feature.
     pub usage: Option<Usage>,
     pub valid_until: Option<f64>,
     pub credit_currency: Option<String>,
-    /// What is compared with the limit: the usage stored apart, or for other numbers the one in the entry.
+    /// The usage to compare with the limit: that of the usage key, or for other numbers that of the entry.
     current: Value,
-    /// Whether there is such a usage, be it null.
+    /// Whether there is such a usage, which may be null.
     has_current: bool,
     /// Whether a limit applies at all.
     is_limited: bool,
-    /// Why it is denied whatever is asked, or what makes it unreadable.
+    /// Why it is denied for every request, or why it is unreadable.
     verdict: Option<Access>,
-    /// Why it alone makes an SDK ask the Edge API.
+    /// Why this entitlement makes an SDK ask the Edge API.
     pub misses: Vec<String>,
-    /// Why it makes 4.x do so, where 3.x does not.
+    /// Why it makes SDK 4.x ask the Edge API, where 3.x does not.
     pub misses_newer: Vec<String>,
     /// Written by the vendor's service 3.0.0 or later.
     pub is_newer_layout: bool,
@@ -44,7 +44,7 @@ pub enum Kind {
     Numeric,
     Metered,
     Enum,
-    /// Neither of these, or no entitlement at all.
+    /// Another type, or not an entitlement.
     Unknown,
 }
 
@@ -63,8 +63,8 @@ impl Kind {
 #[derive(Debug)]
 pub struct Usage {
     pub stored: Value,
-    /// `usagePeriodEnd` has passed: `getMeteredEntitlement` answers 0, `getEntitlements` what is
-    /// stored.
+    /// Whether `usagePeriodEnd` has passed: `getMeteredEntitlement` then answers 0, and `getEntitlements` the
+    /// stored usage.
     pub is_over: bool,
 }
 
@@ -82,11 +82,11 @@ impl Usage {
 pub enum Access {
     Granted,
     Denied(String),
-    /// An SDK gives its fallback.
+    /// An SDK returns its fallback.
     Unreadable(&'static str),
 }
 
-/// A stored usage, beside its timestamp.
+/// A stored usage, with its timestamp.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StoredUsage<'a> {
     pub value: Option<&'a str>,
@@ -108,14 +108,14 @@ impl Entitlement {
         let mut misses = Vec::new();
         let mut misses_newer = Vec::new();
         if calculated.is_null() {
-            misses.push(format!("the entry of {feature} is no entitlement"));
+            misses.push(format!("the entry of {feature} is not an entitlement"));
         }
         let mut merged = entry["featureUsage"].clone();
         if kind == Kind::Metered {
             let usage = usage_of(feature);
             match usage.value.map(serde_json::from_str::<Value>) {
                 None => misses.push(format!("the usage of {feature} is missing")),
-                Some(Err(_)) => misses.push(format!("the usage of {feature} is no JSON")),
+                Some(Err(_)) => misses.push(format!("the usage of {feature} is not JSON")),
                 Some(Ok(Value::Null)) => misses.push(format!("the usage of {feature} is null")),
                 Some(Ok(value)) => merge(&mut merged, value),
             }
@@ -159,7 +159,7 @@ impl Entitlement {
             soft_limit: truthy(&calculated["hasSoftLimit"]),
             enum_values: enum_values
                 .map_or_else(Vec::new, |values| values.iter().map(plain).collect()),
-            // The newer layout has it beside the limit.
+            // In the newer layout it is next to the limit.
             reset_period: text(&merged["resetPeriod"]).or_else(|| text(&calculated["resetPeriod"])),
             usage,
             valid_until,
@@ -173,17 +173,17 @@ impl Entitlement {
     }
 }
 
-/// What a caller wants to do with a feature; by default: use it at all.
+/// The request of a caller for a feature; the default is any use.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
-    /// On top of the usage so far.
+    /// The requested usage, in addition to the current one.
     pub usage: f64,
-    /// Values of an enum.
+    /// The requested values of an enum.
     pub values: Vec<String>,
 }
 
 impl Entitlement {
-    /// Whether the customer may do what is requested: `decideEntitlementPolicy` of the SDK.
+    /// Decides whether the customer has access to the request: `decideEntitlementPolicy` of the SDK.
     pub fn decide(&self, request: &Request) -> Access {
         let denied = |reason: &str| Access::Denied(reason.to_owned());
         if let Some(verdict) = &self.verdict {
@@ -200,7 +200,7 @@ impl Entitlement {
             return Access::Granted;
         }
         let limit = self.limit.as_f64().unwrap_or(0.0);
-        // As JavaScript adds: null counts as 0, what is missing makes no number.
+        // Adds as JavaScript does: null counts as 0, and a missing value makes NaN.
         let current = match &self.current {
             Value::Null if self.has_current => Some(0.0),
             current => current.as_f64(),
@@ -211,19 +211,19 @@ impl Entitlement {
         }
     }
 
-    /// Whether a limit applies to it.
+    /// Returns whether a limit applies.
     pub fn is_limited(&self) -> bool {
         self.is_limited || self.kind == Kind::Numeric
     }
 
-    /// When the period of its usage ends.
+    /// Returns the end of its usage period.
     pub fn period_end(&self) -> Option<f64> {
         self.merged["usagePeriodEnd"]
             .as_f64()
             .filter(|end| *end != 0.0)
     }
 
-    /// Whether what is stored is false to JavaScript: asked for alone, an SDK takes it for none.
+    /// Returns whether the stored value is false in JavaScript: an SDK asked for this feature treats it as missing.
     pub fn is_falsy(&self) -> bool {
         !truthy(&self.entry)
     }
@@ -240,12 +240,12 @@ fn kind(feature: &Value) -> Kind {
     }
 }
 
-/// Whether the vendor's service 3.0.0 or later wrote this entry.
+/// Returns whether the vendor's service 3.0.0 or later wrote this entry.
 pub(super) fn is_newer_layout(entry: &Value) -> bool {
     !entry["usageData"].is_null() || !entry["calculatedEntitlement"]["type"].is_null()
 }
 
-/// `{...featureUsage, ...cachedUsage}`, with the old name of the end of a period.
+/// Merges `{...featureUsage, ...cachedUsage}`, including the old name of the end of a period.
 fn merge(usage: &mut Value, mut cached: Value) {
     let Some(cached) = cached.as_object_mut() else {
         return;
@@ -276,10 +276,10 @@ fn verdict(calculated: &Value, kind: Kind) -> Option<Access> {
     if truthy(reason) {
         return denied(&plain(reason));
     }
-    (kind == Kind::Unknown).then_some(Access::Unreadable("featureType is none that is known"))
+    (kind == Kind::Unknown).then_some(Access::Unreadable("featureType is unknown"))
 }
 
-/// The reason of an SDK where a customer has no entitlement of that feature.
+/// The reason of an SDK where a customer has no entitlement for the feature.
 pub const NO_FEATURE: &str = "NoFeatureEntitlementInSubscription";
 /// The reason of an SDK where a customer has no entitlement at all.
 pub const NO_CUSTOMER: &str = "CustomerNotFound";

@@ -1,4 +1,4 @@
-//! Entitlements as flags of OpenFeature's remote evaluation protocol.
+//! Evaluates entitlements as flags of OpenFeature's remote evaluation protocol.
 //!
 //! | key | value |
 //! |---|---|
@@ -12,10 +12,10 @@ use serde_json::{Map, Number, Value, json};
 use super::graphql::iso;
 use super::{Access, Entry, Kind, NO_CUSTOMER, NO_FEATURE, Request, State};
 
-/// A flag that could be evaluated.
+/// An evaluated flag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flag {
-    /// None: the caller's default counts.
+    /// `None`: the caller uses its default.
     pub value: Option<Value>,
     pub is_granted: bool,
     pub metadata: Map<String, Value>,
@@ -42,9 +42,9 @@ const ASPECTS: [(&str, Aspect); 5] = [
     ("@entitlement", Aspect::Whole),
 ];
 
-/// Evaluates one flag. A feature or a customer that is not known is denied.
+/// Evaluates one flag. An unknown feature or customer is denied.
 pub fn flag(state: &State, key: &str, request: &Request, now: f64) -> Result<Flag, NotEvaluated> {
-    // An id that itself ends like an aspect wins.
+    // A feature whose id ends like an aspect takes precedence.
     if let Some(entry) = state.find(key, now) {
         return of_entry(&entry, Aspect::Access, request);
     }
@@ -58,7 +58,7 @@ pub fn flag(state: &State, key: &str, request: &Request, now: f64) -> Result<Fla
     }
 }
 
-/// Evaluates every flag of a customer: of each feature its access, and the aspects that it has.
+/// Evaluates every flag of a customer: the access and the aspects of each feature.
 pub fn flags(
     state: &State,
     request: &Request,
@@ -131,7 +131,7 @@ fn of_entry(entry: &Entry, aspect: Aspect, request: &Request) -> Result<Flag, No
     })
 }
 
-/// A number, as JSON that clients take for one.
+/// Converts a number to JSON that clients accept as a number.
 fn number(value: &Value) -> Value {
     match value {
         Value::Number(_) => value.clone(),
@@ -139,7 +139,7 @@ fn number(value: &Value) -> Value {
     }
 }
 
-/// What has expired grants nothing any more.
+/// An expired entitlement grants nothing.
 fn granted_number(entry: &Entry, value: &Value) -> Option<Value> {
     match entry.is_expired {
         true => Some(0.into()),
@@ -154,7 +154,7 @@ fn granted_values(entry: &Entry) -> &[String] {
     }
 }
 
-/// Limit less usage, and not below zero. Whole numbers stay whole.
+/// Returns the limit minus the usage, at least zero. Whole numbers stay whole.
 fn remaining(entry: &Entry, usage: Option<&Value>) -> Option<Value> {
     if entry.is_expired {
         return Some(0.into());
@@ -185,7 +185,7 @@ fn whole(entry: &Entry, is_granted: bool, reason: Option<&str>) -> Value {
     })
 }
 
-/// A feature of which the customer has no entitlement.
+/// Evaluates a feature for which the customer has no entitlement.
 fn absent(state: &State, aspect: Aspect) -> Flag {
     let reason = if state.is_empty() {
         NO_CUSTOMER

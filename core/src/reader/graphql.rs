@@ -1,6 +1,6 @@
-//! Entitlements as the Edge API answers them: the GraphQL shape.
+//! Prints entitlements in the GraphQL shape of the Edge API.
 //!
-//! What the layout of Redis does not keep is filled: a feature is displayed by its id, all else is null.
+//! Fields that the layout of Redis does not keep are filled: the display name of a feature is its id, others are null.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -8,20 +8,20 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Access, Entry, NO_CUSTOMER, NO_FEATURE, Request, State};
 
-/// Why a list cannot be made.
+/// Why a list is incomplete.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Incomplete;
 
-/// The list of a customer, or why it cannot be told in full.
+/// Returns the list of a customer, or why it is incomplete.
 pub type Listing = Result<String, Incomplete>;
 
-/// The answer of `entitlements.json`.
+/// Returns the answer of `entitlements.json`.
 pub fn entitlements(state: &State, now: f64) -> Listing {
     let list = list(state, now, entitlement)?;
     Ok(json!({"data": {"entitlements": list}}).to_string())
 }
 
-/// The answer of `entitlements-state.json`.
+/// Returns the answer of `entitlements-state.json`.
 pub fn entitlements_state(state: &State, now: f64) -> Listing {
     let answer = json!({"data": {"entitlementsState": {
         "__typename": "EntitlementsState",
@@ -32,7 +32,7 @@ pub fn entitlements_state(state: &State, now: f64) -> Listing {
     Ok(answer.to_string())
 }
 
-/// The answer of `entitlements.json` where one feature is asked for.
+/// Returns the answer of `entitlements.json` for one feature.
 pub fn single(state: &State, feature: &str, request: &Request, now: f64) -> Listing {
     let found = state.find(feature, now);
     let entitlement = match &found {
@@ -40,7 +40,7 @@ pub fn single(state: &State, feature: &str, request: &Request, now: f64) -> List
         Some(entry) => {
             let mut entitlement = entitlement(state, entry, now);
             decided(&mut entitlement, entry.decide(request));
-            // Its reader decides nothing by the end of a period, as an SDK does.
+            // The reader of this answer does not check the end of the period, as an SDK would.
             if let Some(usage) = &entry.entitlement.usage {
                 entitlement["currentUsage"] = usage.answered();
             }
@@ -90,14 +90,14 @@ fn list(
     Ok(list)
 }
 
-/// The fields that both versions of an entitlement have.
+/// Returns the fields of both versions of an entitlement.
 fn common(state: &State, entry: &Entry) -> Value {
     let it = &entry.entitlement;
     let calculated = &it.entry["calculatedEntitlement"];
     let feature = &calculated["feature"];
     let usage = &it.merged;
     let denied = match entry.is_expired {
-        // A reader would ask again, be answered the same, and grant what has ended.
+        // A reader would ask again, get this answer again, and grant an expired entitlement.
         true => NO_FEATURE.into(),
         false => calculated["accessDeniedReason"].clone(),
     };
@@ -122,7 +122,7 @@ fn common(state: &State, entry: &Entry) -> Value {
         "usageLimit": calculated["usageLimit"],
         "hasUnlimitedUsage": it.unlimited,
         "hasSoftLimit": it.soft_limit,
-        // As it is stored: an SDK looks at the end of the period itself.
+        // The stored value: an SDK checks the end of the period itself.
         "currentUsage": usage["currentUsage"],
         "enumValues": calculated["enumValues"],
         "entitlementUpdatedAt": iso(state.updated_at().map(|at| at as f64)),
@@ -147,7 +147,7 @@ fn entitlement(state: &State, entry: &Entry, _: f64) -> Value {
     entitlement["requestedValues"] = Value::Null;
     entitlement["nextResetDate"] = entitlement["usagePeriodEnd"].clone();
     entitlement["validUntil"] = match entry.is_expired {
-        // Denied by its reason; a reader would ask again for each question about what has ended.
+        // Its reason denies it; with this time, a reader would ask again for each question about it.
         true => Value::Null,
         false => calculated["validUntil"].clone(),
     };
@@ -162,7 +162,7 @@ fn entitlement_v2(state: &State, entry: &Entry, now: f64) -> Value {
     entitlement
 }
 
-/// A time as GraphQL writes it.
+/// Formats a time as GraphQL does.
 pub(super) fn iso(millis: Option<f64>) -> Value {
     let Some(millis) = millis else {
         return Value::Null;

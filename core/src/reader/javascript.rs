@@ -1,15 +1,15 @@
-//! Values as JavaScript reads them.
+//! Reads values as JavaScript does.
 
 use serde_json::Value;
 
-/// A string without its quotes, and all else as JSON.
+/// Returns a string without its quotes, and other values as JSON.
 pub fn plain(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// As JavaScript sees it.
+/// Returns whether a value is true in JavaScript.
 pub fn truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -20,7 +20,7 @@ pub fn truthy(value: &Value) -> bool {
     }
 }
 
-/// `parseInt(text, 10)`: what a reader makes of a timestamp.
+/// Parses a timestamp as readers do: `parseInt(text, 10)`.
 pub fn millis(text: &str) -> Option<i64> {
     let text = text.trim_start();
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);

@@ -1,11 +1,11 @@
-//! A JSON object whose members keep their order and their text.
+//! Reads a JSON object and keeps the order and the text of its members.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Of members with the same name the last is kept, in the place of the first, as JavaScript does.
+/// Keeps the last of the members with one name, at the place of the first, as JavaScript does.
 pub struct Object(pub Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Object {

@@ -1,4 +1,4 @@
-//! One owner as it is answered from: compact, and good without a second look at Redis.
+//! Holds the readable state of one owner, compact and complete enough to answer without Redis.
 
 use std::ops::Range;
 
@@ -9,18 +9,18 @@ use super::{
     Access, Entitlement, Kind, Map, NO_FEATURE, Request, Stored, StoredUsage, millis, resource_miss,
 };
 
-/// Why what is stored does not answer, so that the Edge API is asked.
+/// Why the stored state cannot answer, so that the Edge API is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Miss {
     /// There is no entitlements value.
     Absent,
-    /// The entitlements value cannot be read.
+    /// The entitlements value is unreadable.
     Unreadable,
-    /// A value without its timestamp, so that nothing can be compared with it.
+    /// A value without its timestamp, which prevents comparisons.
     Torn,
-    /// A resource that is older than its customer, or whose customer is not there.
+    /// A resource that is older than its customer, or whose customer is missing.
     StaleResource,
-    /// The usage of a metered feature is not there.
+    /// The usage of a metered feature is missing.
     Usage,
     /// An entitlement was valid until a time that has passed.
     Expired,
@@ -52,7 +52,7 @@ impl Miss {
     }
 }
 
-/// What is stored of one owner, read.
+/// The parsed state of one owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// Features, entries and usages, one after the other.
@@ -77,20 +77,20 @@ struct Held {
     is_whole: bool,
 }
 
-/// An entitlement of a [`State`], at a time.
+/// An entitlement of a [`State`] at one time.
 #[derive(Debug)]
 pub struct Entry {
     pub entitlement: Entitlement,
-    /// When its usage was true.
+    /// The time of its usage.
     pub usage_at: Option<i64>,
-    /// Without its usage nothing can be told.
+    /// Whether its usage is missing, so that it cannot be decided.
     pub is_whole: bool,
     /// It was valid until a time that has passed.
     pub is_expired: bool,
 }
 
 impl Entry {
-    /// Whether the customer may do what is requested. What has expired is denied.
+    /// Decides whether the customer has access to the request. An expired entitlement is denied.
     pub fn decide(&self, request: &Request) -> Access {
         if self.is_expired {
             return Access::Denied(NO_FEATURE.to_owned());
@@ -103,7 +103,7 @@ impl Entry {
 }
 
 impl State {
-    /// Reads what is stored. An error where nothing of it can be answered.
+    /// Parses the stored values, or returns why they cannot answer anything.
     pub fn read(stored: &Stored, is_resource: bool) -> Result<Self, Miss> {
         let entries = match Map::read(stored.entitlements.value.as_deref()) {
             Map::Missing => return Err(Miss::Absent),
@@ -131,18 +131,18 @@ impl State {
         Ok(building.finish(updated_at, denied))
     }
 
-    /// A customer without any entitlement, of whom the source gives no time.
+    /// Returns the state of a customer without any entitlement and without a time.
     pub fn empty(denied: Option<&str>) -> Self {
         Building::default().finish(None, denied.map(Box::from))
     }
 
-    /// Why the Edge API is to be asked all the same, if it is.
+    /// Returns why the Edge API must be asked all the same, if it must.
     pub fn miss(&self, now: f64) -> Option<Miss> {
         self.miss
             .or((self.expires_at <= now).then_some(Miss::Expired))
     }
 
-    /// When an answer that is made now is no longer true by time alone, in milliseconds since 1970.
+    /// Returns when an answer of now expires by time alone, in milliseconds since 1970.
     pub fn good_until(&self, now: f64) -> f64 {
         let turn = self.turns.iter().copied().find(|at| *at >= now);
         let turn = turn.unwrap_or(f64::INFINITY);
@@ -153,53 +153,53 @@ impl State {
         }
     }
 
-    /// When the entitlements were true at their source.
+    /// Returns the time of the entitlements at their source.
     pub fn updated_at(&self) -> Option<i64> {
         self.updated_at
     }
 
-    /// Why the customer as a whole is denied.
+    /// Returns the metadata: why the whole customer is denied.
     pub fn denied(&self) -> Option<&str> {
         self.denied.as_deref()
     }
 
-    /// Whether credits take part in what is granted.
+    /// Returns whether the entitlements include credits.
     pub fn has_credits(&self) -> bool {
         self.has_credits
     }
 
-    /// Whether usage takes part in what is granted.
+    /// Returns whether access depends on usage.
     pub fn has_metered(&self) -> bool {
         self.has_metered
     }
 
-    /// Whether the customer has no entitlement at all.
+    /// Returns whether the customer has no entitlement.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The entitlement of a feature.
+    /// Returns the entitlement of a feature.
     pub fn find(&self, feature: &str, now: f64) -> Option<Entry> {
         let held = self
             .entries
             .iter()
             .find(|held| self.text(&held.feature) == feature)?;
         let entry = self.entry(held, now);
-        // Asked for alone, what is false in JavaScript is taken for none.
+        // A request for one feature treats a value that is false in JavaScript as missing.
         (!entry.entitlement.is_falsy()).then_some(entry)
     }
 
-    /// The ids of all features, in the order in which they are stored.
+    /// Returns the ids of all features, in stored order.
     pub fn features(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|held| self.text(&held.feature))
     }
 
-    /// All entitlements, in the order in which they are stored.
+    /// Returns all entitlements, in stored order.
     pub fn entries(&self, now: f64) -> impl Iterator<Item = Entry> {
         self.entries.iter().map(move |held| self.entry(held, now))
     }
 
-    /// Bytes that it takes, roughly.
+    /// Returns its approximate bytes in memory.
     pub fn weight(&self) -> usize {
         size_of::<Self>()
             + self.text.len()
@@ -289,7 +289,7 @@ impl Building {
         Ok(())
     }
 
-    /// Values of Redis are at most 512 MB, and what is larger than 4 GB in all is cut: its entries read as empty.
+    /// Converts a position. Values of Redis have at most 512 MB; a total above 4 GB is cut, and its entries read as empty.
     fn push(&mut self, part: &str) -> Range<u32> {
         let start = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
         self.text.push_str(part);
@@ -313,7 +313,7 @@ impl Building {
     }
 }
 
-/// An entry of the newer layout as the older one has it, with its feature; `None` for a credit.
+/// Converts an entry of the newer layout to the older one, with its feature; `None` for a credit.
 fn older_layout(mut entry: Value) -> Option<(String, String)> {
     let usage = entry["usageData"].take();
     let mut usage = match usage {
@@ -339,8 +339,9 @@ fn older_layout(mut entry: Value) -> Option<(String, String)> {
             usage.entry(name).or_insert(moved);
         }
     }
-    let levelled = serde_json::json!({"calculatedEntitlement": calculated, "featureUsage": usage});
-    Some((feature, levelled.to_string()))
+    let normalized =
+        serde_json::json!({"calculatedEntitlement": calculated, "featureUsage": usage});
+    Some((feature, normalized.to_string()))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What is stored of one owner: all that a reader needs to answer.
+//! The stored values of one owner, as a reader needs them.
 
 use std::collections::BTreeMap;
 
 use super::{Entitlement, Kind, Map, StoredUsage};
 
-/// A value and the timestamp beside it.
+/// A value and its timestamp.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pair {
     pub value: Option<String>,
@@ -18,11 +18,11 @@ pub struct Stored {
     pub metadata: Pair,
     /// By feature.
     pub usages: BTreeMap<String, Pair>,
-    /// When the customer itself was true, where the owner is one of its resources.
+    /// The time of the customer, where the owner is one of its resources.
     pub customer_timestamp: Option<String>,
 }
 
-/// The features of an entitlements value whose usage is stored apart, under a key of its own.
+/// Returns the features of an entitlements value whose usage has a key of its own.
 pub fn metered_features(map: Option<&str>) -> Vec<String> {
     let Map::Entries(entries) = Map::read(map) else {
         return Vec::new();

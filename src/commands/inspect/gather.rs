@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use entitlement_sync::keys::{self, Keys, Owner, What};
+use entitlement_sync::keys::{self, KeyKind, Keys, Owner};
 use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 
 use entitlement_sync::reader::{Entitlement, Kind, Map, StoredUsage};
@@ -87,22 +87,22 @@ impl Searched {
 
     fn note(&mut self, keys: &Keys, owner: Owner<'_>, key: &str) {
         // The pattern also finds customers whose ids begin with this id.
-        let Some(spelt) = keys
+        let Some(parsed) = keys
             .read(key)
-            .filter(|spelt| spelt.owner.customer == owner.customer)
+            .filter(|parsed| parsed.owner.customer == owner.customer)
         else {
             return;
         };
-        if spelt.owner != owner {
-            if let (None, Some(resource)) = (owner.resource, spelt.owner.resource) {
+        if parsed.owner != owner {
+            if let (None, Some(resource)) = (owner.resource, parsed.owner.resource) {
                 self.resources.insert(resource.to_owned());
             }
             return;
         }
-        match spelt.what {
-            What::FeatureUsage(feature) => self.usages.insert(feature.to_owned()),
-            What::CreditUsage(currency) => self.credits.insert(currency.to_owned()),
-            What::Entitlements | What::Metadata | What::Tombstone => false,
+        match parsed.kind {
+            KeyKind::FeatureUsage(feature) => self.usages.insert(feature.to_owned()),
+            KeyKind::CreditUsage(currency) => self.credits.insert(currency.to_owned()),
+            KeyKind::Entitlements | KeyKind::Metadata | KeyKind::Tombstone => false,
         };
     }
 }

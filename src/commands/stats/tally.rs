@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use entitlement_sync::keys::{self, Keys, What};
+use entitlement_sync::keys::{self, KeyKind, Keys};
 use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 use serde::Serialize;
 
@@ -23,19 +23,19 @@ pub enum Kind {
 
 impl Kind {
     pub fn of(keys: &Keys, key: &str) -> Self {
-        let Some(spelt) = keys.read(key) else {
+        let Some(parsed) = keys.read(key) else {
             return Self::Other;
         };
-        if spelt.is_timestamp {
+        if parsed.is_timestamp {
             return Self::Timestamps;
         }
-        match spelt.what {
-            What::Entitlements if spelt.owner.resource.is_none() => Self::Customers,
-            What::Entitlements => Self::Resources,
-            What::FeatureUsage(_) => Self::Usage,
-            What::CreditUsage(_) => Self::Credits,
-            What::Metadata => Self::Metadata,
-            What::Tombstone => Self::Tombstones,
+        match parsed.kind {
+            KeyKind::Entitlements if parsed.owner.resource.is_none() => Self::Customers,
+            KeyKind::Entitlements => Self::Resources,
+            KeyKind::FeatureUsage(_) => Self::Usage,
+            KeyKind::CreditUsage(_) => Self::Credits,
+            KeyKind::Metadata => Self::Metadata,
+            KeyKind::Tombstone => Self::Tombstones,
         }
     }
 

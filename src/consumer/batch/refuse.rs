@@ -13,13 +13,13 @@ use crate::queue::Queue;
 
 /// The longest pause between deliveries of a message given up that holds a FIFO group, for a redrive
 /// policy that allows more of them than `MAX_RECEIVE_COUNT`.
-const FIFO_PATIENCE: Duration = Duration::from_secs(5);
+const MAX_FIFO_PAUSE: Duration = Duration::from_secs(5);
 
 /// Deliveries, as a multiple of the receive limit, after which a message is given up unread; and their
 /// minimum. Each delivery beyond the limit ended without a verdict: the message may have ended the
 /// process.
-const HOPELESS_LIMITS: u32 = 3;
-const HOPELESS_LEAST: u32 = 10;
+const GIVE_UP_UNREAD_LIMITS: u32 = 3;
+const MIN_GIVE_UP_UNREAD: u32 = 10;
 
 impl<Q: Queue> Batch<'_, Q> {
     /// Returns how often a message that cannot be applied is received.
@@ -30,8 +30,8 @@ impl<Q: Queue> Batch<'_, Q> {
     }
 
     pub(super) fn is_hopeless(&self, held: &Held) -> bool {
-        let limit = self.receive_limit().saturating_mul(HOPELESS_LIMITS);
-        held.receive_count > limit.max(HOPELESS_LEAST)
+        let limit = self.receive_limit().saturating_mul(GIVE_UP_UNREAD_LIMITS);
+        held.receive_count > limit.max(MIN_GIVE_UP_UNREAD)
     }
 
     /// Refuses a message before its body is read.
@@ -79,7 +79,7 @@ impl<Q: Queue> Batch<'_, Q> {
             // Its FIFO group waits for it, and a retry cannot fix a body.
             let delay = match (policy.fifo, known) {
                 (true, true) => Duration::ZERO,
-                (true, false) => retry_delay(count).min(FIFO_PATIENCE),
+                (true, false) => retry_delay(count).min(MAX_FIFO_PAUSE),
                 (false, _) => retry_delay(count),
             };
             return self.release(held, delay).await;
@@ -98,7 +98,7 @@ impl<Q: Queue> Batch<'_, Q> {
             // At its own limit the queue moves the message instead of delivering it again.
             let delay = match count >= redrive {
                 true => Duration::ZERO,
-                false if policy.fifo => retry_delay(count).min(FIFO_PATIENCE),
+                false if policy.fifo => retry_delay(count).min(MAX_FIFO_PAUSE),
                 false => retry_delay(count),
             };
             return self.release(held, delay).await;

@@ -46,7 +46,7 @@ impl CredentialProvider for Credentials {
 
     /// ElastiCache closes connections 12 hours after their last login.
     fn refresh_interval(&self) -> Option<Duration> {
-        const EACH_HOUR: Duration = Duration::from_secs(3600);
-        self.iam.as_ref().map(|_| EACH_HOUR)
+        const LOGIN_INTERVAL: Duration = Duration::from_secs(3600);
+        self.iam.as_ref().map(|_| LOGIN_INTERVAL)
     }
 }

@@ -143,7 +143,7 @@ async fn warm_says_what_came_of_each() {
     for (customer, part) in [
         ("odd", "entitlements[0].usageLimit"),
         ("cut", "malformed"),
-        ("wrong", "it holds errors"),
+        ("wrong", "it contains errors"),
         ("..", "path"),
     ] {
         assert!(reason(customer).contains(part), "{}", reason(customer));

@@ -482,7 +482,7 @@ async fn where_reports_go_is_asked_of_the_edge_api_and_said_once() {
     let said = lines(&log, "reported");
     assert_eq!(said.len(), 1, "{log}");
     assert!(
-        said[0].contains("127.0.0.1") && said[0].contains("DISABLE_SENTRY=1 stops it"),
+        said[0].contains("127.0.0.1") && said[0].contains("DISABLE_SENTRY=1 stops this"),
         "{log}"
     );
     assert_eq!(edge.requests_to(CONFIGURATION).len(), 2);
@@ -571,7 +571,7 @@ async fn disable_sentry_makes_no_request_at_all() {
         })
         .await;
         assert!(
-            worker.logs().contains("errors are reported nowhere"),
+            worker.logs().contains("error reports are off"),
             "{}",
             worker.logs()
         );
@@ -591,7 +591,7 @@ async fn an_absent_edge_api_costs_one_warning_and_nothing_else() {
         .await;
     queue.send(&state("acme", 1_000)).await;
     queue.wait_empty(SOON).await;
-    wait_log(&worker, "the Edge API could not be asked").await;
+    wait_log(&worker, "the request for a DSN to the Edge API failed").await;
     let log = worker.logs();
     assert_eq!(lines(&log, " WARN ").len(), 1, "{log}");
     assert!(lines(&log, " ERROR ").is_empty(), "{log}");

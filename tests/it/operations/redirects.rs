@@ -78,7 +78,7 @@ async fn check_does_not_follow_the_edge_api_elsewhere_and_says_where_it_leads() 
     );
     edge.answer(CONFIGURATION, Answer::text(302, ""));
     let (stdout, _) = run(&stand, &edge.url(), &["check", "--json"]).await;
-    assert!(stdout.contains("it does not name"), "{stdout}");
+    assert!(stdout.contains("an unnamed target"), "{stdout}");
     assert_eq!(edge.requests_to("/elsewhere").len(), 0);
     assert_eq!(other.count(), 0, "{:?}", other.requests());
 }

@@ -254,10 +254,10 @@ async fn the_log_is_json_names_what_became_of_a_message_and_sums_up_each_minute(
     until(
         "the minute is summed up",
         Duration::from_secs(75),
-        async || !lines(&worker, "the last minute").is_empty(),
+        async || !lines(&worker, "summary of the last minute").is_empty(),
     )
     .await;
-    let minute = &lines(&worker, "the last minute")[0];
+    let minute = &lines(&worker, "summary of the last minute")[0];
     assert_eq!(minute["level"], "INFO");
     assert_eq!(
         (&minute["received"], &minute["applied"]),

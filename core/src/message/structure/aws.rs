@@ -1,28 +1,28 @@
-//! Messages that AWS and its libraries put into a queue.
+//! Recognises messages that AWS and its libraries put into a queue.
 
 use super::values::Members;
 use crate::message::fields::string;
 use crate::message::read::Notice;
 
 /// The reason for a message of the SQS extended client.
-pub const BODY_IN_S3: &str = "the body is in S3 (SQS extended client), which is not read: let the sender put bodies of up to 1 MiB into the message itself";
+pub const BODY_IN_S3: &str = "the body is in S3 (SQS extended client), which the worker does not read: configure the sender to put bodies of up to 1 MiB into the message";
 
-/// Whether a text that is not JSON is such a pointer all the same, as Python prints one.
+/// Returns whether a text that is not JSON is such a pointer, as Python prints it.
 pub fn is_pointer_in_text(text: &str) -> bool {
     text.contains("s3BucketName") && text.contains("s3Key")
 }
 
-/// Whether an object stands for a body that is kept in S3.
+/// Returns whether an object points to a body in S3.
 pub fn is_pointer_to_s3(members: &Members<'_>) -> bool {
     let has = |wanted: &str| {
         let mut names = members.0.iter().map(|(name, _)| name);
         names.any(|name| name.eq_ignore_ascii_case(wanted))
     };
-    // The second is that of clients for Node.
+    // The second form is that of clients for Node.
     (has("s3BucketName") && has("s3Key")) || has("S3Payload")
 }
 
-/// What AWS sends by itself.
+/// Recognises a message that AWS sends by itself.
 pub fn notice_in(members: &Members<'_>) -> Option<Notice> {
     let is = |field: &str, text: &str| {
         let found = members.get(field).and_then(string);

@@ -1,4 +1,4 @@
-//! Which change an object carries, and the event in the published spelling that says so.
+//! Finds the change in an object, and builds its event with the published names.
 
 use std::borrow::Cow;
 
@@ -27,15 +27,15 @@ impl Search<'_> {
         })
     }
 
-    /// Whether what stands under a name is not to be applied, as it is not what a customer has now. A
-    /// purge needs no state.
+    /// Returns whether the value under a name must not be applied, because it is not the current state of a
+    /// customer. A purge needs no state.
     pub(super) fn is_beside_the_point(&self, name: &str) -> bool {
         self.named() != Some(Kind::Purge)
             && is_of_no_customer(name)
             && !matches!(meaning(name), Meaning::Effect(_))
     }
 
-    /// Takes the change that this object carries, if it carries one.
+    /// Adds the change of this object, if it has one.
     pub(super) fn take(&mut self, members: &Members<'_>) -> bool {
         let name = self
             .scopes
@@ -96,7 +96,7 @@ impl Search<'_> {
         }
     }
 
-    /// Reads the change as the first pass reads one, with what the objects around it tell.
+    /// Reads the change as the first pass does, with the data of the objects around it.
     fn push(&mut self, kind: Kind, name: Option<Name>, members: &Members<'_>) -> bool {
         let text = self.event(kind, members);
         let Some(room) = self.room_for_events.checked_sub(text.len()) else {
@@ -136,7 +136,7 @@ impl Search<'_> {
         true
     }
 
-    /// The event in the published spelling: its own fields, and of those it lacks what is around it.
+    /// Builds the event with the published names: its own fields, and missing ones from the objects around it.
     fn event(&self, kind: Kind, members: &Members<'_>) -> String {
         const FIELDS: [&str; 22] = [
             "customerId",
@@ -176,7 +176,7 @@ impl Search<'_> {
             text.push(':');
             rewrite(raw, true, &mut text);
         };
-        // Of two spellings of one name the last counts.
+        // If a name occurs in two spellings, the last counts.
         for (name, raw) in members.0.iter().rev() {
             if let Some(name) = spelled(name).filter(|name| FIELDS.contains(name)) {
                 put(name, raw.get(), &mut own);
@@ -236,7 +236,7 @@ impl Search<'_> {
     }
 }
 
-/// An event whose usage is in an object of its own, as in GraphQL, with all of it in one.
+/// Merges an event whose usage is in an object of its own, as in GraphQL.
 pub(super) fn with_usage<'a>(members: &Members<'a>) -> Option<Members<'a>> {
     let is_usage = |(name, _): &&(Cow<'a, str>, &RawValue)| spelled(name) == Some("usage");
     let (_, usage) = members.0.iter().find(is_usage)?;
@@ -245,7 +245,7 @@ pub(super) fn with_usage<'a>(members: &Members<'a>) -> Option<Members<'a>> {
     if !names.any(|name| name == Some("currentUsage")) {
         return None;
     }
-    // What stands beside it goes before what is in it.
+    // Fields of the event take precedence over those of the usage object.
     let own = |(name, raw): &&(Cow<'a, str>, &RawValue)| {
         raw.get() != "null" && spelled(name) != Some("usage")
     };
@@ -263,7 +263,7 @@ pub(super) fn with_usage<'a>(members: &Members<'a>) -> Option<Members<'a>> {
     Some(Members(merged))
 }
 
-/// The customer that the entries of a list of entitlements name, if it is one.
+/// Returns the customer that the entries of a list of entitlements name, if they all name one.
 fn customer_of_entries(members: &Members<'_>) -> Option<String> {
     let is_list = |name: &str| matches!(spelled(name), Some("entitlements" | "entitlementsV2"));
     let (_, list) = members.0.iter().find(|(name, _)| is_list(name))?;
@@ -277,7 +277,7 @@ fn customer_of_entries(members: &Members<'_>) -> Option<String> {
         .then_some(first)
 }
 
-/// The reason for an event with a name that tells what it carries, and without that.
+/// Returns the error of an event whose name promises a change that it lacks.
 pub(super) fn lacking(kind: Kind) -> Invalid {
     let needs = match kind {
         Kind::EntitlementsUpdated => "a list of entitlements and a customer id",

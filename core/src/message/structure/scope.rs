@@ -1,4 +1,4 @@
-//! What an object tells of the events in it: whose they are, what they are called, when they were.
+//! Collects from an object the owner, the name and the times of the events in it.
 
 use serde_json::value::RawValue;
 
@@ -9,7 +9,7 @@ use crate::message::kind::{Meaning, is_past, meaning};
 use crate::message::wire::Id;
 use crate::message::{Invalid, Millis};
 
-/// An object on the way from the body to an event.
+/// An object between the body and an event.
 #[derive(Debug, Default)]
 pub struct Scope {
     pub customer: Option<String>,
@@ -17,7 +17,7 @@ pub struct Scope {
     pub feature: Option<String>,
     pub currency: Option<String>,
     pub access_denied_reason: Option<String>,
-    /// Times as they stand in the body, by the name of their field.
+    /// Unparsed times, by the name of their field.
     pub times: Vec<(&'static str, String)>,
     pub timestamp: Option<Result<Millis, Invalid>>,
     /// `time` or `Timestamp` of an envelope.
@@ -26,7 +26,7 @@ pub struct Scope {
     pub name: Option<Name>,
 }
 
-/// The name of a kind, and what it means.
+/// The name of a kind, and its meaning.
 #[derive(Debug, Clone)]
 pub struct Name {
     pub text: String,
@@ -35,7 +35,7 @@ pub struct Name {
     pub field: &'static str,
 }
 
-/// Fields that hold the name of a kind and nothing else, in order of precedence.
+/// Fields that hold only the name of a kind, in order of precedence.
 pub const NAME_FIELDS: [&str; 7] = [
     "type",
     "eventType",
@@ -45,9 +45,9 @@ pub const NAME_FIELDS: [&str; 7] = [
     "messageType",
     "kind",
 ];
-/// Fields that may as well hold the name of something else.
+/// Fields that may also hold the name of something else.
 const OTHER_NAME_FIELDS: [&str; 3] = ["name", "topic", "action"];
-/// Objects beside an event that tell about it.
+/// Objects beside an event that describe it.
 const HEADERS: [&str; 8] = [
     "metadata",
     "meta",
@@ -59,21 +59,21 @@ const HEADERS: [&str; 8] = [
     "properties",
 ];
 
-/// No time is written longer than this.
+/// Maximum length of a time.
 const MAX_TIME_BYTES: usize = 64;
-/// No kind has a longer name.
+/// Maximum length of the name of a kind.
 const MAX_NAME_BYTES: usize = 256;
 
-/// How a name is told in an object, or in a header.
+/// Finds the published spelling of a name, in an object or in a header.
 type Spelling = fn(&str) -> Option<&'static str>;
 
 impl Scope {
-    /// Of an object that stands under `key`.
+    /// Reads an object under `key`.
     pub fn of(members: &Members<'_>, key: Option<&str>) -> Self {
         let mut scope = Self::default();
         let mut names = Names::default();
         scope.learn(members, spelled);
-        // What a header names is the event beside it.
+        // A header names the event beside it.
         if !key.is_some_and(tells_of_beside) {
             names.learn(members, spelled);
         }
@@ -144,7 +144,7 @@ impl Scope {
                 _ => {}
             }
         }
-        // An id of its own goes before that of an object beside it.
+        // Its own id takes precedence over that of an object beside it.
         for (name, raw) in &members.0 {
             match spelled(name) {
                 Some("customer") => set(&mut self.customer, named(raw, "customerId")),
@@ -157,13 +157,13 @@ impl Scope {
     }
 }
 
-/// Whether an object under this name tells about the event beside it.
+/// Returns whether an object under this name describes the event beside it.
 fn is_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['_', '-'], "");
     HEADERS.contains(&name.as_str())
 }
 
-/// Whether the object around one under this name has learned from it what it tells of the event.
+/// Returns whether the object around one under this name has already read its data.
 pub fn tells_of_beside(name: &str) -> bool {
     is_header(name) || is_event(name)
 }
@@ -172,7 +172,7 @@ fn is_event(name: &str) -> bool {
     spelled(name) == Some("event")
 }
 
-/// Whether an object is the value of a message attribute; its type is not a kind.
+/// Returns whether an object is the value of a message attribute; its type is not a kind.
 fn is_attribute(members: &Members<'_>) -> bool {
     let has = |wanted: &[&str]| {
         let mut names = members.0.iter().map(|(name, _)| name.to_ascii_lowercase());
@@ -181,7 +181,7 @@ fn is_attribute(members: &Members<'_>) -> bool {
     has(&["type", "datatype"]) && has(&["value", "stringvalue", "binaryvalue"])
 }
 
-/// A header as a list of names with their values, as Kafka has it.
+/// Reads a header as a list of names with their values, as in Kafka.
 fn pairs(raw: &RawValue) -> Option<Members<'_>> {
     let Entries(entries) = Entries::of(raw.get(), MAX_OPEN_VALUES)?;
     let pairs = entries.into_iter().filter_map(|entry| {
@@ -201,7 +201,7 @@ fn pairs(raw: &RawValue) -> Option<Members<'_>> {
 pub struct Names(Vec<Name>);
 
 impl Names {
-    /// Takes what stands under the names of fields that hold a kind.
+    /// Adds the values of fields that hold a kind.
     fn learn(&mut self, members: &Members<'_>, spelled: Spelling) {
         for (fields, is_weak) in [(&NAME_FIELDS[..], false), (&OTHER_NAME_FIELDS[..], true)] {
             for &field in fields {
@@ -216,9 +216,9 @@ impl Names {
         }
     }
 
-    /// A `weak` one counts only if it tells a kind beyond doubt.
+    /// Adds a name. A `weak` name counts only if it is exactly a kind.
     pub fn add(&mut self, field: &'static str, text: String, is_weak: bool) {
-        // Texts that stand where names do, such as an event as JSON under `event`.
+        // Texts in the place of a name, for example an event as JSON under `event`.
         if text.len() > MAX_NAME_BYTES || text.contains(['{', '[', '"']) {
             return;
         }
@@ -226,7 +226,7 @@ impl Names {
         let counts = match meaning {
             Meaning::Effect(_) => true,
             Meaning::NoEffect(_) => !is_weak || is_past(&text),
-            // That of SNS names the envelope.
+            // The name in SNS is that of the envelope.
             Meaning::Unknown => !is_weak && !text.is_empty() && text != "Notification",
         };
         if counts {
@@ -238,7 +238,7 @@ impl Names {
         }
     }
 
-    /// The first that tells a kind with an effect, under a name that holds nothing else. A customer
+    /// Returns the first name of a kind with an effect, under a field that holds only kinds. A customer
     /// may be called "Customer deleted".
     fn beyond_doubt(self) -> Option<Name> {
         self.0.into_iter().find(|name| {
@@ -246,7 +246,7 @@ impl Names {
         })
     }
 
-    /// The first that tells a known kind, or else the first.
+    /// Returns the first name of a known kind, or else the first.
     fn best(mut self) -> Option<Name> {
         let known = |name: &Name| name.meaning != Meaning::Unknown;
         let place = self.0.iter().position(known).unwrap_or(0);
@@ -254,7 +254,7 @@ impl Names {
     }
 }
 
-/// A known time; what is not one is passed over.
+/// Returns a known time; other values are skipped.
 fn known_time(raw: &RawValue) -> Option<Millis> {
     read_time(raw).filter(|&time| time != 0)
 }
@@ -267,7 +267,7 @@ fn id(raw: &RawValue) -> Option<String> {
     id.map(|Id(id)| id.into_owned())
 }
 
-/// The id of an object, or the id alone.
+/// Returns the id of an object, or the id alone.
 fn named(raw: &RawValue, own: &str) -> Option<String> {
     if !raw.get().starts_with('{') {
         return id(raw);

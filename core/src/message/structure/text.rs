@@ -1,4 +1,4 @@
-//! Texts as senders mangle them: what is JSON to a tolerant reader, brought to what serde takes.
+//! Repairs texts that senders mangled: unpacks and normalizes them to JSON that serde accepts.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 use super::values::{Entries, MAX_OPEN_VALUES, Members};
 use super::vocabulary::spelled;
 
-/// Bytes that may be unpacked from one message.
+/// Maximum bytes that are unpacked from one message.
 pub const MAX_UNPACKED_BYTES: usize = 8 << 20;
 
-/// Without a byte order mark, and with U+FFFD for lone surrogates, as decoders of UTF-16 have it.
+/// Removes a byte order mark and replaces lone surrogates by U+FFFD, as decoders of UTF-16 do.
 pub fn clean(text: &str) -> Cow<'_, str> {
     let text = text.trim_start_matches('\u{feff}');
     match text.contains("\\u") {
@@ -53,8 +53,8 @@ fn replace_lone_surrogates(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The JSON that a string holds: as such, in base64, or in base64 of gzip or zlib. `room` is what may
-/// be unpacked.
+/// Returns the JSON in a string: plain, in base64, or in base64 of gzip or zlib. `room` is the number of bytes that
+/// may be unpacked.
 pub fn unpack(text: &str, room: usize) -> Option<String> {
     let looks_like_json = |text: &str| {
         let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -74,8 +74,8 @@ pub fn unpack(text: &str, room: usize) -> Option<String> {
     looks_like_json(&text).then(|| joined(clean(&text)).into_owned())
 }
 
-/// Several JSON objects one after the other, for example one a line, as a list of them. Any other
-/// text stays as it is.
+/// Converts several JSON objects one after the other, for example one per line, to a list. Any other
+/// text is unchanged.
 pub fn joined(text: Cow<'_, str>) -> Cow<'_, str> {
     if serde_json::from_str::<&RawValue>(&text).is_ok() {
         return text;
@@ -94,7 +94,7 @@ pub fn joined(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// The object with its parts opened that stand in it as JSON in a string; `None` if there are none.
+/// Returns the object with the JSON strings in it parsed; `None` if there are none.
 pub fn opened(members: &Members<'_>, room: usize) -> Option<String> {
     const PARTS: [&str; 10] = [
         "customer",
@@ -138,7 +138,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
-    /// Shorter than any event.
+    /// Minimum length; every event is longer.
     const SHORTEST: usize = 24;
     let packed: Vec<u8> = text
         .bytes()
@@ -162,8 +162,8 @@ fn inflate(reader: impl Read, room: usize) -> Option<Vec<u8>> {
     (unpacked.len() <= room).then_some(unpacked)
 }
 
-/// Writes a value with each name once and, where asked, with the names as the published shapes spell
-/// them. What is nested deeper than any event, or has more values, is left as it is.
+/// Writes a value with each name once and, if requested, with the published spelling of
+/// names. Values that are nested deeper than any event, or larger, are unchanged.
 pub fn rewrite(raw: &str, respell: bool, out: &mut String) {
     write(raw.trim(), respell, 16, MAX_OPEN_VALUES, out);
 }
@@ -180,7 +180,7 @@ fn write(raw: &str, respell: bool, levels: usize, most: usize, out: &mut String)
                         *name = Cow::Borrowed(known);
                     }
                 }
-                // Two spellings of one name: the last counts, as it does for one spelling.
+                // If a name occurs in two spellings, the last counts, as for one spelling.
                 let mut seen = std::collections::HashSet::new();
                 members.reverse();
                 members.retain(|(name, _)| seen.insert(name.clone()));
@@ -215,7 +215,7 @@ fn write(raw: &str, respell: bool, levels: usize, most: usize, out: &mut String)
 }
 
 pub fn push_string(text: &str, out: &mut String) {
-    // Writing a string as JSON does not fail.
+    // Writing a string as JSON cannot fail.
     out.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 

@@ -1,4 +1,4 @@
-//! The values in an object or a list, as they stand in the text. How many are read is bounded.
+//! Reads the raw values of an object or a list, up to a limit.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,17 +9,17 @@ use serde_json::value::RawValue;
 
 use crate::message::wire::Text;
 
-/// Members and entries that are held at once, of all objects and lists within each other.
+/// Maximum members and entries in memory, of all nested objects and lists.
 pub const MAX_OPEN_VALUES: usize = 100_000;
 
-/// The members of an object, each name once: the last of a name counts, in the place of the first.
+/// The members of an object, each name once: the last value of a name counts, at the place of the first.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The entries of a list.
 pub struct Entries<'a>(pub Vec<&'a RawValue>);
 
 impl<'a> Members<'a> {
-    /// `None` for what is not an object, and for one with more than `most` members.
+    /// Returns the members; `None` if it is not an object or has more than `most` members.
     pub fn of(object: &'a str, most: usize) -> Option<Self> {
         let mut json = serde_json::Deserializer::from_str(object);
         json.deserialize_map(MembersVisitor { most }).ok()
@@ -32,7 +32,7 @@ impl<'a> Members<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// `None` for what is not a list, and for one with more than `most` entries.
+    /// Returns the entries; `None` if it is not a list or has more than `most` entries.
     pub fn of(list: &'a str, most: usize) -> Option<Self> {
         let mut json = serde_json::Deserializer::from_str(list);
         json.deserialize_seq(EntriesVisitor { most }).ok()

@@ -1,4 +1,4 @@
-//! The names of the fields that matter, in whatever way they are spelled.
+//! Recognises the names of fields in any spelling.
 
 use crate::message::kind::words;
 
@@ -65,7 +65,7 @@ const NAMES: [&str; 59] = [
     "usageUpdatedAt",
 ];
 
-/// More names, and other names for the same.
+/// More names, and other names of the published fields.
 const OTHERS: [(&str, &str); 19] = [
     ("typename", "__typename"),
     ("detailtype", "detail-type"),
@@ -82,18 +82,18 @@ const OTHERS: [(&str, &str); 19] = [
     ("specversion", "specversion"),
     ("traceid", "traceId"),
     ("entitlementsstate", "entitlementsState"),
-    // Kind and time as Stigg's event log, Lambda, Pub/Sub and Kinesis have them.
+    // The names of kind and time in Stigg's event log, Lambda, Pub/Sub and Kinesis.
     ("eventlogtype", "eventType"),
     ("senttimestamp", "time"),
     ("publishtime", "time"),
     ("approximatearrivaltimestamp", "time"),
 ];
 
-/// Longer than any name.
+/// Maximum length; every name is shorter.
 const MAX_NAME_BYTES: usize = 40;
 
-/// How the published shapes spell a name, whatever its case and separators; `None` for a name that they
-/// do not have.
+/// Returns the published spelling of a name, whatever its case and separators; `None` for a name that the
+/// published shapes do not have.
 pub fn spelled(name: &str) -> Option<&'static str> {
     let mut letters = [0; MAX_NAME_BYTES];
     if name.len() > MAX_NAME_BYTES {
@@ -112,7 +112,7 @@ pub fn spelled(name: &str) -> Option<&'static str> {
         .or_else(|| NAMES.into_iter().find(|it| is_same(it)))
 }
 
-/// The same for a name in a header, which may have a prefix, as in `ce-type` or `x-event-type`.
+/// Returns the published spelling of a name in a header, which may have a prefix, as in `ce-type` or `x-event-type`.
 pub fn spelled_in_header(name: &str) -> Option<&'static str> {
     let prefixes = ["ce-", "ce_", "x-", "x_"];
     let mut bare = name;
@@ -126,8 +126,8 @@ pub fn spelled_in_header(name: &str) -> Option<&'static str> {
     spelled(bare)
 }
 
-/// Whether what stands under a name is not what its customer has now: an earlier state, or what is
-/// on offer.
+/// Returns whether the value under a name is not the current state of its customer: an earlier state, or an
+/// offer.
 pub fn is_of_no_customer(name: &str) -> bool {
     const WORDS: [&str; 16] = [
         "before",
@@ -151,7 +151,7 @@ pub fn is_of_no_customer(name: &str) -> bool {
     words.iter().any(|word| WORDS.contains(&word.as_str())) || is_on_offer(name)
 }
 
-/// Whether a name is that of a plan or the like, whose entitlements are no customer's own.
+/// Returns whether a name is that of a plan or another product, whose entitlements belong to no customer.
 pub fn is_on_offer(name: &str) -> bool {
     const WORDS: [&str; 22] = [
         "plan",
@@ -181,7 +181,7 @@ pub fn is_on_offer(name: &str) -> bool {
     words.iter().any(|word| WORDS.contains(&word.as_str()))
 }
 
-/// Whether what stands under a name has a type and a name of its own, which are not an event's.
+/// Returns whether the value under a name has a type and a name of its own, which are not those of an event.
 pub fn is_entity(name: &str) -> bool {
     matches!(
         spelled(name),

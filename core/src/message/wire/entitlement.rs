@@ -1,4 +1,4 @@
-//! The fields of an entitlement in a list.
+//! Defines the fields of an entitlement in a list.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -16,7 +16,7 @@ pub struct WireEntitlement<'a> {
     pub kind: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "object")]
     pub feature: Option<WireFeature<'a>>,
-    /// The feature without an object of its own.
+    /// The id of the feature, where the feature is not an object.
     #[serde(borrow)]
     #[serde(
         alias = "feature_id",
@@ -32,7 +32,7 @@ pub struct WireEntitlement<'a> {
     #[serde(borrow)]
     #[serde(alias = "meter_type", alias = "meter-type")]
     pub meter_type: Option<MeterType<'a>>,
-    /// The entry is wrapped, or in the layout of the cache.
+    /// The entitlement within an entry that is wrapped or has the layout of the cache.
     #[serde(alias = "entitlement", alias = "node")]
     #[serde(alias = "calculated_entitlement", alias = "calculated-entitlement")]
     pub calculated_entitlement: Option<IgnoredAny>,

@@ -1,4 +1,4 @@
-//! Customers, resources, features and currencies, named by an object or by an id alone.
+//! Reads references to customers, resources, features and currencies: an object or only an id.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer};
 use super::Id;
 use super::read::IdVisitor;
 
-/// What a [`Named`] is.
+/// The kinds of a [`Named`].
 pub const CUSTOMER: usize = 0;
 pub const RESOURCE: usize = 1;
 pub const FEATURE: usize = 2;
 pub const CURRENCY: usize = 3;
 
-/// Something with an id: an object (`id` in webhooks, `refId` in GraphQL, or for example
-/// `customerId`), or the id alone. An id of something else in the object does not count.
+/// A reference: an object (`id` in webhooks, `refId` in GraphQL, or for example
+/// `customerId`), or only the id. An id of another kind in the object does not count.
 #[derive(Debug)]
 pub struct Named<'a, const WHAT: usize>(Option<Id<'a>>);
 

@@ -11,10 +11,10 @@ use serde::{Deserialize, Deserializer};
 use super::Event;
 use super::named::{CUSTOMER, Named, RESOURCE};
 
-/// Entries of a list at most. Each weighs some hundred bytes in memory and three in a body.
+/// Maximum entries of a list. An entry of 3 bytes in a body takes a few hundred bytes in memory.
 const MAX_LIST_ENTRIES: usize = 32_768;
 
-/// `Some(None)` for null, where that is not the same as absent.
+/// Reads a value where null differs from absent: `Some(None)` for null.
 pub fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -23,7 +23,7 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
-/// An object or null. serde would take the members of an array for those of a struct, in their order.
+/// Reads an object or null. serde would also read an array as the members of a struct, in their order.
 pub fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -32,7 +32,7 @@ where
     Ok(Option::deserialize(deserializer)?.map(|Object(object)| object))
 }
 
-/// What is read from a JSON object and from nothing else.
+/// A value that is read only from a JSON object.
 #[derive(Debug)]
 pub struct Object<T>(pub T);
 
@@ -56,7 +56,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// A list or null; entries of null are left out.
+/// Reads a list or null; null entries are skipped.
 pub fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -80,7 +80,7 @@ where
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            // Growing step by step would move all of it each time.
+            // Growing step by step would move the whole list each time.
             let mut list = Vec::with_capacity(32);
             while let Some(next) = seq.next_element::<Option<T>>()? {
                 if list.len() == MAX_LIST_ENTRIES {
@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for IdVisitor {
         Ok(Id(Cow::Owned(id.to_string())))
     }
 
-    /// A whole number that its sender writes with a fraction, as `12345.0`.
+    /// Reads a whole number that the sender writes with a fraction, as `12345.0`.
     fn visit_f64<E: Error>(self, id: f64) -> Result<Self::Value, E> {
         const EXACT: f64 = (1_u64 << 53) as f64;
         match id.fract() == 0.0 && id.abs() < EXACT {
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for IdVisitor {
 /// One customer of a purge, with its resource: an id, or an object.
 #[derive(Debug)]
 pub struct Party<'a> {
-    /// `customerId`, `customer` and the object's own id, in this order of precedence.
+    /// Reads `customerId`, `customer` and the object's own id, in this order of precedence.
     pub customer: [Option<Id<'a>>; 3],
     pub resource: [Option<Id<'a>>; 2],
 }
@@ -236,7 +236,7 @@ impl<'de> Visitor<'de> for PartyVisitor {
     }
 }
 
-/// What is under `payload`: an event, read in the same pass, or another value.
+/// The value of `payload`: an event, read in the same pass, or another value.
 #[derive(Debug)]
 pub enum Nested<'a> {
     Event(Box<Event<'a>>),
