@@ -118,7 +118,7 @@ async fn status_tells_all_but_secrets_and_moves() {
         refusal["message"]
             .as_str()
             .unwrap()
-            .contains("cannot be applied")
+            .contains("cannot apply a message")
     );
 
     // An outage is in it, and the reason.
