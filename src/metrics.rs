@@ -148,38 +148,38 @@ impl Metrics {
         register! {
             received "messages_received" "Messages received from the queue, redeliveries included";
             redelivered "messages_redelivered" "Messages received that had been received before";
-            processed "messages_processed" "Messages worked on, by kind and how it ended";
-            times_ahead "times_ahead" "Times of events that were more than 5 minutes ahead of their message, and were taken as its time of sending.";
-            found_by_structure "messages_found_by_structure" "Messages of no known shape in which a change was found by its structure.";
+            processed "messages_processed" "Messages processed, by kind and outcome";
+            times_ahead "times_ahead" "Times of events that were more than 5 minutes ahead of their message and were replaced by its time of sending";
+            found_by_structure "messages_found_by_structure" "Messages of unknown shape in which a change was found by its structure";
             coalesced "items_coalesced" "Values not written because a neighbour in the batch superseded them";
             locked "locked_retries" "Tries that found the customer locked by an SDK";
             acknowledged "messages_acknowledged" "Messages deleted from the queue";
-            acknowledge_failed "acknowledge_failures" "Messages that could not be deleted; they come again, harmlessly";
-            acknowledged_late "acknowledged_late" "Messages whose visibility timeout had passed when they were to be deleted";
-            released "messages_released" "Messages given back to the queue";
+            acknowledge_failed "acknowledge_failures" "Messages that could not be deleted; SQS redelivers them, which is harmless";
+            acknowledged_late "acknowledged_late" "Messages deleted after their visibility timeout had passed";
+            released "messages_released" "Messages returned to the queue";
             extended "visibility_extensions" "Messages whose visibility timeout was extended";
             dead_lettered "messages_dead_lettered" "Messages given up: left for the dead-letter queue or kept in Redis";
-            queue_errors "queue_errors" "Failed calls to the queue, by what was wrong";
+            queue_errors "queue_errors" "Failed calls to the queue, by error";
             redis_errors "redis_errors" "Failed or timed-out writes to Redis";
             redis_data_lost "redis_data_lost" "Times that Redis was found to have lost its data";
             redis_replicas_missing "redis_replicas_missing" "Times that too few replicas confirmed writes in time";
-            consumers_restarted "consumers_restarted" "Consumers that panicked or stalled and were started again";
+            consumers_restarted "consumers_restarted" "Consumers that panicked or stalled and were replaced";
             queue_calls "queue_call_duration" "Time of calls to the queue; receives wait up to 20 s" Unit::Seconds;
             redis_calls "redis_call_duration" "Time of one batch of writes to Redis" Unit::Seconds;
             lag "lag" "Time from SendMessage until the state was visible in Redis" Unit::Seconds;
-            batch "batch_messages" "Messages in one answer of the queue, empty ones left out";
+            batch "batch_messages" "Messages in one answer of the queue, without empty answers";
             redis_up "redis_up" "1 while Redis takes writes";
             inflight_messages "inflight_messages" "Messages received and neither acknowledged nor released";
             last_poll "last_poll_timestamp" "When the queue last answered a receive" Unit::Seconds;
-            last_success "last_success_timestamp" "When a message was last done with" Unit::Seconds;
-            empty_receives "empty_receives" "Receives that found nothing";
+            last_success "last_success_timestamp" "When a message was last finished" Unit::Seconds;
+            empty_receives "empty_receives" "Receives without a message";
             log_lines_dropped "log_lines_dropped" "Log lines dropped because standard error was not read in time";
-            inflight_bytes_limit "inflight_bytes_limit" "Bytes of bodies that may be held; receives wait for room";
-            inflight_bytes "inflight_bytes" "Bytes of bodies held or reserved for receives under way";
+            inflight_bytes_limit "inflight_bytes_limit" "Maximum bytes of bodies in flight; receives wait for room";
+            inflight_bytes "inflight_bytes" "Bytes of bodies in flight or reserved for receives in flight";
         }
         all.register(
             "build",
-            "What is running",
+            "Version and revision of the process",
             Info::new([
                 ("version", env!("CARGO_PKG_VERSION")),
                 ("revision", version::REVISION),

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quiet_queue_restarts_nobody() {
+    async fn a_quiet_queue_restarts_no_consumer() {
         let (receives, bad, panics) = (AtomicUsize::new(0), 0, false);
         assert_eq!(
             restarted(Bad {

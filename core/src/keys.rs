@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_back_as_they_are_spelt() {
+    fn keys_are_parsed_as_they_are_built() {
         let keys = Keys::new("p{1}");
         for customer in ["acme", "a b", "a*?[x]\\", "ä:f", "a:metadatas", "#", "a:r"] {
             for resource in [None, Some("site-1"), Some("r:f")] {

@@ -64,12 +64,12 @@ pub async fn each<'a, T, F: Future<Output = Result<T, Problem>>>(
 ) -> (Unloaded, anyhow::Result<()>) {
     let mut progress = Progress::start(what, Some(customers.len() as u64));
     let mut unloaded = Unloaded::default();
-    let begun = customers.iter().take_while(|_| !stop.is_cancelled());
+    let started = customers.iter().take_while(|_| !stop.is_cancelled());
     let work = |customer| {
         let work = work(customer);
         async move { (customer, work.await) }
     };
-    let mut results = futures_util::stream::iter(begun)
+    let mut results = futures_util::stream::iter(started)
         .map(work)
         .buffer_unordered(usize::from(bounds.concurrency));
     let mut line = tokio::time::interval(LINE_INTERVAL);

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_ceiling_and_start_anew_after_a_success() {
+    fn pauses_grow_to_a_ceiling_and_start_over_after_a_success() {
         let mut backoff = Backoff::default();
         let error = QueueError {
             kind: QueueErrorKind::Failed,

@@ -51,7 +51,7 @@ impl Collector for Scrape {
         )?;
         gauge(
             "entitlement_sync_pollers",
-            "Consumers that are not asleep for want of messages",
+            "Consumers that are not asleep",
             self.pollers.load(Ordering::Relaxed) as f64,
         )?;
         gauge(
@@ -91,7 +91,7 @@ impl Collector for Scrape {
 fn encode_depth(encoder: &mut DescriptorEncoder<'_>, depth: Depth) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "entitlement_sync_queue_messages",
-        "Messages in the queue as it counts them, asked for once a minute",
+        "Approximate number of messages in the queue, read once a minute",
         None,
         MetricType::Gauge,
     )?;

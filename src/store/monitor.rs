@@ -218,17 +218,17 @@ async fn monitor(gate: Gate, mut probe: Probe) {
 /// Returns a step that uses keys like those of customers and changes nothing: it purges, at time 0, a customer that
 /// never exists.
 pub(super) fn harmless(keys: &Keys) -> Step {
-    let nobody = Owner {
+    let no_customer = Owner {
         customer: "entitlement-sync-probe",
         resource: None,
     };
     Step {
         action: Action::Purge,
         at: 0,
-        lock: keys.lock(nobody),
-        tombstone: keys.tombstone(nobody),
+        lock: keys.lock(no_customer),
+        tombstone: keys.tombstone(no_customer),
         items: vec![Item {
-            key: keys.entitlements(nobody),
+            key: keys.entitlements(no_customer),
             at: 0,
             value: String::new(),
             condition: Condition::default(),

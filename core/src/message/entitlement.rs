@@ -184,16 +184,16 @@ fn reset_configuration<'a>(
     wire: WireResetConfiguration<'a>,
     period: Option<&str>,
 ) -> Option<ResetConfiguration<'a>> {
-    let spelt = [
+    let rules = [
         ("monthlyAccordingTo", wire.monthly_according_to),
         ("weeklyAccordingTo", wire.weekly_according_to),
         ("yearlyAccordingTo", wire.yearly_according_to),
     ];
-    let (field, value) = match spelt
+    let (field, value) = match rules
         .into_iter()
         .find_map(|(field, value)| Some((field, value?)))
     {
-        Some(spelt) => spelt,
+        Some(rules) => rules,
         None => {
             let field = match period.map(str::to_ascii_uppercase).as_deref() {
                 Some("MONTH") => "monthlyAccordingTo",

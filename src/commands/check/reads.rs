@@ -48,11 +48,11 @@ fn away(tracked: &Tracked) -> Check {
 
 /// Reads a customer that cannot exist, as the read API would.
 async fn tracking(tracked: &Tracked, reads: &ReadConfig) -> Check {
-    let nobody = Owner {
+    let no_customer = Owner {
         customer: "entitlement-sync-check",
         resource: None,
     };
-    if let Err(error) = tracked.read(nobody).await {
+    if let Err(error) = tracked.read(no_customer).await {
         return Check::fail(TRACKING, error.to_string(), PERMISSIONS);
     }
     match tracked.tracking() {

@@ -72,7 +72,7 @@ struct Replayed {
 
 impl Replay {
     pub async fn run(self) -> anyhow::Result<Ended> {
-        let body = self.mended_body()?;
+        let body = self.corrected_body()?;
         let target = self.target().await?;
         let mut place = self.source.open().await?;
         let mut missing = self.which.ids.clone();
@@ -90,7 +90,7 @@ impl Replay {
         Ok(if is_well { Ended::Well } else { Ended::Found })
     }
 
-    fn mended_body(&self) -> anyhow::Result<Option<String>> {
+    fn corrected_body(&self) -> anyhow::Result<Option<String>> {
         let Some(path) = &self.body else {
             return Ok(None);
         };

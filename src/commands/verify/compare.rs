@@ -262,7 +262,7 @@ mod tests {
             found(|held| replace(held, 0, "\"usageLimit\":10", "\"usageLimit\":10.0")),
             []
         );
-        // The copy of a metered usage beside its entitlement is nobody's truth.
+        // No reader uses the copy of a metered usage in its entitlement.
         let (three, four) = ("\"currentUsage\":3", "\"currentUsage\":4");
         assert_eq!(found(|held| replace(held, 0, three, four)), []);
         assert_eq!(

@@ -589,7 +589,7 @@ async fn nothing_is_given_up_before_it_is_known_whether_there_is_a_dead_letter_q
     .await;
     queue.send(NO_JSON).await;
     until("it was refused", SOON, async || {
-        worker.logs().contains("the worker retries")
+        worker.logs().contains("SQS will redeliver it")
     })
     .await;
     faults.clear("GetQueueAttributes");
