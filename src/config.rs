@@ -214,89 +214,10 @@ impl Config {
 
         let traces = traces::read(&mut read, &mut raw, &rest, &mut warnings);
 
-        let prefix = read
-            .either(
-                ("ENVIRONMENT_PREFIX", raw.environment_prefix),
-                ("REDIS_ENVIRONMENT_PREFIX", raw.redis_environment_prefix),
-            )
-            .unwrap_or_else(|| "production".into());
-        let ttl: i64 = read.number(
-            "KEYS_TTL_IN_SECS",
-            raw.keys_ttl_in_secs,
-            604_800,
-            i64::MIN..=2_147_483_647,
-        );
-        if ttl == 0 {
-            read.problem(
-                "KEYS_TTL_IN_SECS",
-                "is 0, so keys would expire at once: write seconds, or -1 for no expiry",
-            );
-        }
-        if ttl > 31_536_000 {
-            warnings.push(format!(
-                "KEYS_TTL_IN_SECS={ttl} is over a year; the unit is seconds, not milliseconds"
-            ));
-        }
-        let policy = read.one_of(
-            "CACHE_UPDATE_POLICY",
-            raw.cache_update_policy,
-            &["UPSERT", "UPDATE_IF_EXISTS", "INVALIDATE"],
-        );
-        let credits = read.one_of(
-            "CREDIT_ENTITLEMENTS",
-            raw.credit_entitlements,
-            &["invalidate", "omit"],
-        );
-        let writes = WriteConfig {
-            prefix,
-            ttl_secs: u32::try_from(ttl).ok(),
-            update_if_exists: policy == Some(1),
-            rules: Rules {
-                invalidate: policy == Some(2),
-                omit_credits: credits == Some(1),
-            },
-            lock_retries: read.number(
-                "CACHE_LOCK_RETRY_COUNT",
-                raw.cache_lock_retry_count,
-                240,
-                0..=100_000,
-            ),
-        };
-
-        let edge = EdgeConfig {
-            url: read
-                .url(
-                    "EDGE_API_URL",
-                    raw.edge_api_url,
-                    Some("https://edge.api.stigg.io"),
-                )
-                .unwrap_or_else(placeholder),
-            api_key: read
-                .required("SERVER_API_KEY", raw.server_api_key)
-                .unwrap_or_default()
-                .into(),
-            net,
-        };
-
-        let dsn = read.dsn("SENTRY_DSN", raw.sentry_dsn);
-        let disabled = read.boolean("DISABLE_SENTRY", raw.disable_sentry, false);
-        let sentry = match (disabled, dsn) {
-            (true, _) => SentryConfig::Off,
-            (false, Err(())) => {
-                warnings.push("SENTRY_DSN is a word that means none, so no errors are reported: write DISABLE_SENTRY=1 instead".into());
-                SentryConfig::Off
-            }
-            (false, Ok(Some(dsn))) => SentryConfig::Dsn(dsn),
-            (false, Ok(None)) => SentryConfig::Remote,
-        };
-
-        let log = LogConfig {
-            json: read
-                .one_of("LOG_FORMAT", raw.log_format, &["json", "text"])
-                .map(|format| format == 0),
-            filter: read.log_filter(raw.rust_log, raw.log_level),
-            secrets: read.secrets(),
-        };
+        let writes = writes(&mut read, &mut raw, &mut warnings);
+        let edge = edge(&mut read, &mut raw, net);
+        let sentry = sentry(&mut read, &mut raw, &mut warnings);
+        let log = log(&mut read, &mut raw);
 
         warnings.append(&mut read.take_warnings());
         let shutdown_timeout = Duration::from_secs(read.number(
@@ -320,6 +241,102 @@ impl Config {
             effective,
             warnings,
         })
+    }
+}
+
+fn writes(read: &mut Reader, raw: &mut Raw, warnings: &mut Vec<String>) -> WriteConfig {
+    let prefix = read
+        .either(
+            ("ENVIRONMENT_PREFIX", raw.environment_prefix.take()),
+            (
+                "REDIS_ENVIRONMENT_PREFIX",
+                raw.redis_environment_prefix.take(),
+            ),
+        )
+        .unwrap_or_else(|| "production".into());
+    let ttl: i64 = read.number(
+        "KEYS_TTL_IN_SECS",
+        raw.keys_ttl_in_secs.take(),
+        604_800,
+        i64::MIN..=2_147_483_647,
+    );
+    if ttl == 0 {
+        read.problem(
+            "KEYS_TTL_IN_SECS",
+            "is 0, so keys would expire at once: write seconds, or -1 for no expiry",
+        );
+    }
+    if ttl > 31_536_000 {
+        warnings.push(format!(
+            "KEYS_TTL_IN_SECS={ttl} is over a year; the unit is seconds, not milliseconds"
+        ));
+    }
+    let policy = read.one_of(
+        "CACHE_UPDATE_POLICY",
+        raw.cache_update_policy.take(),
+        &["UPSERT", "UPDATE_IF_EXISTS", "INVALIDATE"],
+    );
+    let credits = read.one_of(
+        "CREDIT_ENTITLEMENTS",
+        raw.credit_entitlements.take(),
+        &["invalidate", "omit"],
+    );
+    WriteConfig {
+        prefix,
+        ttl_secs: u32::try_from(ttl).ok(),
+        update_if_exists: policy == Some(1),
+        rules: Rules {
+            invalidate: policy == Some(2),
+            omit_credits: credits == Some(1),
+        },
+        lock_retries: read.number(
+            "CACHE_LOCK_RETRY_COUNT",
+            raw.cache_lock_retry_count.take(),
+            240,
+            0..=100_000,
+        ),
+    }
+}
+
+fn edge(read: &mut Reader, raw: &mut Raw, net: NetConfig) -> EdgeConfig {
+    EdgeConfig {
+        url: read
+            .url(
+                "EDGE_API_URL",
+                raw.edge_api_url.take(),
+                Some("https://edge.api.stigg.io"),
+            )
+            .unwrap_or_else(placeholder),
+        api_key: read
+            .required("SERVER_API_KEY", raw.server_api_key.take())
+            .unwrap_or_default()
+            .into(),
+        net,
+    }
+}
+
+fn sentry(read: &mut Reader, raw: &mut Raw, warnings: &mut Vec<String>) -> SentryConfig {
+    let dsn = read.dsn("SENTRY_DSN", raw.sentry_dsn.take());
+    let disabled = read.boolean("DISABLE_SENTRY", raw.disable_sentry.take(), false);
+    match (disabled, dsn) {
+        (true, _) => SentryConfig::Off,
+        (false, Err(())) => {
+            warnings.push("SENTRY_DSN is a word that means none, so no errors are reported: write DISABLE_SENTRY=1 instead".into());
+            SentryConfig::Off
+        }
+        (false, Ok(Some(dsn))) => SentryConfig::Dsn(dsn),
+        (false, Ok(None)) => SentryConfig::Remote,
+    }
+}
+
+/// Reads last: all secrets are known then, and none may be in a log line.
+fn log(read: &mut Reader, raw: &mut Raw) -> LogConfig {
+    LogConfig {
+        json: read
+            .one_of("LOG_FORMAT", raw.log_format.take(), &["json", "text"])
+            .map(|format| format == 0),
+        filter: read.log_filter(raw.rust_log.take(), raw.log_level.take()),
+        secrets: read.secrets(),
     }
 }
 

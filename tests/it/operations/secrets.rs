@@ -420,7 +420,7 @@ async fn of_the_wrong_type_cleanly(stand: &Stand) {
     stand.queue.send("canary").await;
     until("it is said", SOON, async || {
         let logs = worker.logs();
-        logs.contains("could not be kept") && logs.contains("WRONGTYPE")
+        logs.contains("cannot keep a message") && logs.contains("WRONGTYPE")
     })
     .await;
     pages_are_clean(&worker).await;

@@ -24,7 +24,7 @@ async fn wrong_settings_are_named_all_at_once() {
     assert_eq!(reader.wait_exit(SOON).await, 78);
     let logs = reader.logs();
     for part in [
-        &format!("READ_PORT is {port}, as PORT is"),
+        &format!("READ_PORT is {port}, which is also PORT"),
         "READ_API_KEYS_FILE is set, and so is READ_API_KEYS",
         "LOCAL_TTL_SECS is 30 s but CACHE_TTL is 300 s",
         "LOCAL_FRESH_MS",
