@@ -6,15 +6,21 @@ import { createServer } from 'node:http';
 import { join } from 'node:path';
 
 const fromModules = createRequire(join(process.env.BENCH_MODULES, 'package.json'));
-const { Stigg } = fromModules('@stigg/node-server-sdk');
+const { LogLevel, Stigg } = fromModules('@stigg/node-server-sdk');
 
-const silent = { error() {}, warn() {}, info() {}, log() {}, debug() {} };
+// An instance of a class: the SDK merges an object literal into the console, which would silence that.
+const silent = new (class {
+  error() {}
+  log() {}
+  debug() {}
+})();
 const stigg = Stigg.initialize({
   apiKey: 'bench',
   baseUri: 'http://127.0.0.1:9',
   baseEdgeUri: process.env.EDGE_API_URL,
+  enableRemoteConfig: false,
   realtimeUpdatesEnabled: false,
-  logConfiguration: { logger: silent, logLevel: 'error' },
+  logConfiguration: { logger: silent, logLevel: LogLevel.ERROR },
   redis: { host: '127.0.0.1', port: Number(process.env.REDIS_PORT), db: 0, environmentPrefix: 'production', ttl: 604800 },
 });
 await stigg.waitForInitialization();

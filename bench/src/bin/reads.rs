@@ -156,7 +156,8 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
             .arg(format!("{}/reads.mjs", program("BENCH_PEERS")?)),
         &[
             ("BENCH_MODULES", program("BENCH_MODULES")?),
-            ("EDGE_API_URL", "http://127.0.0.1:9".into()),
+            // It asks for its configuration at start, and for nothing else: Redis holds every customer.
+            ("EDGE_API_URL", format!("http://127.0.0.1:{ours_port}")),
             ("REDIS_PORT", redis_port.to_string()),
             ("READ_PORT", node_port.to_string()),
         ],
