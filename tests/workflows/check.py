@@ -150,10 +150,22 @@ IMAGE = "registry.example.com/owner/entitlement-sync"
 STEPS = ("login", "image", "program", "manifest", "chart", "release")
 
 
+def released(tree):
+    """A clone of this tree as it is, but for the changelog: that of a release has nothing under Unreleased."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, tree], check=True)
+    for name in subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    (tree / "CHANGELOG.md").write_text(CHANGELOG)
+    return tree
+
+
 class Stage:
     """A folder of stand-ins, what they were called with, and what the steps leave."""
 
     def __init__(self, folder):
+        self.tree = released(folder / "tree")
         self.folder, self.calls, self.dist = folder, folder / "calls", folder / "dist"
         (folder / "bin").mkdir()
         for tool in ("docker", "helm", "cosign", "gh"):
@@ -170,7 +182,7 @@ class Stage:
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(self.calls), "DIST": str(self.dist), "DIGEST": DIGEST,
             "REGISTRY": "registry.example.com/Owner", "REGISTRY_USER": "owner", "REGISTRY_TOKEN": "token",
         }
-        words = [ROOT / "script/publish", *words]
+        words = [self.tree / "script/publish", *words]
         done = subprocess.run(words, env=environment | settings, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         return done, [json.loads(line) for line in self.calls.read_text().splitlines()]
 
