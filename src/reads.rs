@@ -212,19 +212,21 @@ impl Reads {
         }
     }
 
-    /// Loads an owner afresh, whatever is known of it.
-    pub async fn reload(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
-        let loaded = self.loader.load(owner, &self.copy).await?;
-        Ok(self.answer(owner, loaded.slot, loaded.origin))
-    }
-
     fn load(&self, owner: Owner<'_>) -> flights::Flight<Result<Loaded, NotLoaded>> {
         let tracked = &self.loader.tracked;
         let mark = tracked.mark();
         let is_current = |mark| !tracked.has_changed(owner.customer, mark);
         let (flight, joined) = self.flights.join(owner, mark, is_current, || {
-            let (loader, copy, key) = (self.loader.clone(), self.copy.clone(), OwnerKey::of(owner));
-            async move { loader.load(key.owner(), &copy).await }
+            let (reads, key) = (self.clone(), OwnerKey::of(owner));
+            async move {
+                let owner = key.owner();
+                let customer = Owner {
+                    resource: None,
+                    ..owner
+                };
+                let load_customer = || reads.load(customer);
+                reads.loader.load(owner, &reads.copy, load_customer).await
+            }
         });
         if joined == Joined::Other {
             self.metrics.joined.inc();

@@ -76,8 +76,14 @@ impl Loader {
         }
     }
 
-    /// Loads an owner and keeps what was learnt.
-    pub async fn load(&self, owner: Owner<'_>, copy: &Copy) -> Result<Loaded, NotLoaded> {
+    /// Loads an owner and keeps what was learnt. A resource is answered only beside its customer, which `customer` loads
+    /// where Redis does not answer for the resource.
+    pub async fn load<F: Future>(
+        &self,
+        owner: Owner<'_>,
+        copy: &Copy,
+        customer: impl FnOnce() -> F,
+    ) -> Result<Loaded, NotLoaded> {
         let order = copy.next_order();
         let keep = |slot: Slot, origin| Loaded {
             slot: copy.keep(owner, slot),
@@ -104,7 +110,8 @@ impl Loader {
             });
         }
         if owner.resource.is_some() {
-            self.load_customer(owner, copy).await;
+            // If it cannot be had, the resource is asked for all the same.
+            drop(customer().await);
         }
         let error = match self.fetch(owner, order).await {
             Ok((slot, origin)) => return Ok(keep(slot, origin)),
@@ -112,23 +119,6 @@ impl Loader {
         };
         // Some of it can be answered, and some not.
         partial.map(|slot| keep(slot, Origin::Redis)).ok_or(error)
-    }
-
-    /// A resource is answered only beside its customer: loads the customer where Redis does not hold it.
-    async fn load_customer(&self, resource: Owner<'_>, copy: &Copy) {
-        let customer = Owner {
-            resource: None,
-            ..resource
-        };
-        let stored = self.tracked.read(customer).await;
-        let is_there = stored.is_ok_and(|(stored, _)| stored.entitlements.timestamp.is_some());
-        if is_there || copy.peek(customer).is_some_and(|slot| slot.is_settled()) {
-            return;
-        }
-        let order = copy.next_order();
-        if let Ok((slot, _)) = self.fetch(customer, order).await {
-            copy.keep(customer, slot);
-        }
     }
 
     /// What Redis holds, if it can be read at all.

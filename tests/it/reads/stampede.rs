@@ -41,6 +41,31 @@ async fn ten_thousand_questions_at_once_are_one_fetch() {
     assert!(joined > 100.0, "only {joined} waited for the same fetch");
 }
 
+/// A resource is answered beside its customer, which all of its resources have in common.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_customer_of_many_resources_is_fetched_once() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let slow = listed(2, UPDATED).after(Duration::from_secs(1));
+    edge.answer(&path("acme"), slow);
+    let port = reader.read_port();
+    let mut questions = JoinSet::new();
+    for site in 0..40 {
+        questions.spawn(async move {
+            let mut client = Client::connect(port).await;
+            version(
+                &client
+                    .get(&format!("{}?resourceId=site-{site}", path("acme")))
+                    .await,
+            )
+        });
+    }
+    let answers = questions.join_all().await;
+    assert!(answers.iter().all(|version| *version == Some(2)));
+    // Each resource, and the customer.
+    assert_eq!(edge.requests_to("/v1/c/acme").len(), 41);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_that_does_not_exist_is_asked_for_once() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
