@@ -80,7 +80,11 @@ async fn a_message_that_was_given_up_is_mended_and_applied() {
     let good = seats(("acme", None), 10, at(1));
     let bad = good.replace("acme", "");
     queue.send(&bad).await;
-    until("the message is kept", SOON, async || kept(&redis) == 1).await;
+    // The worker keeps it first and deletes it then.
+    until("the message is kept and deleted", SOON, async || {
+        kept(&redis) == 1 && queue.depth().await == 0
+    })
+    .await;
     let operator = Operator::of(&redis).queue(&queue);
 
     let list = operator.run(&["dead-letter", "list"]).await;
