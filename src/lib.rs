@@ -27,6 +27,7 @@ pub mod consumer;
 pub mod edge;
 pub mod health;
 mod http_agent;
+pub mod memory;
 pub mod metrics;
 pub mod pool;
 pub mod queue;

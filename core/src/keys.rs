@@ -64,7 +64,7 @@ impl Keys {
 
     /// Returns the key of the tombstone: the time of the last purge. No SDK reads it.
     pub fn tombstone(&self, owner: Owner<'_>) -> String {
-        self.owned(owner, "#purged", "")
+        self.owned(owner, TOMBSTONE, "")
     }
 
     /// Returns the key of the write lock that SDK processes hold around their writes.
@@ -118,7 +118,7 @@ impl Keys {
         let (owner, kind) = match first_infix(rest, &[":f_", ":credit_"]) {
             Some((owner, ":f_", id)) => (owner, KeyKind::FeatureUsage(id)),
             Some((owner, _, id)) => (owner, KeyKind::CreditUsage(id)),
-            None => match (rest.strip_suffix(":metadata"), rest.strip_suffix("#purged")) {
+            None => match (rest.strip_suffix(":metadata"), rest.strip_suffix(TOMBSTONE)) {
                 (Some(owner), _) => (owner, KeyKind::Metadata),
                 (None, Some(owner)) => (owner, KeyKind::Tombstone),
                 (None, None) => (rest, KeyKind::Entitlements),
@@ -176,7 +176,18 @@ pub fn value_of(timestamp: &str) -> Option<&str> {
     timestamp.strip_suffix(TIMESTAMP)
 }
 
+/// Returns the tombstone key of the owner of an entitlements key.
+pub fn tombstone_of(entitlements: &str) -> String {
+    [entitlements, TOMBSTONE].concat()
+}
+
+/// Returns the entitlements key of the owner of a tombstone key.
+pub fn owner_of_tombstone(tombstone: &str) -> &str {
+    tombstone.strip_suffix(TOMBSTONE).unwrap_or(tombstone)
+}
+
 pub const TIMESTAMP: &str = "#timestamp";
+const TOMBSTONE: &str = "#purged";
 
 /// Returns a glob for all keys that begin with this literal text.
 fn pattern(start: &str) -> String {
@@ -212,7 +223,7 @@ pub fn collision_of_owner(id: &str) -> Option<&'static str> {
 
 /// Returns the colliding part of a feature or currency id, which is the last part of its key.
 pub fn collision_of_suffix(id: &str) -> Option<&'static str> {
-    [TIMESTAMP, "#purged"]
+    [TIMESTAMP, TOMBSTONE]
         .into_iter()
         .find(|suffix| id.ends_with(suffix))
 }

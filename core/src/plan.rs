@@ -10,7 +10,7 @@ mod value;
 
 pub use coalesce::{Position, coalesce};
 pub use fetched::{Fetched, NotPlanned, fetched};
-pub use predict::{Fate, ItemFate};
+pub use predict::{Fate, Guards, Held, ItemFate};
 
 use crate::keys::{Keys, Owner};
 use crate::message::{Change, Credit, Metered, Millis, StateChange};

@@ -5,6 +5,7 @@
 
 mod commands;
 mod delivery;
+mod memory;
 mod messages;
 mod operations;
 mod project;

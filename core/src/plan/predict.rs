@@ -34,6 +34,27 @@ pub enum ItemFate {
     Expired,
 }
 
+/// What is stored that decides the outcome of a step.
+#[derive(Debug, Default)]
+pub struct Guards {
+    /// An SDK process is writing this owner.
+    pub is_locked: bool,
+    pub tombstone: Option<f64>,
+    /// Whether the customer of a usage is cached.
+    pub has_customer: bool,
+    /// Of each item, in the order of the step.
+    pub items: Vec<Held>,
+}
+
+/// What is stored of one item.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    pub has_timestamp: bool,
+    /// The time, if it is a finite number.
+    pub at: Option<f64>,
+    pub has_value: bool,
+}
+
 impl Step {
     /// Returns the keys that decide the outcome of the step.
     pub fn guards(&self) -> Vec<String> {
@@ -56,61 +77,87 @@ impl Step {
         update_if_exists: bool,
         stored: impl Fn(&str) -> Option<&'a str>,
     ) -> Fate {
-        if stored(&self.lock).is_some() {
+        let items = self.items.iter().map(|item| {
+            let timestamp = stored(&keys::timestamp(&item.key));
+            Held {
+                has_timestamp: timestamp.is_some(),
+                at: timestamp.and_then(number),
+                has_value: stored(&item.key).is_some(),
+            }
+        });
+        self.decide(
+            update_if_exists,
+            &Guards {
+                is_locked: stored(&self.lock).is_some(),
+                tombstone: stored(&self.tombstone).and_then(number),
+                has_customer: match &self.action {
+                    Action::UpdateUsage { customer } => {
+                        stored(&keys::timestamp(customer)).is_some()
+                    }
+                    Action::SetCustomer | Action::Purge => false,
+                },
+                items: items.collect(),
+            },
+        )
+    }
+
+    /// Decides the outcome by the write rule.
+    pub fn decide(&self, update_if_exists: bool, guards: &Guards) -> Fate {
+        if guards.is_locked {
             return Fate::Locked;
         }
-        let tombstone = stored(&self.tombstone).and_then(number);
-        let stamp = |item: &Item| stored(&keys::timestamp(&item.key));
+        let items = || self.items.iter().zip(&guards.items);
+        let tombstone = guards.tombstone;
+        let at = self.at as f64;
         match &self.action {
             Action::Purge => {
-                let at = self.at as f64;
-                let fate = |item| {
-                    let stamp = stamp(item).and_then(number);
-                    let stays = self.at != 0 && stamp.is_some_and(|it| it > at);
-                    match stays {
-                        true => ItemFate::Stale,
-                        false => ItemFate::Deleted,
-                    }
+                let fate = |held: &Held| match self.at != 0 && held.at.is_some_and(|it| it > at) {
+                    true => ItemFate::Stale,
+                    false => ItemFate::Deleted,
                 };
                 return Fate::Done {
-                    items: self.items.iter().map(fate).collect(),
+                    items: guards.items.iter().map(fate).collect(),
                     leaves_tombstone: self.at > 0 && !tombstone.is_some_and(|it| it >= at),
                 };
             }
-            Action::UpdateUsage { customer } => {
-                if stored(&keys::timestamp(customer)).is_none() {
-                    return Fate::NotCached;
-                }
+            Action::UpdateUsage { .. } if !guards.has_customer => return Fate::NotCached,
+            Action::SetCustomer
+                if update_if_exists && !guards.items.iter().any(|held| held.has_timestamp) =>
+            {
+                return Fate::NotCached;
             }
-            Action::SetCustomer => {
-                if update_if_exists && !self.items.iter().any(|item| stamp(item).is_some()) {
-                    return Fate::NotCached;
-                }
-            }
+            Action::UpdateUsage { .. } | Action::SetCustomer => {}
         }
-        let purged = self.at > 0 && tombstone.is_some_and(|it| it > self.at as f64);
-        let fate = |item: &Item| {
-            let stored_at = stamp(item).and_then(number);
-            let is_stored = || stamp(item).is_some() || stored(&item.key).is_some();
-            match item.condition {
-                Condition::Absent if is_stored() => return ItemFate::Kept,
-                Condition::Present if stored_at.is_none() => return ItemFate::Expired,
-                _ => {}
-            }
-            if item.at == 0 {
-                ItemFate::Written
-            } else if purged {
-                ItemFate::Purged
-            } else if stored_at.is_some_and(|it| it > item.at as f64) {
-                ItemFate::Stale
-            } else {
-                ItemFate::Written
-            }
+        let purged = self.at > 0 && tombstone.is_some_and(|it| it > at);
+        let fate = |(item, held): (&Item, &Held)| match item.condition {
+            Condition::Absent if held.has_timestamp || held.has_value => ItemFate::Kept,
+            Condition::Present if held.at.is_none() => ItemFate::Expired,
+            _ if item.at == 0 => ItemFate::Written,
+            _ if purged => ItemFate::Purged,
+            _ if held.at.is_some_and(|it| it > item.at as f64) => ItemFate::Stale,
+            _ => ItemFate::Written,
         };
         Fate::Done {
-            items: self.items.iter().map(fate).collect(),
+            items: items().map(fate).collect(),
             leaves_tombstone: false,
         }
+    }
+}
+
+impl Fate {
+    /// Counts a finished step as the script does: the items written or deleted, tombstone included, and the stale
+    /// ones. `None`: the message is older than the lifetime of keys, and no timestamp is stored.
+    pub fn counts(items: &[ItemFate], leaves_tombstone: bool) -> Option<(u32, u32)> {
+        let (mut written, mut stale, mut expired) = (u32::from(leaves_tombstone), 0, 0);
+        for item in items {
+            match item {
+                ItemFate::Written | ItemFate::Deleted => written += 1,
+                ItemFate::Stale | ItemFate::Purged => stale += 1,
+                ItemFate::Expired => expired += 1,
+                ItemFate::Kept => {}
+            }
+        }
+        (expired == 0 || written > 0 || stale > 0).then_some((written, stale))
     }
 }
 

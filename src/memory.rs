@@ -1,0 +1,377 @@
+//! The store of a process without Redis: it holds the state itself, by the same write rule.
+//!
+//! What it holds is bounded. The least recently used owners go first, and are asked for at the Edge API again. A journal
+//! makes each change durable before its message is acknowledged; without one, a restart begins with nothing.
+
+mod entry;
+mod letters;
+mod table;
+
+pub use entry::{CellEntry, Entry, Letter, OwnerEntry, StepEntry};
+pub use letters::Letters;
+pub use table::{Lifetimes, Record};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use crate::clock;
+use crate::keys::{self, Keys, Owner};
+use crate::message::Millis;
+use crate::plan::{Fate, ItemFate, Step};
+use crate::reader::{Pair, Stored};
+use table::{Cell, Table};
+
+/// Takes the entries of the journal, in the order of the changes.
+pub trait Log: Send + Sync {
+    fn append(&self, entry: &[u8]);
+}
+
+/// The in-process store.
+pub struct Memory {
+    parts: Box<[Mutex<Table>]>,
+    keys: Keys,
+    lifetimes: Lifetimes,
+    max_bytes: u64,
+    bytes: AtomicU64,
+    evictions: AtomicU64,
+    pub letters: Mutex<Letters>,
+    log: OnceLock<Arc<dyn Log>>,
+    /// Entries that a restore caused, for the journal.
+    unlogged: Mutex<Vec<Vec<u8>>>,
+    /// Is told which customer changed.
+    changed: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
+}
+
+/// Parts that are locked apart.
+const PARTS: usize = 16;
+/// Owners that one call of [`Memory::sweep`] looks at in each part.
+const SWEPT_AT_ONCE: usize = 500;
+
+impl Memory {
+    pub fn new(keys: Keys, lifetimes: Lifetimes, max_bytes: u64) -> Self {
+        Self {
+            parts: (0..PARTS).map(|_| Mutex::new(Table::new())).collect(),
+            keys,
+            lifetimes,
+            max_bytes,
+            bytes: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+            letters: Mutex::default(),
+            log: OnceLock::new(),
+            unlogged: Mutex::default(),
+            changed: OnceLock::new(),
+        }
+    }
+
+    /// Sets the journal, once what it holds has been restored, and removes what has expired since.
+    pub fn log_to(&self, log: Arc<dyn Log>) {
+        let unlogged = std::mem::take(&mut *lock(&self.unlogged));
+        unlogged.iter().for_each(|entry| log.append(entry));
+        let _ = self.log.set(log);
+        for part in &self.parts {
+            let owners = lock(part).len();
+            self.sweep_part(part, owners);
+        }
+    }
+
+    /// Sets who is told of each customer that changes or whose change was refused.
+    pub fn tell(&self, changed: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.changed.set(Box::new(changed));
+    }
+
+    /// Applies a step by the write rule.
+    pub fn apply(&self, step: &Step, update_if_exists: bool) -> Fate {
+        self.apply_at(step, update_if_exists, clock::now_ms())
+    }
+
+    /// Applies a step at a time.
+    pub fn apply_at(&self, step: &Step, update_if_exists: bool, now: Millis) -> Fate {
+        let owner = table::owner_of(step);
+        let mut part = self.part(owner);
+        let before = part.bytes();
+        if part.expire(owner, now) {
+            self.log_expired(owner, now);
+        }
+        let fate = part.apply(step, update_if_exists, self.lifetimes, now);
+        if let Fate::Done {
+            items,
+            leaves_tombstone,
+        } = &fate
+        {
+            let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
+            if *leaves_tombstone || items.iter().any(changes) {
+                self.log(&Entry::Step(StepEntry::new(step, items, now)));
+            }
+        }
+        let forgotten = self.make_room(&mut part, before);
+        drop(part);
+        // Also of what was refused: what readers hold may be of the Edge API, and older than the change.
+        self.told(owner);
+        forgotten.iter().for_each(|(owner, _)| self.told(owner));
+        fate
+    }
+
+    /// Forgets owners of this part until all fits; counts what the part grew by since `before`.
+    fn make_room(&self, part: &mut MutexGuard<'_, Table>, before: u64) -> Vec<(Box<str>, Millis)> {
+        let mut forgotten = Vec::new();
+        let mut counted = before;
+        loop {
+            let now = part.bytes();
+            // Wraps where it shrank.
+            let change = now.wrapping_sub(counted);
+            let total = self
+                .bytes
+                .fetch_add(change, Ordering::Relaxed)
+                .wrapping_add(change);
+            counted = now;
+            if total <= self.max_bytes {
+                return forgotten;
+            }
+            let Some(owner) = part.idle(|most| fastrand::usize(..most)) else {
+                return forgotten;
+            };
+            let newest = part.forget(&owner);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+            self.log(&forgotten_entry(&owner, newest));
+            forgotten.push((owner, newest));
+        }
+    }
+
+    /// Returns what is stored of an owner, and when it last changed.
+    pub fn read(&self, owner: Owner<'_>) -> (Stored, Millis) {
+        let now = clock::now_ms();
+        let customer_timestamp = owner.resource.and_then(|_| {
+            let customer = self.keys.entitlements(Owner {
+                resource: None,
+                ..owner
+            });
+            let mut part = self.part(&customer);
+            let cell = part.read(&customer)?.cell("", now)?;
+            Some(cell.at.to_string())
+        });
+        let key = self.keys.entitlements(owner);
+        let mut part = self.part(&key);
+        let record = part.read(&key);
+        let changed = record.map_or(0, |record| record.changed);
+        let stored = record.map_or_else(Stored::default, |record| self.stored(&key, record, now));
+        let stored = Stored {
+            customer_timestamp,
+            ..stored
+        };
+        (stored, changed)
+    }
+
+    fn stored(&self, owner: &str, record: &Record, now: Millis) -> Stored {
+        let mut stored = Stored::default();
+        for cell in record.cells(now) {
+            let pair = pair(cell);
+            let key = [owner, &cell.suffix].concat();
+            match self.keys.read(&key).map(|key| key.kind) {
+                Some(keys::KeyKind::Entitlements) => stored.entitlements = pair,
+                Some(keys::KeyKind::Metadata) => stored.metadata = pair,
+                Some(keys::KeyKind::FeatureUsage(feature)) => {
+                    stored.usages.insert(feature.to_owned(), pair);
+                }
+                Some(keys::KeyKind::CreditUsage(_) | keys::KeyKind::Tombstone) | None => {}
+            }
+        }
+        stored
+    }
+
+    /// Returns a copy of the record of an owner.
+    pub fn record(&self, owner: Owner<'_>) -> Option<Record> {
+        let key = self.keys.entitlements(owner);
+        self.part(&key).read(&key).cloned()
+    }
+
+    /// Removes some of what has expired.
+    pub fn sweep(&self) {
+        for part in &self.parts {
+            self.sweep_part(part, SWEPT_AT_ONCE);
+        }
+    }
+
+    fn sweep_part(&self, part: &Mutex<Table>, most: usize) {
+        let now = clock::now_ms();
+        let mut part = lock(part);
+        let before = part.bytes();
+        let changed = part.sweep(most, now);
+        let change = part.bytes().wrapping_sub(before);
+        self.bytes.fetch_add(change, Ordering::Relaxed);
+        changed
+            .iter()
+            .for_each(|owner| self.log_expired(owner, now));
+        drop(part);
+        changed.iter().for_each(|owner| self.told(owner));
+    }
+
+    fn log_expired(&self, owner: &str, at: Millis) {
+        self.log(&Entry::Expired {
+            owner: owner.into(),
+            at,
+        });
+    }
+
+    /// Records that all of the state is true now, for readers after a restart.
+    pub fn log_proven(&self) {
+        self.log(&Entry::Proven {
+            at: clock::now_ms(),
+        });
+    }
+
+    /// Keeps a message that was given up, and at most `most` of them.
+    pub fn keep(&self, letter: Letter, most: u64) {
+        // Logged while the lock is held, so that the order is that of the changes.
+        let mut letters = self.letters();
+        let kept = letters.keep(letter, most).clone();
+        self.log(&Entry::Letter(kept));
+    }
+
+    /// Deletes a kept message; returns whether it was there.
+    pub fn delete_letter(&self, id: u64) -> bool {
+        let mut letters = self.letters();
+        let deleted = letters.delete(id);
+        if deleted {
+            self.log(&Entry::LetterDeleted { id });
+        }
+        deleted
+    }
+
+    pub fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(|lock| lock.into_inner())
+    }
+
+    /// Gives all entries of a snapshot to `put`, one part after the other, so that none is locked for long.
+    pub fn entries<E>(&self, mut put: impl FnMut(&Entry<'_>) -> Result<(), E>) -> Result<(), E> {
+        let now = clock::now_ms();
+        for (number, part) in (0..).zip(&self.parts) {
+            let part = lock(part);
+            let (owners, floors) = (part.entries(now), part.floors().collect());
+            drop(part);
+            for owner in owners {
+                put(&Entry::Owner(owner))?;
+            }
+            put(&Entry::Floors {
+                part: number,
+                floors,
+            })?;
+        }
+        let letters: Vec<Letter> = self.letters().all().cloned().collect();
+        letters
+            .into_iter()
+            .try_for_each(|letter| put(&Entry::Letter(letter)))
+    }
+
+    /// Puts back an entry of a snapshot or of the journal. Returns the time at which the state was known to be true, if
+    /// the entry tells.
+    pub fn restore(&self, entry: Entry<'_>) -> Option<Millis> {
+        let owner = match &entry {
+            Entry::Step(step) => step.owner().to_owned(),
+            Entry::Owner(entry) => entry.owner.to_string(),
+            Entry::Forgotten { owner, .. } | Entry::Expired { owner, .. } => owner.to_string(),
+            Entry::Floors { part, floors } => {
+                let mut part = lock(self.parts.get(*part as usize)?);
+                for (place, at) in floors {
+                    part.raise_floor(*place, *at);
+                }
+                return None;
+            }
+            Entry::Proven { at } => return Some(*at),
+            Entry::Letter(letter) => {
+                self.letters().restore(letter.clone());
+                return None;
+            }
+            Entry::LetterDeleted { id } => {
+                self.letters().delete(*id);
+                return None;
+            }
+        };
+        let mut part = self.part(&owner);
+        let before = part.bytes();
+        let known = match entry {
+            Entry::Step(step) => {
+                part.replay(&step, self.lifetimes);
+                Some(step.now)
+            }
+            Entry::Owner(entry) => {
+                part.restore(entry);
+                None
+            }
+            Entry::Expired { owner, at } => {
+                part.expire(&owner, at);
+                None
+            }
+            Entry::Forgotten { owner, newest } => {
+                part.replay_forgotten(&owner, newest);
+                None
+            }
+            _ => None,
+        };
+        // There is no journal yet, and it must tell of them: later changes of them are skipped.
+        let forgotten = self.make_room(&mut part, before);
+        let entries = forgotten
+            .iter()
+            .map(|(owner, at)| bytes_of(&forgotten_entry(owner, *at)));
+        lock(&self.unlogged).extend(entries);
+        known
+    }
+
+    pub fn owners(&self) -> usize {
+        self.parts.iter().map(|part| lock(part).len()).sum()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    fn part(&self, owner: &str) -> MutexGuard<'_, Table> {
+        // The remainder is below PARTS, so it fits.
+        lock(&self.parts[table::hash(owner) as usize % PARTS])
+    }
+
+    fn log(&self, entry: &Entry<'_>) {
+        if let Some(log) = self.log.get() {
+            log.append(&bytes_of(entry));
+        }
+    }
+
+    fn told(&self, owner: &str) {
+        if let Some(changed) = self.changed.get()
+            && let Some(key) = self.keys.read(owner)
+        {
+            changed(key.owner.customer);
+        }
+    }
+}
+
+fn forgotten_entry(owner: &str, newest: Millis) -> Entry<'_> {
+    Entry::Forgotten {
+        owner: owner.into(),
+        newest,
+    }
+}
+
+/// The bytes of an entry in the journal and in snapshots.
+pub fn bytes_of(entry: &Entry<'_>) -> Vec<u8> {
+    // Texts and numbers can always be written as JSON.
+    serde_json::to_vec(entry).unwrap_or_default()
+}
+
+fn pair(cell: &Cell) -> Pair {
+    Pair {
+        value: Some(cell.value.to_string()),
+        timestamp: Some(cell.at.to_string()),
+    }
+}
+
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(|lock| lock.into_inner())
+}

@@ -1,0 +1,433 @@
+//! One part of the in-process store: owners and their values, changed by the write rule. Pure: the caller gives the time.
+
+use indexmap::IndexMap;
+
+use super::entry::{CellEntry, OwnerEntry, StepEntry};
+use crate::keys;
+use crate::message::Millis;
+use crate::plan::{Action, Fate, Guards, Held, ItemFate, Step};
+
+/// The values of a share of the owners.
+#[derive(Debug)]
+pub struct Table {
+    owners: IndexMap<Box<str>, Record>,
+    floors: Floors,
+    bytes: u64,
+    /// Counts uses, so that the least recently used owner is known.
+    clock: u64,
+    /// The place where [`sweep`](Self::sweep) goes on.
+    swept: usize,
+}
+
+/// What is stored of one owner.
+#[derive(Debug, Default, Clone)]
+pub struct Record {
+    cells: Vec<Cell>,
+    tombstone: Option<Tombstone>,
+    /// When it last changed.
+    pub changed: Millis,
+    used: u64,
+}
+
+/// A value with its timestamp. Both expire together.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Its key without the key of its owner's entitlements, which are the empty suffix.
+    pub suffix: Box<str>,
+    pub value: Box<str>,
+    /// The time of the value at its source.
+    pub at: Millis,
+    /// The last millisecond of its life.
+    pub expires: Millis,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tombstone {
+    at: Millis,
+    expires: Millis,
+}
+
+/// The lifetime of what is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetimes {
+    /// `None`: values do not expire.
+    pub ttl_secs: Option<u32>,
+    pub tombstone_secs: u32,
+}
+
+/// What the table holds for one record besides its values, and for one value besides its texts.
+const RECORD_BYTES: usize = 152;
+const CELL_BYTES: usize = 80;
+/// Owners that are compared to find one that was not used for long.
+const SAMPLE: usize = 8;
+
+impl Record {
+    fn new(at: Option<Millis>, expires: Millis) -> Self {
+        Self {
+            tombstone: at.map(|at| Tombstone { at, expires }),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the living values.
+    pub fn cells(&self, now: Millis) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(move |cell| cell.lives(now))
+    }
+
+    pub fn cell(&self, suffix: &str, now: Millis) -> Option<&Cell> {
+        self.cells(now).find(|cell| &*cell.suffix == suffix)
+    }
+
+    pub fn tombstone(&self, now: Millis) -> Option<Millis> {
+        let living = self.tombstone.filter(|it| now <= it.expires);
+        living.map(|tombstone| tombstone.at)
+    }
+
+    /// Returns the newest time of what was stored: older changes can no longer be ordered once it is gone.
+    fn newest(&self) -> Millis {
+        let times = self.cells.iter().map(|cell| cell.at);
+        let tombstone = self.tombstone.map(|tombstone| tombstone.at);
+        times.chain(tombstone).max().unwrap_or(0)
+    }
+
+    fn put(&mut self, cell: Cell) {
+        match self.cells.iter_mut().find(|it| it.suffix == cell.suffix) {
+            Some(place) => *place = cell,
+            None => self.cells.push(cell),
+        }
+    }
+
+    fn drop_expired(&mut self, now: Millis) -> bool {
+        let before = (self.cells.len(), self.tombstone.is_some());
+        self.cells.retain(|cell| cell.lives(now));
+        self.tombstone = self.tombstone.filter(|it| now <= it.expires);
+        before != (self.cells.len(), self.tombstone.is_some())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.cells.is_empty() && self.tombstone.is_none()
+    }
+
+    fn bytes(&self, owner: &str) -> u64 {
+        let of_cell = |cell: &Cell| CELL_BYTES + cell.suffix.len() + cell.value.len();
+        let cells: usize = self.cells.iter().map(of_cell).sum();
+        (RECORD_BYTES + owner.len() + cells) as u64
+    }
+}
+
+impl Cell {
+    fn lives(&self, now: Millis) -> bool {
+        now <= self.expires
+    }
+}
+
+impl Table {
+    pub fn new() -> Self {
+        Self {
+            owners: IndexMap::new(),
+            floors: Floors::default(),
+            bytes: 0,
+            clock: 0,
+            swept: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn len(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Applies a step by the write rule.
+    pub fn apply(
+        &mut self,
+        step: &Step,
+        update_if_exists: bool,
+        lifetimes: Lifetimes,
+        now: Millis,
+    ) -> Fate {
+        let owner = owner_of(step);
+        let fate = step.decide(update_if_exists, &self.guards(owner, step, now));
+        let Fate::Done {
+            items,
+            leaves_tombstone,
+        } = &fate
+        else {
+            return fate;
+        };
+        let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
+        if *leaves_tombstone || items.iter().any(changes) {
+            self.change(owner, now, lifetimes, |record| {
+                for (item, fate) in step.items.iter().zip(items) {
+                    let suffix = suffix_of(owner, &item.key);
+                    match fate {
+                        ItemFate::Written => record.put(Cell {
+                            suffix: suffix.into(),
+                            value: item.value.as_str().into(),
+                            at: item.at,
+                            expires: lifetimes.of_values(now),
+                        }),
+                        ItemFate::Deleted => record.cells.retain(|cell| &*cell.suffix != suffix),
+                        ItemFate::Stale | ItemFate::Purged | ItemFate::Kept | ItemFate::Expired => {
+                        }
+                    }
+                }
+                if *leaves_tombstone {
+                    record.tombstone = Some(Tombstone {
+                        at: step.at,
+                        expires: lifetimes.of_tombstones(now),
+                    });
+                }
+            });
+        }
+        fate
+    }
+
+    fn guards(&self, owner: &str, step: &Step, now: Millis) -> Guards {
+        let record = self.owners.get(owner);
+        let held = |suffix: &str| {
+            let cell = record.and_then(|record| record.cell(suffix, now));
+            Held {
+                has_timestamp: cell.is_some(),
+                at: cell.map(|cell| cell.at as f64),
+                has_value: cell.is_some(),
+            }
+        };
+        let tombstone = match record {
+            Some(record) => record.tombstone(now),
+            None => self.floors.of(owner),
+        };
+        Guards {
+            // SDKs lock keys in Redis; here nobody else writes.
+            is_locked: false,
+            tombstone: tombstone.map(|at| at as f64),
+            has_customer: match &step.action {
+                Action::UpdateUsage { customer } => held(suffix_of(owner, customer)).has_timestamp,
+                Action::SetCustomer | Action::Purge => false,
+            },
+            items: step
+                .items
+                .iter()
+                .map(|item| held(suffix_of(owner, &item.key)))
+                .collect(),
+        }
+    }
+
+    /// Changes a record, which is created if it is not there and removed if nothing is left in it.
+    fn change(
+        &mut self,
+        owner: &str,
+        now: Millis,
+        lifetimes: Lifetimes,
+        change: impl FnOnce(&mut Record),
+    ) {
+        self.clock += 1;
+        let before = self.owners.get(owner).map_or(0, |it| it.bytes(owner));
+        let floor = self.floors.of(owner);
+        let record = self
+            .owners
+            .entry(owner.into())
+            .or_insert_with(|| Record::new(floor, lifetimes.of_tombstones(now)));
+        change(record);
+        record.changed = now;
+        record.used = self.clock;
+        let after = record.bytes(owner);
+        self.bytes = self.bytes + after - before;
+        if record.is_empty() {
+            self.owners.swap_remove(owner);
+            self.bytes -= after;
+        }
+    }
+
+    /// Removes what has expired of an owner; returns whether anything has.
+    pub fn expire(&mut self, owner: &str, now: Millis) -> bool {
+        let Some((place, _, record)) = self.owners.get_full_mut(owner) else {
+            return false;
+        };
+        let before = record.bytes(owner);
+        if !record.drop_expired(now) {
+            return false;
+        }
+        self.bytes = self.bytes + record.bytes(owner) - before;
+        if record.is_empty() {
+            self.bytes -= record.bytes(owner);
+            self.owners.swap_remove_index(place);
+        }
+        true
+    }
+
+    /// Returns what is stored of an owner, and counts it as used.
+    pub fn read(&mut self, owner: &str) -> Option<&Record> {
+        self.clock += 1;
+        let record = self.owners.get_mut(owner)?;
+        record.used = self.clock;
+        Some(record)
+    }
+
+    /// Returns an owner that has not been used for long: the longest of a few that `random` picks, which gets a bound.
+    /// Never the owner that was used last.
+    pub fn idle(&self, random: impl Fn(usize) -> usize) -> Option<Box<str>> {
+        let picked = (0..SAMPLE).filter_map(|_| {
+            let place = random(self.owners.len().max(1));
+            self.owners.get_index(place)
+        });
+        let (owner, record) = picked.min_by_key(|(_, record)| record.used)?;
+        (record.used < self.clock).then(|| owner.clone())
+    }
+
+    /// Forgets an owner, and returns the newest time of what was stored. Changes that are older are refused from then
+    /// on, since they can no longer be ordered.
+    pub fn forget(&mut self, owner: &str) -> Millis {
+        let Some(record) = self.owners.swap_remove(owner) else {
+            return 0;
+        };
+        self.bytes -= record.bytes(owner);
+        let newest = record.newest();
+        self.floors.raise(owner, newest);
+        newest
+    }
+
+    /// Forgets an owner again, as the journal tells of it.
+    pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
+        if let Some(record) = self.owners.swap_remove(owner) {
+            self.bytes -= record.bytes(owner);
+        }
+        self.floors.raise(owner, newest);
+    }
+
+    /// Removes what has expired of the next `most` owners; returns those that changed.
+    pub fn sweep(&mut self, most: usize, now: Millis) -> Vec<Box<str>> {
+        let mut changed = Vec::new();
+        for _ in 0..most.min(self.owners.len()) {
+            if self.swept >= self.owners.len() {
+                self.swept = 0;
+            }
+            let Some((owner, _)) = self.owners.get_index(self.swept) else {
+                break;
+            };
+            let (owner, owners) = (owner.clone(), self.owners.len());
+            if self.expire(&owner, now) {
+                changed.push(owner);
+            }
+            // Another owner takes the place of one that is removed.
+            if self.owners.len() == owners {
+                self.swept += 1;
+            }
+        }
+        changed
+    }
+
+    /// Returns all records as entries of a snapshot.
+    pub fn entries(&self, now: Millis) -> Vec<OwnerEntry> {
+        let entry = |(owner, record): (&Box<str>, &Record)| OwnerEntry {
+            owner: owner.clone(),
+            tombstone: record
+                .tombstone
+                .filter(|it| now <= it.expires)
+                .map(|it| (it.at, it.expires)),
+            changed: record.changed,
+            cells: record.cells(now).map(CellEntry::from).collect(),
+        };
+        self.owners.iter().map(entry).collect()
+    }
+
+    pub fn floors(&self) -> impl Iterator<Item = (u32, Millis)> {
+        self.floors.all()
+    }
+
+    pub fn raise_floor(&mut self, place: u32, at: Millis) {
+        self.floors.raise_place(place, at);
+    }
+
+    /// Puts back a record of a snapshot.
+    pub fn restore(&mut self, entry: OwnerEntry) {
+        let record = Record {
+            cells: entry.cells.into_iter().map(Cell::from).collect(),
+            tombstone: entry
+                .tombstone
+                .map(|(at, expires)| Tombstone { at, expires }),
+            changed: entry.changed,
+            used: 0,
+        };
+        self.bytes += record.bytes(&entry.owner);
+        if let Some(before) = self.owners.insert(entry.owner.clone(), record) {
+            self.bytes -= before.bytes(&entry.owner);
+        }
+    }
+
+    /// Applies a step of the journal again. It was applied at `entry.now`, so its values expire as they did then. The
+    /// policy about what is cached was met then.
+    pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) {
+        let step = entry.step();
+        self.apply(&step, false, lifetimes, entry.now);
+    }
+}
+
+impl Lifetimes {
+    fn of_values(self, now: Millis) -> Millis {
+        let secs = self.ttl_secs.map(u64::from);
+        secs.map_or(Millis::MAX, |secs| now.saturating_add(secs * 1000))
+    }
+
+    fn of_tombstones(self, now: Millis) -> Millis {
+        now.saturating_add(u64::from(self.tombstone_secs) * 1000)
+    }
+}
+
+/// The key of the entitlements of the owner of a step.
+pub fn owner_of(step: &Step) -> &str {
+    keys::owner_of_tombstone(&step.tombstone)
+}
+
+pub fn suffix_of<'a>(owner: &str, key: &'a str) -> &'a str {
+    key.strip_prefix(owner).unwrap_or(key)
+}
+
+/// For owners that were forgotten for want of room: the newest time of what was stored. Owners share places. Two that
+/// share one cost a request to the Edge API, never a stale answer.
+#[derive(Debug)]
+struct Floors(Box<[Millis]>);
+
+const FLOORS: usize = 4_096;
+
+impl Default for Floors {
+    fn default() -> Self {
+        Self(vec![0; FLOORS].into())
+    }
+}
+
+impl Floors {
+    fn of(&self, owner: &str) -> Option<Millis> {
+        Some(self.0[place_of(owner)]).filter(|at| *at > 0)
+    }
+
+    fn raise(&mut self, owner: &str, at: Millis) {
+        let floor = &mut self.0[place_of(owner)];
+        *floor = at.max(*floor);
+    }
+
+    fn raise_place(&mut self, place: u32, at: Millis) {
+        if let Some(floor) = self.0.get_mut(place as usize) {
+            *floor = at.max(*floor);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u32, Millis)> {
+        let all = self.0.iter().enumerate();
+        all.filter_map(|(place, at)| Some((u32::try_from(place).ok()?, *at)).filter(|it| it.1 > 0))
+    }
+}
+
+fn place_of(owner: &str) -> usize {
+    // The remainder is below FLOORS, so it fits.
+    (hash(owner) >> 32) as usize % FLOORS
+}
+
+/// FNV-1a. Snapshots hold places by it, so it must be the same in every process and version.
+pub fn hash(owner: &str) -> u64 {
+    owner.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}

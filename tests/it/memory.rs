@@ -1,0 +1,3 @@
+//! The process without a Redis.
+
+mod rule;
