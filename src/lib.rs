@@ -37,6 +37,7 @@ mod said;
 pub mod serve;
 pub mod server;
 pub mod shutdown;
+pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod telemetry;

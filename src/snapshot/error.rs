@@ -1,0 +1,77 @@
+//! Why a folder cannot be used or restored from, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::header::VERSION;
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the snapshots in {} are in use by {holder}: only one process may use a folder; stop that one, \
+         or set another SNAPSHOT_PATH",
+        .folder.display()
+    )]
+    Held { folder: PathBuf, holder: String },
+    #[error("cannot use {} for snapshots: {error}; check SNAPSHOT_PATH, its permissions and its disk", .path.display())]
+    Io { path: PathBuf, error: io::Error },
+}
+
+impl OpenError {
+    pub(super) fn io(path: impl Into<PathBuf>, error: io::Error) -> Self {
+        let path = path.into();
+        Self::Io { path, error }
+    }
+}
+
+/// Nothing, or not everything, was restored, and going on could destroy what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(
+        "{} was written with another key: set SNAPSHOT_KEY, or SNAPSHOT_KEY_PREVIOUS, to that key; or move \
+         the file away to start without it",
+        .file.display()
+    )]
+    Key { file: PathBuf },
+    #[error(
+        "{} belongs to the prefix \"{found}\", and ENVIRONMENT_PREFIX is \"{ours}\": set one folder for \
+         each prefix in SNAPSHOT_PATH",
+        .file.display()
+    )]
+    Prefix {
+        file: PathBuf,
+        found: String,
+        ours: String,
+    },
+    #[error(
+        "{} has format version {version}, and this program reads version {VERSION}: run the version that \
+         wrote it, or a newer one; or move the file away to start without it",
+        .file.display()
+    )]
+    Newer { file: PathBuf, version: u16 },
+    #[error("cannot restore from {}: {error:#}", .file.display())]
+    Refused { file: PathBuf, error: anyhow::Error },
+    #[error("cannot read {}: {error}; check its permissions and its disk", .file.display())]
+    Io { file: PathBuf, error: io::Error },
+}
+
+impl RestoreError {
+    pub(super) fn io(file: impl Into<PathBuf>, error: io::Error) -> Self {
+        let file = file.into();
+        Self::Io { file, error }
+    }
+
+    /// Returns whether another setting is needed, so that a restart alone does not help.
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Key { .. } | Self::Prefix { .. } | Self::Newer { .. }
+        )
+    }
+}
+
+/// Says what was being done when an error came; keeps its kind.
+pub(super) fn while_doing(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what}: {error}"))
+}
