@@ -1,5 +1,7 @@
 //! Puts the worker together from its configuration, runs it, and drains it.
 
+mod state;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, store_name};
 use crate::consumer::budget::{Budget, memory_limit};
 use crate::consumer::{Acknowledger, Flow, Parking, Policy, Shared, Watch, Work};
 use crate::edge::Edge;
@@ -18,11 +20,12 @@ use crate::metrics::{Metrics, Operation, Scrape};
 use crate::plan::Planner;
 use crate::queue::{self, Settings, SqsQueue};
 use crate::serve::Answering;
+use crate::server::Admin;
 use crate::shutdown::{EXIT_MARGIN, Ended};
 use crate::status::Observer;
-use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry, Traces};
 use crate::{pool, server};
+use state::State;
 
 /// Runs the worker until `shutdown` is cancelled and the drain is over. While Redis or the queue is
 /// unreachable, the worker retries; an error is one that retries cannot fix.
@@ -48,20 +51,12 @@ pub async fn run(
         settings: settings.clone(),
     }));
     let keys = Keys::new(&config.writes.prefix);
-    let store = Store::connect(
-        &config.redis,
-        &config.writes,
-        keys.clone(),
-        metrics.clone(),
-        health.clone(),
-    )?;
-    if !config.writes.rules.invalidate {
-        tokio::spawn(store::warn_of_newer_layout(store.clone()));
-    }
+    let State { store, saver } = State::begin(&config, &metrics, &mut registry, &health)?;
     let edge = Edge::new(&config.edge);
     let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?;
     let asked = store.clone();
     let known = watch::Sender::new(None);
+    let redis_mode = store_name(&config);
     let observer = Arc::new(Observer {
         health: health.clone(),
         metrics: metrics.clone(),
@@ -70,14 +65,22 @@ pub async fn run(
         recent: telemetry.recent,
         redactor: telemetry.redactor,
         configuration: config.effective,
-        redis_mode: config.redis.topology.name(),
+        redis_mode,
         redis_version: Box::new(move || asked.version()),
         reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
+    let reads = answering.as_ref().map(|answering| answering.reads.clone());
+    let admin = config.admin_token.as_ref();
+    let admin = admin.map(|token| Admin::new(token, saver.clone(), reads));
     // Starts before any wait, so that probes always get an answer.
-    let (server, server_handle) =
-        server::start(config.port, health.clone(), observer.clone(), registry)
-            .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
+    let (server, server_handle) = server::start(
+        config.port,
+        health.clone(),
+        observer.clone(),
+        registry,
+        admin,
+    )
+    .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
     let server = tokio::spawn(server);
     tokio::spawn(async move { observer.summarise().await });
 
@@ -103,6 +106,7 @@ pub async fn run(
         // Twice the number of receives: a delete may take longer than a receive that finds messages.
         (2 * consumers).clamp(4, 128),
         config.queue.is_fifo(),
+        store.durability(),
     );
     let shared = Arc::new(Shared {
         work: Work {
@@ -142,6 +146,10 @@ pub async fn run(
         let _ = deleting.await;
         if let Some(answering) = answering {
             answering.end().await;
+        }
+        if let Some(saver) = saver {
+            // It is logged; the journal holds what a snapshot would.
+            let _ = saver.save("shutdown").await;
         }
         store.close().await;
         telemetry::flush(reports, traces, Duration::from_secs(1)).await;

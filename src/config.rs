@@ -11,6 +11,7 @@ mod read;
 mod reads;
 mod redis;
 mod secret_file;
+mod snapshots;
 mod tidy;
 mod traces;
 mod unknown;
@@ -21,6 +22,7 @@ pub use effective::{Entry, Origin};
 pub use net::NetConfig;
 pub use reads::{ReadConfig, ReaderKeys};
 pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
+pub use snapshots::SnapshotConfig;
 pub use traces::TracesConfig;
 pub use variables::{Need, VARIABLES, Variable};
 
@@ -39,7 +41,12 @@ use variables::Raw;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub queue: QueueConfig,
-    pub redis: RedisConfig,
+    /// `None`: the process itself is the store.
+    pub redis: Option<RedisConfig>,
+    /// `None`: no snapshots are written.
+    pub snapshots: Option<SnapshotConfig>,
+    /// `None`: there are no administration routes.
+    pub admin_token: Option<SecretString>,
     pub writes: WriteConfig,
     pub edge: EdgeConfig,
     /// `None`: the read API is off.
@@ -173,6 +180,14 @@ impl Uses {
     }
 }
 
+/// Names the store and its topology, for people.
+pub fn store_name(config: &Config) -> &'static str {
+    config
+        .redis
+        .as_ref()
+        .map_or("memory", |redis| redis.topology.name())
+}
+
 impl Config {
     /// Parses all variables, or returns every error in them.
     pub fn load(environment: Vec<(String, String)>) -> Result<Self, ConfigErrors> {
@@ -190,13 +205,18 @@ impl Config {
         let environment = tidy::values(&mut read, environment, &mut warnings);
         let mut effective = effective::effective(&environment);
         let (known, rest): (Vec<_>, Vec<_>) = environment
-            .into_iter()
+            .iter()
+            .cloned()
             .partition(|(name, _)| VARIABLES.iter().any(|variable| variable.name == name));
         let mut raw: Raw = envy::from_iter(known)
             .map_err(|error| ConfigErrors(vec![format!("cannot read the environment: {error}")]))?;
 
         secret_file::resolve(&mut read, &mut raw);
-        let redis = redis::read(&mut read, &mut raw, &mut effective, &mut warnings);
+        let is_memory = snapshots::is_memory(&mut read, &mut raw, &environment);
+        let redis =
+            (!is_memory).then(|| redis::read(&mut read, &mut raw, &mut effective, &mut warnings));
+        let snapshots = snapshots::read(&mut read, &mut raw);
+        let admin_token = snapshots::admin_token(&mut read, &mut raw);
 
         let urls = [
             &raw.aws_endpoint_url,
@@ -230,6 +250,8 @@ impl Config {
         read.finish(Self {
             queue,
             redis,
+            snapshots,
+            admin_token,
             writes,
             edge,
             reads,

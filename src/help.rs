@@ -31,6 +31,8 @@ pub fn after() -> String {
 
 /// Logs the effective configuration, and a warning for each possible mistake.
 pub fn log(config: &Config) {
+    let redis = config.redis.as_ref();
+    let snapshots = config.snapshots.as_ref().map(|it| &it.path);
     let inflight = budget::limit_kib(config.queue.max_inflight_bytes, budget::memory_limit());
     tracing::info!(
         version = VERSION,
@@ -41,11 +43,13 @@ pub fn log(config: &Config) {
         batch_size = config.queue.batch_size,
         min_pollers = config.queue.min_pollers,
         max_inflight_bytes = u64::from(inflight) << 10,
-        redis = %config.redis,
-        redis_mode = config.redis.topology.name(),
-        redis_user = config.redis.login.username,
-        redis_tls = config.redis.tls.is_some(),
-        wait_replicas = config.redis.wait_replicas,
+        store = if redis.is_some() { "redis" } else { "memory" },
+        redis = redis.map(tracing::field::display),
+        redis_mode = redis.map(|redis| redis.topology.name()),
+        redis_user = redis.and_then(|redis| redis.login.username.as_deref()),
+        redis_tls = redis.map(|redis| redis.tls.is_some()),
+        wait_replicas = redis.map(|redis| redis.wait_replicas),
+        snapshots = snapshots.map(|path| path.display().to_string()),
         prefix = config.writes.prefix,
         keys_ttl_secs = config.writes.ttl_secs,
         update_if_exists = config.writes.update_if_exists,
@@ -66,13 +70,13 @@ pub fn log(config: &Config) {
 
 /// Logs the configuration of a process that runs only the read API.
 pub fn log_reader(config: &Config) {
-    let reads = config.reads.as_ref();
+    let (reads, redis) = (config.reads.as_ref(), config.redis.as_ref());
     tracing::info!(
         version = VERSION,
-        redis = %config.redis,
-        redis_mode = config.redis.topology.name(),
-        redis_user = config.redis.login.username,
-        redis_tls = config.redis.tls.is_some(),
+        redis = redis.map(tracing::field::display),
+        redis_mode = redis.map(|redis| redis.topology.name()),
+        redis_user = redis.and_then(|redis| redis.login.username.as_deref()),
+        redis_tls = redis.map(|redis| redis.tls.is_some()),
         prefix = config.writes.prefix,
         invalidate = config.writes.rules.invalidate,
         edge_api = %config.edge.url,

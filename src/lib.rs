@@ -34,6 +34,7 @@ pub mod queue;
 pub mod reads;
 pub mod runtime;
 mod said;
+pub mod saving;
 pub mod serve;
 pub mod server;
 pub mod shutdown;

@@ -9,7 +9,7 @@ use entitlement_sync::app;
 use entitlement_sync::config::{self, Config, Uses};
 use entitlement_sync::shutdown::{Ended, FLUSH_TIMEOUT, Signals};
 use entitlement_sync::telemetry::{self, Telemetry, print};
-use entitlement_sync::{runtime, serve, server};
+use entitlement_sync::{runtime, saving, serve, server};
 
 mod commands;
 mod help;
@@ -121,7 +121,10 @@ fn run(role: Role, signals: std::io::Result<Signals>) -> ExitCode {
         Ok(Ended::Overran) => ExitCode::from(OVERRAN),
         Err(error) => {
             print(format!("entitlement-sync: {error:#}"));
-            ExitCode::from(FAILED)
+            ExitCode::from(match saving::is_configuration(&error) {
+                true => BAD_CONFIGURATION,
+                false => FAILED,
+            })
         }
     }
 }

@@ -19,12 +19,8 @@ use crate::keys::{self, Keys, Owner};
 use crate::message::Millis;
 use crate::plan::{Fate, ItemFate, Step};
 use crate::reader::{Pair, Stored};
+use crate::snapshot::Journal;
 use table::{Cell, Table};
-
-/// Takes the entries of the journal, in the order of the changes.
-pub trait Log: Send + Sync {
-    fn append(&self, entry: &[u8]);
-}
 
 /// The in-process store.
 pub struct Memory {
@@ -34,8 +30,9 @@ pub struct Memory {
     max_bytes: u64,
     bytes: AtomicU64,
     evictions: AtomicU64,
-    pub letters: Mutex<Letters>,
-    log: OnceLock<Arc<dyn Log>>,
+    changes: AtomicU64,
+    letters: Mutex<Letters>,
+    journal: OnceLock<Arc<Journal>>,
     /// Entries that a restore caused, for the journal.
     unlogged: Mutex<Vec<Vec<u8>>>,
     /// Is told which customer changed.
@@ -43,9 +40,9 @@ pub struct Memory {
 }
 
 /// Parts that are locked apart.
-const PARTS: usize = 16;
+const PARTS: usize = 256;
 /// Owners that one call of [`Memory::sweep`] looks at in each part.
-const SWEPT_AT_ONCE: usize = 500;
+const SWEPT_AT_ONCE: usize = 8;
 
 impl Memory {
     pub fn new(keys: Keys, lifetimes: Lifetimes, max_bytes: u64) -> Self {
@@ -56,18 +53,19 @@ impl Memory {
             max_bytes,
             bytes: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             letters: Mutex::default(),
-            log: OnceLock::new(),
+            journal: OnceLock::new(),
             unlogged: Mutex::default(),
             changed: OnceLock::new(),
         }
     }
 
     /// Sets the journal, once what it holds has been restored, and removes what has expired since.
-    pub fn log_to(&self, log: Arc<dyn Log>) {
+    pub fn log_to(&self, journal: Arc<Journal>) {
         let unlogged = std::mem::take(&mut *lock(&self.unlogged));
-        unlogged.iter().for_each(|entry| log.append(entry));
-        let _ = self.log.set(log);
+        unlogged.iter().for_each(|entry| append(&journal, entry));
+        let _ = self.journal.set(journal);
         for part in &self.parts {
             let owners = lock(part).len();
             self.sweep_part(part, owners);
@@ -214,9 +212,10 @@ impl Memory {
 
     /// Records that all of the state is true now, for readers after a restart.
     pub fn log_proven(&self) {
-        self.log(&Entry::Proven {
-            at: clock::now_ms(),
-        });
+        if let Some(journal) = self.journal.get() {
+            let at = clock::now_ms();
+            append(journal, &bytes_of(&Entry::Proven { at }));
+        }
     }
 
     /// Keeps a message that was given up, and at most `most` of them.
@@ -316,6 +315,11 @@ impl Memory {
         known
     }
 
+    /// Counts the changes since the start.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     pub fn owners(&self) -> usize {
         self.parts.iter().map(|part| lock(part).len()).sum()
     }
@@ -338,8 +342,9 @@ impl Memory {
     }
 
     fn log(&self, entry: &Entry<'_>) {
-        if let Some(log) = self.log.get() {
-            log.append(&bytes_of(entry));
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        if let Some(journal) = self.journal.get() {
+            append(journal, &bytes_of(entry));
         }
     }
 
@@ -356,6 +361,13 @@ fn forgotten_entry(owner: &str, newest: Millis) -> Entry<'_> {
     Entry::Forgotten {
         owner: owner.into(),
         newest,
+    }
+}
+
+fn append(journal: &Journal, entry: &[u8]) {
+    // A plan is smaller: the body of a message is bounded.
+    if let Err(error) = journal.append(entry) {
+        tracing::error!(%error, "a change is too large for the journal");
     }
 }
 

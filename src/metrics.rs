@@ -4,11 +4,13 @@ mod history;
 mod labels;
 mod reads;
 mod scrape;
+mod snapshots;
 
 pub use history::{History, Lag, Point};
 pub use labels::{Call, CallFailed, Operation, Outcome, Processed};
 pub use reads::{ReadMetrics, ReadResult, ReadRoute, UpstreamOutcome};
 pub use scrape::Scrape;
+pub use snapshots::{MemoryMetrics, SnapshotMetrics};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -60,6 +62,7 @@ pub struct Metrics {
     pub log_lines_dropped: Counter,
     /// The metrics of the read API.
     pub reads: ReadMetrics,
+    pub snapshots: SnapshotMetrics,
     pub history: Arc<History>,
 }
 
@@ -109,6 +112,7 @@ impl Metrics {
             empty_receives: Counter::default(),
             log_lines_dropped,
             reads: ReadMetrics::default(),
+            snapshots: SnapshotMetrics::default(),
             history: Arc::default(),
         };
         // Created at the start, so that rates and alerts see the first event too.

@@ -102,7 +102,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::plan::Planner;
     use crate::queue::{Delivery, QueueError, Refused, Settings};
-    use crate::store::Store;
+    use crate::store::{Durability, Store};
     use crate::telemetry::Traces;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::sync::watch;
@@ -152,7 +152,14 @@ mod tests {
         Arc::new(Shared {
             work: Work {
                 store: Store::unconnected(metrics.clone(), health.clone()),
-                acknowledger: Acknowledger::start(queue.clone(), metrics.clone(), 1, false).0,
+                acknowledger: Acknowledger::start(
+                    queue.clone(),
+                    metrics.clone(),
+                    1,
+                    false,
+                    Durability::default(),
+                )
+                .0,
                 queue,
                 planner: Planner {
                     keys: Keys::new("p"),

@@ -109,8 +109,26 @@ const MAX_PASSING: usize = 32;
 const MAX_PASSING_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
 const RETRY_STALE: Duration = Duration::from_secs(30);
-/// The copy without a memory limit, and at most.
-const MAX_COPY_BYTES: u64 = 256 << 20;
+/// What is kept in memory without a memory limit, and at most.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// How much memory may be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct MaxBytes {
+    pub total: u64,
+    /// For a state in this process.
+    pub of_state: u64,
+}
+
+/// Returns how much memory may be taken: as configured, else by the memory limit.
+pub fn max_bytes(configured: Option<u64>, memory_limit: Option<u64>) -> MaxBytes {
+    let of_limit = |limit: u64| (limit / 4).min(MAX_BYTES);
+    let total = configured.unwrap_or_else(|| memory_limit.map_or(MAX_BYTES, of_limit));
+    MaxBytes {
+        total,
+        of_state: total / 4 * 3,
+    }
+}
 
 impl Reads {
     pub fn start(
@@ -120,9 +138,11 @@ impl Reads {
         memory_limit: Option<u64>,
         metrics: &Metrics,
     ) -> Self {
-        let bytes = config.max_bytes.unwrap_or_else(|| {
-            memory_limit.map_or(MAX_COPY_BYTES, |limit| (limit / 4).min(MAX_COPY_BYTES))
-        });
+        let max = max_bytes(config.max_bytes, memory_limit);
+        let bytes = match &tracked {
+            Tracked::Redis(_) => max.total,
+            Tracked::Memory(_) => max.total - max.of_state,
+        };
         let keys = Keys::new(&writes.prefix);
         let loader = Loader::new(
             tracked,
@@ -166,6 +186,7 @@ impl Reads {
         {
             return Ok(self.answer(owner, slot.clone(), Origin::Copy));
         }
+        let known = self.from_memory(owner, known).await;
         if let Some(slot) = &known
             && !tracked.is_up()
             && let Some(answer) = self.stale(owner, slot.clone())
@@ -188,6 +209,27 @@ impl Reads {
         known.and_then(|slot| self.stale(owner, slot)).ok_or(error)
     }
 
+    /// Where the state is in this process and the queue does not prove it: returns what is stored, if the copy is older.
+    async fn from_memory(&self, owner: Owner<'_>, known: Option<Arc<Slot>>) -> Option<Arc<Slot>> {
+        let tracked = &self.loader.tracked;
+        let is_current = |slot: &Arc<Slot>| !tracked.has_changed(owner.customer, slot.mark);
+        if !tracked.is_memory() || tracked.is_up() || known.as_ref().is_some_and(is_current) {
+            return known;
+        }
+        let order = self.copy.next_order();
+        match self.loader.stored(owner, order).await {
+            Some(slot) => Some(self.copy.keep(owner, slot)),
+            None => known,
+        }
+    }
+
+    /// Loads an owner from the Edge API, whatever is known of it; returns whether the Edge API knows the customer.
+    pub async fn reload(&self, owner: Owner<'_>) -> Result<bool, NotLoaded> {
+        let order = self.copy.next_order();
+        let (slot, _) = self.loader.fetch(owner, order).await?;
+        Ok(!self.copy.keep(owner, slot).is_unknown)
+    }
+
     /// Whether nothing has changed since it was learnt. What Redis does not hold changes without a word from Redis,
     /// unless each change leaves a tombstone there; of usage none does.
     fn is_fresh(&self, owner: Owner<'_>, slot: &Slot) -> bool {
@@ -196,10 +238,11 @@ impl Reads {
         tracked.is_fresh(owner.customer, slot.mark) && (self.is_told(slot) || in_time())
     }
 
-    /// Whether Redis would tell of a change.
+    /// Whether the store would tell of a change. A store in this process tells of each that the queue brings.
     fn is_told(&self, slot: &Slot) -> bool {
         let leaves_tombstones = self.loader.rules.invalidate || slot.state.has_credits();
-        slot.is_stored
+        self.loader.tracked.is_memory()
+            || slot.is_stored
             || slot.settled_until.is_some()
             || leaves_tombstones && !slot.state.has_metered()
     }
@@ -259,7 +302,7 @@ impl Reads {
         Sources {
             redis: tracked.is_up(),
             upstream: !self.loader.breaker.is_open(),
-            copies: self.copy.any(is_good),
+            copies: tracked.holds_any(self.ttl) || self.copy.any(is_good),
         }
     }
 

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, store_name};
 use crate::consumer::budget::memory_limit;
 use crate::edge::Edge;
 use crate::health::Health;
@@ -17,7 +17,7 @@ use crate::keys::Keys;
 use crate::metrics::{Metrics, Scrape};
 use crate::queue::Settings;
 use crate::reads::{Access, Reads};
-use crate::server::{self, reads::Serving};
+use crate::server::{self, Admin, reads::Serving};
 use crate::shutdown::{EXIT_MARGIN, Ended};
 use crate::status::Observer;
 use crate::store::{Store, Tracked};
@@ -43,7 +43,11 @@ impl Answering {
         };
         metrics.reads.register(registry);
         let keys = Keys::new(&config.writes.prefix);
-        let tracked = Tracked::start(&config.redis, keys, own.fresh)?;
+        let tracked = match (store.watched(), &config.redis) {
+            (Some(watched), _) => Tracked::Memory(watched),
+            (None, Some(redis)) => Tracked::start(redis, keys, own.fresh)?,
+            (None, None) => anyhow::bail!(NO_REDIS),
+        };
         let sources = (store.clone(), tracked, edge.clone());
         let reads = Reads::start(own, &config.writes, sources, memory_limit(), metrics);
         let serving = server::reads::start(own.port, reads.clone(), Access::new(&own.keys))
@@ -64,6 +68,7 @@ impl Answering {
     }
 }
 
+const NO_REDIS: &str = "STORE is memory, and serve needs a Redis";
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs a process that answers questions and consumes nothing, until `shutdown` is cancelled.
@@ -82,7 +87,7 @@ pub async fn serve(
         settings: settings.clone(),
     }));
     let store = Store::connect(
-        &config.redis,
+        config.redis.as_ref().context(NO_REDIS)?,
         &config.writes,
         Keys::new(&config.writes.prefix),
         metrics.clone(),
@@ -92,6 +97,7 @@ pub async fn serve(
     let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?
         .context("READ_PORT is not set")?;
     let asked = store.clone();
+    let redis_mode = store_name(&config);
     let observer = Arc::new(Observer {
         health: health.clone(),
         metrics: metrics.clone(),
@@ -100,12 +106,15 @@ pub async fn serve(
         recent: telemetry.recent,
         redactor: telemetry.redactor,
         configuration: config.effective,
-        redis_mode: config.redis.topology.name(),
+        redis_mode,
         redis_version: Box::new(move || asked.version()),
         reads: Some(answering.reads.clone()),
     });
-    let (server, server_handle) = server::start(config.port, health.clone(), observer, registry)
-        .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
+    let admin = config.admin_token.as_ref();
+    let admin = admin.map(|token| Admin::new(token, None, Some(answering.reads.clone())));
+    let (server, server_handle) =
+        server::start(config.port, health.clone(), observer, registry, admin)
+            .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;
     let server = tokio::spawn(server);
     let reports = telemetry.reports;
     tokio::spawn(telemetry::report_errors(

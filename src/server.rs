@@ -8,10 +8,15 @@
 //! | `/status` | JSON of the whole state, without secrets |
 //! | `/` | the status as a page that updates itself |
 //!
+//! With `ADMIN_TOKEN` there are routes that change something too, see [`admin`].
+//!
 //! Every answer comes from memory, so that probes get an answer while everything else hangs. A request's
 //! `X-Request-ID` is echoed, or one is made.
 
+mod admin;
 pub mod reads;
+
+pub use admin::Admin;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +26,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::web::{Data, Query};
+use actix_web::web::{Data, Query, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, route};
 use anyhow::Context;
 use prometheus_client::registry::Registry;
@@ -42,13 +47,20 @@ pub fn start(
     health: Arc<Health>,
     observer: Arc<Observer>,
     registry: Registry,
+    admin: Option<Admin>,
 ) -> std::io::Result<(Server, ServerHandle)> {
     let shared = Data::new(Shared {
         health,
         observer,
         registry,
     });
+    let admin = admin.map(Data::new);
     let server = HttpServer::new(move || {
+        let administration = |config: &mut ServiceConfig| {
+            if let Some(admin) = &admin {
+                config.app_data(admin.clone()).configure(admin::routes);
+            }
+        };
         App::new()
             .wrap(from_fn(request_id))
             .app_data(shared.clone())
@@ -57,6 +69,7 @@ pub fn start(
             .service(metrics)
             .service(whole_status)
             .service(page)
+            .configure(administration)
     })
     .workers(1)
     .disable_signals()

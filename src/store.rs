@@ -1,11 +1,14 @@
-//! Reads and writes Redis through fred. No other module uses fred.
+//! Where the state is: in Redis, which this module reads and writes through fred, or in this process. No other module
+//! uses fred.
 
 mod admin;
 mod connect;
 mod error;
 mod layout;
+mod local;
 mod monitor;
 mod primary;
+mod remote;
 mod replicas;
 mod script;
 mod tally;
@@ -17,6 +20,7 @@ pub use admin::{
 };
 pub use error::StoreError;
 pub use layout::{Layouts, NEWER_LAYOUT_ADVICE, warn_of_newer_layout};
+pub use local::{Durability, Watched};
 pub use monitor::Gate;
 pub use tally::Tally;
 pub use tracked::{Mark, Tracked, Tracking};
@@ -24,28 +28,38 @@ pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;
 
-use fred::prelude::*;
-use fred::types::Value;
+#[cfg(test)]
+use fred::clients::Client;
 
 use crate::config::{RedisConfig, WriteConfig};
 use crate::health::Health;
 use crate::keys::Keys;
+use crate::memory::Memory;
+use crate::message::Millis;
 use crate::metrics::Metrics;
 use crate::plan::Step;
+use crate::queue::Delivery;
+use crate::snapshot::Journal;
+use local::Local;
 use monitor::Probe;
 use primary::Primary;
+use remote::Remote;
 use replicas::Replicas;
 use write::Writer;
 
-/// Compares and writes. Clones share one connection, on which concurrent calls are pipelined.
+/// Compares and writes. Clones share one connection, or one state in memory.
 #[derive(Clone)]
 pub struct Store {
-    primary: Primary,
-    keys: Keys,
-    writer: Writer,
-    replicas: Replicas,
+    place: Place,
     metrics: Metrics,
     gate: Gate,
+}
+
+/// Where the state is.
+#[derive(Clone)]
+enum Place {
+    Redis(Remote),
+    Memory(Local),
 }
 
 impl Store {
@@ -64,13 +78,37 @@ impl Store {
         let probe = Probe::new(primary.clone(), replicas.clone(), writer.clone(), &keys);
         let gate = Gate::start(probe, health, metrics.clone());
         Ok(Self {
-            writer,
-            replicas,
-            primary,
-            keys,
+            place: Place::Redis(Remote {
+                writer,
+                replicas,
+                primary,
+                keys,
+            }),
             metrics,
             gate,
         })
+    }
+
+    /// Returns a store that holds the state in this process. With a journal, each change is durable before its message
+    /// is acknowledged.
+    pub fn in_memory(
+        memory: Arc<Memory>,
+        journal: Option<Arc<Journal>>,
+        update_if_exists: bool,
+        metrics: Metrics,
+        health: Arc<Health>,
+    ) -> Self {
+        let gate = Gate::of_journal(health, metrics.clone());
+        Self {
+            place: Place::Memory(Local::start(
+                memory,
+                journal,
+                update_if_exists,
+                gate.clone(),
+            )),
+            metrics,
+            gate,
+        }
     }
 
     /// Returns a store for tests that do not reach Redis: never connected, its gate open.
@@ -86,10 +124,12 @@ impl Store {
         let primary = Primary::to(Client::default());
         let replicas = Replicas::new(0, String::new(), Default::default());
         Self {
-            writer: Writer::new(primary.clone(), replicas.clone(), &writes),
-            replicas,
-            primary,
-            keys: Keys::new("p"),
+            place: Place::Redis(Remote {
+                writer: Writer::new(primary.clone(), replicas.clone(), &writes),
+                replicas,
+                primary,
+                keys: Keys::new("p"),
+            }),
             gate: Gate::opened_for_good(health, metrics.clone()),
             metrics,
         }
@@ -97,90 +137,120 @@ impl Store {
 
     /// Returns this store with another rule: it also writes customers that are not cached, whatever the policy.
     pub fn upserting(&self) -> Self {
+        let place = match &self.place {
+            Place::Redis(remote) => Place::Redis(Remote {
+                writer: remote.writer.upserting(),
+                ..remote.clone()
+            }),
+            Place::Memory(local) => Place::Memory(local.upserting()),
+        };
         Self {
-            writer: self.writer.upserting(),
+            place,
             ..self.clone()
         }
     }
 
-    /// Open while Redis takes writes.
+    /// Open while the store takes writes.
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// Applies steps, in one round trip unless they are many or large. An error closes the gate. It does not delay the
-    /// next opening if the call itself may be the cause and `blames_calls` is set: the caller then searches for it.
+    /// Applies steps, in Redis in one round trip unless they are many or large. An error closes the gate. It does not
+    /// delay the next opening if the call itself may be the cause and `blames_calls` is set: the caller then searches
+    /// for it.
     pub async fn apply(&self, steps: &[&Step], blames_calls: bool) -> Attempt {
+        let remote = match &self.place {
+            Place::Redis(remote) => remote,
+            Place::Memory(local) => return local.apply(steps),
+        };
         let took = |time: std::time::Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
-        let attempt = self.writer.apply(steps, took).await;
+        let attempt = remote.writer.apply(steps, took).await;
         if let Some(error) = &attempt.error {
             let is_expected = error.is_busy() || (blames_calls && error.may_be_of_the_call());
-            self.failed(error, is_expected);
+            self.failed(remote, error, is_expected);
         }
         attempt
     }
 
-    fn failed(&self, error: &StoreError, is_expected: bool) {
+    fn failed(&self, remote: &Remote, error: &StoreError, is_expected: bool) {
         self.metrics.redis_errors.inc();
         self.gate.close(error, is_expected);
-        self.primary.look_again();
+        remote.primary.look_again();
     }
 
-    /// Adds a message that cannot be applied, in full, to a stream of at most `most` messages.
+    /// Keeps a message that cannot be applied, in full, among at most `most` messages.
     pub async fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
-        let mut fields: Vec<(&str, Value)> = vec![
-            ("message_id", letter.message_id.into()),
-            ("reason", letter.reason.into()),
-            ("kind", letter.kind.into()),
-            (
-                "receive_count",
-                Value::Integer(i64::from(letter.receive_count)),
-            ),
-            (
-                "sent_at",
-                letter
-                    .sent_at
-                    .map_or(String::new(), |at| at.to_string())
-                    .into(),
-            ),
-            ("body", letter.body.into()),
-        ];
-        if let Some(attribute) = letter.type_attribute {
-            fields.push(("type", attribute.into()));
-        }
-        let cap = ("MAXLEN", "=", i64::try_from(most).unwrap_or(i64::MAX));
-        let kept = async {
-            let client = self.primary.client()?;
-            let writing = self.replicas.watch(&client);
-            let key = self.keys.dead_letters();
-            let _: String = client.xadd(key, false, cap, "*", fields).await?;
-            self.replicas.confirm(writing).await
+        let remote = match &self.place {
+            Place::Redis(remote) => remote,
+            Place::Memory(local) => return local.keep(letter, most),
         };
-        kept.await.inspect_err(|error: &StoreError| {
+        let kept = remote.keep(letter, most).await;
+        kept.inspect_err(|error: &StoreError| {
             if error.heals() {
-                self.failed(error, false);
+                self.failed(remote, error, false);
             }
         })
     }
 
+    /// Returns the state in memory as a source of the read API; `None` where the state is in Redis.
+    pub fn watched(&self) -> Option<Watched> {
+        match &self.place {
+            Place::Redis(_) => None,
+            Place::Memory(local) => Some(local.watched()),
+        }
+    }
+
+    /// Returns how acknowledgements wait for the store.
+    pub fn durability(&self) -> Durability {
+        match &self.place {
+            Place::Redis(_) => Durability::default(),
+            Place::Memory(local) => local.durability(),
+        }
+    }
+
+    /// Sets when the state in memory that was restored was last known to be true.
+    pub fn restored(&self, at: Millis) {
+        if let Place::Memory(local) = &self.place {
+            local.proven.restored(at);
+        }
+    }
+
+    /// Whether the queue proves the state in memory.
+    pub fn is_proven(&self) -> bool {
+        match &self.place {
+            Place::Redis(_) => false,
+            Place::Memory(local) => local.proven.is_proven(),
+        }
+    }
+
+    /// Records an answer of the queue: where the state is in memory, it proves that the state is true.
+    pub fn received(&self, messages: &[Delivery]) {
+        if let Place::Memory(local) = &self.place {
+            local.received(messages);
+        }
+    }
+
     /// Returns the layouts of a sample of customers in Redis.
     pub async fn layouts(&self) -> Result<Layouts, StoreError> {
-        layout::look(&self.primary.client()?, &self.keys).await
+        match &self.place {
+            Place::Redis(remote) => remote.layouts().await,
+            Place::Memory(_) => Ok(Layouts::default()),
+        }
     }
 
-    /// The server's version, once connected.
+    /// The version of Redis, once connected.
     pub fn version(&self) -> Option<String> {
-        let client = self.primary.client().ok()?;
-        client.server_version().map(|version| version.to_string())
+        match &self.place {
+            Place::Redis(remote) => remote.version(),
+            Place::Memory(_) => None,
+        }
     }
 
-    /// Closes the connection.
+    /// Ends: closes the connection, or makes the last changes durable.
     pub async fn close(&self) {
-        let Ok(client) = self.primary.client() else {
-            return;
-        };
-        if let Err(error) = client.quit().await {
-            tracing::debug!(%error, "cannot close the connection to Redis");
+        match &self.place {
+            Place::Redis(remote) => remote.close().await,
+            Place::Memory(local) => local.durability().durable().await,
         }
     }
 }

@@ -5,6 +5,7 @@ mod finding;
 mod queue;
 mod reads;
 mod redis;
+mod snapshots;
 
 use std::time::Duration;
 
@@ -100,13 +101,19 @@ async fn all(config: &Config, with_queue: bool) -> Vec<Check> {
     };
     let of_reads = async {
         match &config.reads {
-            Some(reads) => reads::check(reads, &config.redis, &keys).await,
+            Some(reads) => reads::check(reads, config.redis.as_ref(), &keys).await,
+            None => Vec::new(),
+        }
+    };
+    let of_redis = async {
+        match &config.redis {
+            Some(redis) => redis::check(redis, &config.writes, &keys).await,
             None => Vec::new(),
         }
     };
     let (queue, redis, reads, edge) = tokio::join!(
         of_queue,
-        redis::check(&config.redis, &config.writes, &keys),
+        of_redis,
         of_reads,
         edge_api(&edge, config.reads.is_some())
     );
@@ -115,6 +122,11 @@ async fn all(config: &Config, with_queue: bool) -> Vec<Check> {
     checks.extend(redis);
     checks.extend(reads);
     checks.push(edge);
+    checks.extend(snapshots::check(
+        config.snapshots.as_ref(),
+        &config.writes.prefix,
+        config.redis.is_none(),
+    ));
     checks
 }
 

@@ -40,9 +40,14 @@ pub fn planner(config: &Config) -> Planner {
     }
 }
 
+const NEEDS_REDIS: &str = "this command needs Redis, and STORE is memory: a process in memory mode is asked on READ_PORT and changed through /admin on PORT, see docs/memory.md";
+
 /// Connects to Redis.
 pub async fn redis(config: &Config) -> anyhow::Result<AdminClient> {
-    AdminClient::connect(&config.redis, &config.writes)
+    let Some(redis) = &config.redis else {
+        return Err(Failure::with(BAD_CONFIGURATION, NEEDS_REDIS));
+    };
+    AdminClient::connect(redis, &config.writes)
         .await
         .map_err(|error| redis_failure(&error))
 }

@@ -27,6 +27,11 @@ impl Reader {
         }
     }
 
+    /// Whether the command connects to this service.
+    pub fn uses(&self, service: Uses) -> bool {
+        self.uses.contains(&service)
+    }
+
     /// Reports a missing required variable if the command uses its service.
     fn missing(&mut self, name: &str) {
         let Some(variable) = super::VARIABLES.iter().find(|it| it.name == name) else {

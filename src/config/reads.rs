@@ -150,7 +150,7 @@ fn ttl(read: &mut Reader, raw: &mut Raw) -> i64 {
 }
 
 /// Reads whole seconds, or a text with units.
-fn seconds(read: &mut Reader, name: &str, value: Option<String>) -> Option<i64> {
+pub fn seconds(read: &mut Reader, name: &str, value: Option<String>) -> Option<i64> {
     let value = text(value)?;
     let parsed = value.parse().ok().or_else(|| with_units(&value));
     if parsed.is_none() {

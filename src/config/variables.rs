@@ -180,6 +180,36 @@ variables! {
         "Milliseconds for which an answer counts as fresh where Redis does not report changes.";
     local_max_bytes "LOCAL_MAX_BYTES" Optional plain ""
         "Maximum bytes of customers that the read API keeps in memory. Without it: a quarter of the memory limit, at most 256 MiB.";
+    store "STORE" Default("redis") plain "redis"
+        "Where the state is: redis, or memory for one process without a Redis.";
+    mem_or_external "MEM_OR_EXTERNAL" Alias("STORE") plain ""
+        "Another name of STORE, with the values MEM and REDIS.";
+    snapshot_path "SNAPSHOT_PATH" Optional plain ""
+        "Folder, or file name without its number, of the encrypted snapshots that a restart begins with. With STORE=memory, also of the journal. Without it: none are written.";
+    mem_dump_path "MEM_DUMP_PATH" Alias("SNAPSHOT_PATH") plain ""
+        "Another name of SNAPSHOT_PATH.";
+    snapshot_key "SNAPSHOT_KEY" Optional secret ""
+        "Key of the snapshots: 32 bytes as hex or base64, or a passphrase of 16 characters or more. Required with SNAPSHOT_PATH.";
+    snapshot_key_file "SNAPSHOT_KEY_FILE" Optional plain ""
+        "File that holds SNAPSHOT_KEY.";
+    mem_encryption_key "MEM_ENCRYPTION_KEY" Alias("SNAPSHOT_KEY") secret ""
+        "Another name of SNAPSHOT_KEY.";
+    snapshot_key_previous "SNAPSHOT_KEY_PREVIOUS" Optional secret ""
+        "The key before SNAPSHOT_KEY, for reading only, while the key is rotated.";
+    snapshot_key_previous_file "SNAPSHOT_KEY_PREVIOUS_FILE" Optional plain ""
+        "File that holds SNAPSHOT_KEY_PREVIOUS.";
+    snapshot_interval_secs "SNAPSHOT_INTERVAL_SECS" Default("0") plain "0"
+        "Seconds between two snapshots, if anything changed. `5m` works too; 0: only at shutdown, on SIGUSR1, on request and when the journal is large.";
+    mem_auto_save_freq "MEM_AUTO_SAVE_FREQ" Alias("SNAPSHOT_INTERVAL_SECS") plain ""
+        "Another name of SNAPSHOT_INTERVAL_SECS.";
+    mem_auto_save_enabled "MEM_AUTO_SAVE_ENABLED" Optional plain ""
+        "true for snapshots by time, every 300 s unless SNAPSHOT_INTERVAL_SECS is set; false turns MEM_AUTO_SAVE_FREQ off.";
+    snapshot_keep "SNAPSHOT_KEEP" Default("3") plain "3"
+        "Snapshots that are kept, 1 to 100.";
+    admin_token "ADMIN_TOKEN" Optional secret ""
+        "Bearer token of the routes under /admin on PORT. Without it they do not exist.";
+    admin_token_file "ADMIN_TOKEN_FILE" Optional plain ""
+        "File that holds ADMIN_TOKEN.";
     shutdown_timeout_secs "SHUTDOWN_TIMEOUT_SECS" Default("8") plain "8"
         "Seconds that a shutdown may take, 2 to 300; Docker kills after 10.";
     edge_api_url "EDGE_API_URL" Default("https://edge.api.stigg.io") plain "https://edge.api.stigg.io"

@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::metrics::{Metrics, Operation};
 use crate::queue::{Queue, QueueError};
+use crate::store::Durability;
 
 /// A finished message.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ impl Acknowledger {
         metrics: Metrics,
         calls: usize,
         fifo: bool,
+        durability: Durability,
     ) -> (Self, JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(MAX_BACKLOG);
         let task = tokio::spawn(run(
@@ -48,6 +50,7 @@ impl Acknowledger {
             metrics,
             receiver,
             Arc::new(Semaphore::new(calls)),
+            durability,
             if fifo { MAX_WAIT_FIFO } else { MAX_WAIT },
         ));
         (Self { sender }, task)
@@ -67,6 +70,7 @@ async fn run<Q: Queue>(
     metrics: Metrics,
     mut receiver: mpsc::Receiver<Acknowledgement>,
     calls: Arc<Semaphore>,
+    durability: Durability,
     patience: Duration,
 ) {
     let mut under_way = JoinSet::new();
@@ -74,7 +78,11 @@ async fn run<Q: Queue>(
         let Ok(permit) = calls.clone().acquire_owned().await else {
             break;
         };
-        under_way.spawn(delete(queue.clone(), metrics.clone(), batch, permit));
+        let (queue, metrics, durability) = (queue.clone(), metrics.clone(), durability.clone());
+        under_way.spawn(async move {
+            durability.durable().await;
+            delete(queue, metrics, batch, permit).await;
+        });
         while under_way.try_join_next().is_some() {}
     }
     while under_way.join_next().await.is_some() {}

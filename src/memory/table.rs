@@ -390,7 +390,7 @@ pub fn suffix_of<'a>(owner: &str, key: &'a str) -> &'a str {
 #[derive(Debug)]
 struct Floors(Box<[Millis]>);
 
-const FLOORS: usize = 4_096;
+const FLOORS: usize = 256;
 
 impl Default for Floors {
     fn default() -> Self {

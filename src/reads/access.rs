@@ -18,13 +18,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Access {
     pub fn new(keys: &ReaderKeys) -> Arc<Self> {
-        let access = Arc::new(Self {
-            digests: RwLock::new(digests(&keys.keys)),
-        });
+        let access = Arc::new(Self::of(&keys.keys));
         if keys.read_again().is_some() {
             tokio::spawn(follow(access.clone(), keys.clone()));
         }
         access
+    }
+
+    /// Returns the access by keys that do not change.
+    pub fn of(keys: &[SecretString]) -> Self {
+        Self {
+            digests: RwLock::new(digests(keys)),
+        }
     }
 
     /// Whether this key is one of those. Takes as long for each key, right or wrong.

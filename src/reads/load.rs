@@ -90,8 +90,10 @@ impl Loader {
             origin,
         };
         let partial = match self.stored(owner, order).await {
+            // What was restored and is not proven yet: the Edge API is asked first.
+            Some(slot) if !self.tracked.proves(slot.mark) => None,
             Some(slot) => match slot.state.miss(now_ms()) {
-                None => return Ok(keep(slot, Origin::Redis)),
+                None => return Ok(keep(slot, self.of_store())),
                 Some(miss) => {
                     self.metrics.missed(miss);
                     Some(slot)
@@ -118,11 +120,19 @@ impl Loader {
             Err(error) => error,
         };
         // Some of it can be answered, and some not.
-        partial.map(|slot| keep(slot, Origin::Redis)).ok_or(error)
+        let of_store = self.of_store();
+        partial.map(|slot| keep(slot, of_store)).ok_or(error)
+    }
+
+    fn of_store(&self) -> Origin {
+        match self.tracked.is_memory() {
+            true => Origin::Copy,
+            false => Origin::Redis,
+        }
     }
 
     /// What Redis holds, if it can be read at all.
-    async fn stored(&self, owner: Owner<'_>, order: u64) -> Option<Slot> {
+    pub async fn stored(&self, owner: Owner<'_>, order: u64) -> Option<Slot> {
         let (stored, mark) = self.tracked.read(owner).await.ok()?;
         let state = State::read(&stored, owner.resource.is_some());
         if let Err(miss) = state {
@@ -132,7 +142,7 @@ impl Loader {
     }
 
     /// What the Edge API says. It is written to Redis by the write rule, so that it can undo nothing newer.
-    async fn fetch(&self, owner: Owner<'_>, order: u64) -> Result<(Slot, Origin), NotLoaded> {
+    pub async fn fetch(&self, owner: Owner<'_>, order: u64) -> Result<(Slot, Origin), NotLoaded> {
         let (asked, mark, began) = (now_ms() as u64, self.tracked.mark(), Instant::now());
         let list = match self.entitlements(owner).await? {
             Some(list) => list,
@@ -162,18 +172,25 @@ impl Loader {
         };
         // An empty list, or one without its time, could hide what an event of a moment ago brings.
         let is_written =
-            is_whole && fetched.dated && fetched.entitlements > 0 && !self.rules.invalidate;
-        if is_written && self.tracked.is_up() {
+            is_whole && fetched.dated && fetched.entitlements > 0 && self.takes_fetched();
+        if is_written {
             // Whatever comes of it: what Redis holds then is read.
             drop(self.store.apply(&[&fetched.step], false).await);
-            if let Some(slot) = self.stored(owner, order).await
+            if let Some(mut slot) = self.stored(owner, order).await
                 && slot.state.miss(now_ms()).is_none()
             {
+                slot.mark = slot.mark.confirmed(mark);
                 return Ok((slot, Origin::Upstream));
             }
         }
         let slot = self.in_memory(self.state(&fetched), mark, (order, began));
         Ok((slot, Origin::Upstream))
+    }
+
+    /// Whether the store takes what was fetched. With `CACHE_UPDATE_POLICY=INVALIDATE`, SDKs of another layout read
+    /// from Redis.
+    fn takes_fetched(&self) -> bool {
+        self.tracked.is_memory() || (self.tracked.is_up() && !self.rules.invalidate)
     }
 
     fn state(&self, fetched: &Fetched) -> State {

@@ -179,6 +179,23 @@ impl StoreError {
         Self::healing(format!("the write is not confirmed: {why}"))
     }
 
+    /// Returns the error of a process without a journal, which has no place to keep a message.
+    pub fn without_journal() -> Self {
+        Self {
+            heals: false,
+            ..Self::healing(
+                "there is no place to keep it: set SNAPSHOT_PATH, or a redrive policy".into(),
+            )
+        }
+    }
+
+    /// Returns the error of a journal that cannot be written.
+    pub fn of_journal(error: &std::io::Error) -> Self {
+        Self::healing(format!(
+            "cannot write the journal in SNAPSHOT_PATH: {error}"
+        ))
+    }
+
     fn healing(detail: String) -> Self {
         Self {
             heals: true,

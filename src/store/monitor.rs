@@ -31,6 +31,14 @@ pub struct Gate {
     failed: Arc<Notify>,
     health: Arc<Health>,
     metrics: Metrics,
+    of: Of,
+}
+
+/// What a gate is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Redis,
+    Journal,
 }
 
 /// Writes that failed right after a successful probe, for example because a permission on some keys is missing.
@@ -75,30 +83,35 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
     pub(super) fn start(probe: Probe, health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self {
-            open: watch::Sender::new(false),
-            silent: Arc::default(),
-            strikes: Arc::default(),
-            failed: Arc::default(),
-            health,
-            metrics,
-        };
+        let gate = Self::closed_yet(Of::Redis, health, metrics);
         tokio::spawn(monitor(gate.clone(), probe));
+        gate
+    }
+
+    /// Returns the gate of a store in this process. It is open, and closes while the journal cannot be written.
+    pub(super) fn of_journal(health: Arc<Health>, metrics: Metrics) -> Self {
+        let gate = Self::closed_yet(Of::Journal, health, metrics);
+        gate.open();
         gate
     }
 
     #[cfg(test)]
     pub(super) fn opened_for_good(health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self {
+        let gate = Self::closed_yet(Of::Redis, health, metrics);
+        gate.open();
+        gate
+    }
+
+    fn closed_yet(of: Of, health: Arc<Health>, metrics: Metrics) -> Self {
+        Self {
             open: watch::Sender::new(false),
             silent: Arc::default(),
             strikes: Arc::default(),
             failed: Arc::default(),
             health,
             metrics,
-        };
-        gate.open();
-        gate
+            of,
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -145,7 +158,9 @@ impl Gate {
                 strikes.strike();
             }
         }
-        if error.is_of_database() {
+        if self.of == Of::Journal {
+            tracing::error!(%error, "the journal cannot be written; receiving stops until it can");
+        } else if error.is_of_database() {
             tracing::error!(%error, "Redis does not have this database: check REDIS_DB; receiving stops until it takes writes");
         } else if error.needs_a_person() {
             tracing::error!(%error, "Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions; receiving stops until it takes writes");
@@ -155,7 +170,7 @@ impl Gate {
         true
     }
 
-    fn open(&self) {
+    pub(super) fn open(&self) {
         {
             let mut strikes = self.strikes.lock().unwrap_or_else(|lock| lock.into_inner());
             if self.is_open() || !strikes.is_over() {
@@ -166,7 +181,10 @@ impl Gate {
             self.metrics.redis_up.set(1);
             self.open.send_replace(true);
         }
-        tracing::info!("Redis takes writes");
+        match self.of {
+            Of::Redis => tracing::info!("Redis takes writes"),
+            Of::Journal => tracing::info!("the state in memory takes changes"),
+        }
     }
 }
 

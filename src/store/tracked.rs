@@ -33,17 +33,24 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{StoreError, connect};
+use super::{StoreError, Watched, connect};
 use crate::config::RedisConfig;
 use crate::keys::{Keys, Owner};
 use crate::reader::Stored;
-use proof::Proof;
+pub(super) use proof::Proof;
 use session::Session;
 use wire::Told;
 
 /// Reads what is stored of owners, and knows how long it holds. Clones share all of it.
 #[derive(Clone)]
-pub struct Tracked {
+pub enum Tracked {
+    Redis(Following),
+    Memory(Watched),
+}
+
+/// Follows the primary of Redis.
+#[derive(Clone)]
+pub struct Following {
     shared: Arc<Shared>,
     closing: CancellationToken,
     _open: Arc<DropGuard>,
@@ -53,9 +60,21 @@ pub struct Tracked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Before the command was sent.
-    at: u64,
+    pub(super) at: u64,
+    /// When it was last known to be true, as far as its own source tells.
+    pub(super) known: u64,
     /// 0: over none.
-    session: u64,
+    pub(super) session: u64,
+}
+
+impl Mark {
+    /// Returns this mark of a value that another source confirmed after `mark`.
+    pub fn confirmed(self, mark: Self) -> Self {
+        Self {
+            known: self.known.max(mark.known),
+            ..self
+        }
+    }
 }
 
 /// How changes are known.
@@ -71,6 +90,9 @@ pub enum Tracking {
 
 /// A read or a proof of life that has no answer by then has failed.
 const ANSWER: Duration = Duration::from_secs(1);
+
+/// The time at the start of the process, in marks: what was learnt before it, up to ten years ago, has a mark too.
+pub(super) const BEGINNING_MICROS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000_000;
 
 struct Shared {
     keys: Keys,
@@ -106,7 +128,7 @@ impl Tracked {
         connect::check(redis)?;
         let shared = Arc::new(Shared {
             keys,
-            proof: Proof::new(micros(fresh)),
+            proof: Proof::new(micros(fresh), proof::PROVEN_MICROS),
             beginning: Instant::now(),
             state: watch::Sender::new(State::Away(StoreError::looking())),
             returns: watch::Sender::new(0),
@@ -117,20 +139,134 @@ impl Tracked {
         let closing = CancellationToken::new();
         let following = follow::follow(shared.clone(), redis.clone(), closing.clone());
         tokio::spawn(following);
-        Ok(Self {
+        Ok(Self::Redis(Following {
             shared,
             _open: Arc::new(closing.clone().drop_guard()),
             closing,
-        })
+        }))
     }
 
+    /// Returns what is stored, and a mark that tells how long it holds. Fails at once while Redis is known to be away,
+    /// and within a second otherwise.
+    pub async fn read(&self, owner: Owner<'_>) -> Result<(Stored, Mark), StoreError> {
+        match self {
+            Self::Redis(following) => following.read(owner).await,
+            Self::Memory(watched) => Ok(watched.read(owner)),
+        }
+    }
+
+    /// Returns a mark for a state that is learnt elsewhere from now on: take it before the fetch begins.
+    pub fn mark(&self) -> Mark {
+        match self {
+            Self::Redis(following) => following.mark(),
+            Self::Memory(watched) => watched.mark(),
+        }
+    }
+
+    /// Whether nothing has changed since the mark: the store would have told of it, or, where Redis does not, too
+    /// little time has passed.
+    pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
+        match self {
+            Self::Redis(following) => following.is_fresh(customer, mark),
+            Self::Memory(watched) => watched.is_fresh(customer, mark),
+        }
+    }
+
+    /// Whether a change of the customer was told of since the mark.
+    pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {
+        match self {
+            Self::Redis(following) => following.has_changed(customer, mark),
+            Self::Memory(watched) => watched.has_changed(customer, mark),
+        }
+    }
+
+    /// How long ago the value was last known to be true; zero while it is fresh.
+    pub fn age(&self, customer: &str, mark: Mark) -> Duration {
+        match self {
+            Self::Redis(following) => following.age(customer, mark),
+            Self::Memory(watched) => watched.age(customer, mark),
+        }
+    }
+
+    /// Whether Redis answers, or the queue proves the state in memory.
+    pub fn is_up(&self) -> bool {
+        match self {
+            Self::Redis(following) => following.is_up(),
+            Self::Memory(watched) => watched.is_proven(),
+        }
+    }
+
+    /// Whether the state is in this process.
+    pub fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+
+    /// Whether what was read with this mark was proven then. What Redis returns is.
+    pub fn proves(&self, mark: Mark) -> bool {
+        !self.is_memory() || mark.session != 0
+    }
+
+    /// Whether a state in this process holds customers that may be answered, at most `ttl` after the last proof.
+    pub fn holds_any(&self, ttl: Option<Duration>) -> bool {
+        match self {
+            Self::Redis(_) => false,
+            Self::Memory(watched) => watched.holds_any(ttl),
+        }
+    }
+
+    /// How changes are known now.
+    pub fn tracking(&self) -> Tracking {
+        match self {
+            Self::Redis(following) => following.tracking(),
+            Self::Memory(watched) => watched.tracking(),
+        }
+    }
+
+    /// Changes of customers that were told of.
+    pub fn invalidations(&self) -> u64 {
+        match self {
+            Self::Redis(following) => following.invalidations(),
+            Self::Memory(watched) => watched.changes(),
+        }
+    }
+
+    /// Sessions that were lost.
+    pub fn losses(&self) -> u64 {
+        match self {
+            Self::Redis(following) => following.losses(),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// Changes each time that Redis is there again after it was away, and each time that its keys were flushed: what
+    /// it holds may be less than before. `None`: there is no Redis.
+    pub fn returns(&self) -> Option<watch::Receiver<u64>> {
+        match self {
+            Self::Redis(following) => Some(following.returns()),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Closes the connection. Redis is away from then on.
+    pub async fn close(&self) {
+        if let Self::Redis(following) = self {
+            following.close().await;
+        }
+    }
+}
+
+impl Following {
     /// Returns what is stored, and a mark that tells how long it holds. Fails at once while Redis is known to be
     /// away, and within a second otherwise.
-    pub async fn read(&self, owner: Owner<'_>) -> Result<(Stored, Mark), StoreError> {
+    async fn read(&self, owner: Owner<'_>) -> Result<(Stored, Mark), StoreError> {
         let up = self.shared.up()?;
-        let mark = || Mark {
-            at: self.shared.now(),
-            session: up.id,
+        let mark = || {
+            let at = self.shared.now();
+            Mark {
+                at,
+                known: at,
+                session: up.id,
+            }
         };
         let reading = read::read(&up.session.wire, &self.shared.keys, owner, mark);
         let read = timeout(ANSWER, reading).await;
@@ -144,35 +280,35 @@ impl Tracked {
     }
 
     /// A mark for a state that is learnt elsewhere from now on: take it before the fetch begins.
-    pub fn mark(&self) -> Mark {
+    fn mark(&self) -> Mark {
         self.shared.proof.mark(self.shared.now())
     }
 
     /// Whether nothing has changed since the mark: Redis would have told of it, or, where it does not, too little
     /// time has passed.
-    pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
+    fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
         let now = self.shared.now();
         self.shared.proof.is_fresh(customer, mark, now)
     }
 
     /// Whether a change of the customer was told of since the mark.
-    pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {
+    fn has_changed(&self, customer: &str, mark: Mark) -> bool {
         self.shared.proof.has_changed(customer, mark)
     }
 
     /// How long ago the value was last known to be true; zero while it is fresh.
-    pub fn age(&self, customer: &str, mark: Mark) -> Duration {
+    fn age(&self, customer: &str, mark: Mark) -> Duration {
         let now = self.shared.now();
         Duration::from_micros(self.shared.proof.age(customer, mark, now))
     }
 
     /// Whether Redis answers.
-    pub fn is_up(&self) -> bool {
+    fn is_up(&self) -> bool {
         self.shared.up().is_ok()
     }
 
     /// How changes are known now.
-    pub fn tracking(&self) -> Tracking {
+    fn tracking(&self) -> Tracking {
         match &*self.shared.state.borrow() {
             State::Away(error) => Tracking::Away(error.to_string()),
             State::Up(up) => match &up.refused {
@@ -185,23 +321,23 @@ impl Tracked {
     }
 
     /// Changes of customers' keys that the server told of.
-    pub fn invalidations(&self) -> u64 {
+    fn invalidations(&self) -> u64 {
         self.shared.invalidations.load(Ordering::Relaxed)
     }
 
     /// Sessions that were lost.
-    pub fn losses(&self) -> u64 {
+    fn losses(&self) -> u64 {
         self.shared.losses.load(Ordering::Relaxed)
     }
 
     /// Changes each time that Redis is there again after it was away, and each time that its keys were flushed: what
     /// it holds may be less than before.
-    pub fn returns(&self) -> watch::Receiver<u64> {
+    fn returns(&self) -> watch::Receiver<u64> {
         self.shared.returns.subscribe()
     }
 
     /// Closes the connection. Redis is away from then on.
-    pub async fn close(&self) {
+    async fn close(&self) {
         self.closing.cancel();
         if let Ok(up) = self.shared.up() {
             self.shared.withdraw(&up, wire::lost());
@@ -212,7 +348,7 @@ impl Tracked {
 
 impl Shared {
     fn now(&self) -> u64 {
-        micros(self.beginning.elapsed())
+        BEGINNING_MICROS + micros(self.beginning.elapsed())
     }
 
     fn up(&self) -> Result<Arc<Up>, StoreError> {
@@ -303,7 +439,7 @@ fn is_of_moving_keys(error: &StoreError) -> bool {
         .any(|code| text.starts_with(code))
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

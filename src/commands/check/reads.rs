@@ -10,8 +10,11 @@ use entitlement_sync::store::{Tracked, Tracking};
 use super::finding::{Check, PROBE_TIMEOUT};
 
 /// Takes no longer than [`PROBE_TIMEOUT`].
-pub async fn check(reads: &ReadConfig, redis: &RedisConfig, keys: &Keys) -> Vec<Check> {
+pub async fn check(reads: &ReadConfig, redis: Option<&RedisConfig>, keys: &Keys) -> Vec<Check> {
     let mut checks = vec![port(reads.port), readers(reads)];
+    let Some(redis) = redis else {
+        return checks;
+    };
     match Tracked::start(redis, keys.clone(), reads.fresh) {
         Ok(tracked) => {
             let waited = tokio::time::timeout(PROBE_TIMEOUT, connected(&tracked)).await;

@@ -12,7 +12,10 @@ fn told(more: &[(&str, &str)]) -> (String, &'static str) {
     let redis = load(more)
         .unwrap_or_else(|error| panic!("{more:?}: {error}"))
         .redis;
-    (redis.to_string(), redis.topology.name())
+    (
+        redis.as_ref().unwrap().to_string(),
+        redis.as_ref().unwrap().topology.name(),
+    )
 }
 
 #[test]
@@ -426,6 +429,8 @@ fn files_of_passwords_are_read_again() {
     let current = || {
         config
             .redis
+            .as_ref()
+            .unwrap()
             .login
             .current()
             .map(|pair| pair.unwrap().1.unwrap())
@@ -443,7 +448,14 @@ fn files_of_passwords_are_read_again() {
     ])
     .unwrap();
     fs::write(&path, "redis://b:two@h:1").unwrap();
-    let pair = config.redis.login.current().unwrap().unwrap();
+    let pair = config
+        .redis
+        .as_ref()
+        .unwrap()
+        .login
+        .current()
+        .unwrap()
+        .unwrap();
     assert_eq!(pair, (Some("b".into()), Some("two".into())));
 }
 

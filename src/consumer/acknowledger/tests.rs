@@ -51,7 +51,13 @@ async fn acknowledged(
         ..Scripted::default()
     });
     let metrics = Metrics::new().0;
-    let (acknowledger, task) = Acknowledger::start(queue.clone(), metrics.clone(), 4, false);
+    let (acknowledger, task) = Acknowledger::start(
+        queue.clone(),
+        metrics.clone(),
+        4,
+        false,
+        Durability::default(),
+    );
     for number in 0..count {
         acknowledger
             .acknowledge(Acknowledgement {
@@ -79,7 +85,13 @@ async fn singles_are_deleted_in_full_batches_and_the_end_flushes_the_rest() {
 #[tokio::test(start_paused = true)]
 async fn one_alone_does_not_wait_for_company_for_long() {
     let queue = Arc::new(Scripted::default());
-    let (acknowledger, _task) = Acknowledger::start(queue.clone(), Metrics::new().0, 4, false);
+    let (acknowledger, _task) = Acknowledger::start(
+        queue.clone(),
+        Metrics::new().0,
+        4,
+        false,
+        Durability::default(),
+    );
     let started = tokio::time::Instant::now();
     acknowledger
         .acknowledge(Acknowledgement {

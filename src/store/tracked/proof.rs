@@ -31,10 +31,12 @@ pub struct Proof {
     past: Mutex<VecDeque<(u64, u64)>>,
     /// How long a value that was read is fresh where the server does not tell of changes.
     fresh_micros: u64,
+    /// A session that has not answered for so long proves nothing.
+    proven_micros: u64,
 }
 
 impl Proof {
-    pub fn new(fresh_micros: u64) -> Self {
+    pub fn new(fresh_micros: u64, proven_micros: u64) -> Self {
         Self {
             changed: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             seed: RandomState::new(),
@@ -43,6 +45,7 @@ impl Proof {
             beat: AtomicU64::new(0),
             past: Mutex::default(),
             fresh_micros,
+            proven_micros,
         }
     }
 
@@ -84,6 +87,7 @@ impl Proof {
     pub fn mark(&self, at: u64) -> Mark {
         Mark {
             at,
+            known: at,
             session: self.current.load(Ordering::Acquire) >> 1,
         }
     }
@@ -98,10 +102,17 @@ impl Proof {
             _ if current & TRACKED == 0 => now.saturating_sub(mark.at) < self.fresh_micros,
             session => {
                 session == mark.session
-                    && now.saturating_sub(beat) < PROVEN_MICROS
+                    && now.saturating_sub(beat) < self.proven_micros
                     && mark.at > self.last_change(customer)
             }
         }
+    }
+
+    /// Whether there is a session that has answered lately.
+    pub fn is_proven(&self, now: u64) -> bool {
+        let beat = self.beat.load(Ordering::Acquire);
+        let is_there = self.current.load(Ordering::Acquire) != 0;
+        is_there && now.saturating_sub(beat) < self.proven_micros
     }
 
     /// Whether a change was told of since the mark.
@@ -114,14 +125,14 @@ impl Proof {
         if self.is_fresh(customer, mark, now) {
             return 0;
         }
-        let proven = self.last_beat(mark.session).map_or(mark.at, |beat| {
+        let proven = self.last_beat(mark.session).map_or(mark.known, |beat| {
             let change = self.last_change(customer);
             let until = if change > mark.at {
                 beat.min(change)
             } else {
                 beat
             };
-            until.max(mark.at)
+            until.max(mark.known)
         });
         now.saturating_sub(proven)
     }
@@ -157,7 +168,7 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     fn tracked() -> Proof {
-        let proof = Proof::new(SECOND);
+        let proof = Proof::new(SECOND, PROVEN_MICROS);
         proof.begin(1, true, 10);
         proof
     }
@@ -224,7 +235,7 @@ mod tests {
 
     #[test]
     fn without_tracking_the_time_decides() {
-        let proof = Proof::new(SECOND);
+        let proof = Proof::new(SECOND, PROVEN_MICROS);
         let away = proof.mark(5);
         assert!(!proof.is_fresh("a", away, 6), "Redis is away");
         proof.begin(1, false, 10);
@@ -256,12 +267,27 @@ mod tests {
         assert_eq!(proof.age("b", mark, 110), 0);
         proof.end();
         assert_eq!(proof.age("b", mark, 150), 50, "since the last beat");
-        let late = Mark { at: 120, ..mark };
+        let late = Mark {
+            at: 120,
+            known: 120,
+            ..mark
+        };
         assert_eq!(proof.age("b", late, 150), 30, "read after the last beat");
         proof.begin(2, true, 200);
         proof.change("b", 210);
         assert_eq!(proof.age("b", mark, 250), 150);
-        assert_eq!(proof.age("b", Mark { at: 90, session: 0 }, 250), 160);
+        assert_eq!(
+            proof.age(
+                "b",
+                Mark {
+                    at: 90,
+                    known: 90,
+                    session: 0
+                },
+                250
+            ),
+            160
+        );
     }
 
     #[test]

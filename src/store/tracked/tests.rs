@@ -57,8 +57,13 @@ async fn a_read_during_which_the_customer_changed_is_not_fresh() {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::load_for(variables.into(), &[Uses::Redis]).unwrap();
         let fresh = Duration::from_secs(1);
-        let tracked = Tracked::start(&config.redis, Keys::new("production"), fresh).unwrap();
-        let mut returns = tracked.returns();
+        let tracked = Tracked::start(
+            config.redis.as_ref().unwrap(),
+            Keys::new("production"),
+            fresh,
+        )
+        .unwrap();
+        let mut returns = tracked.returns().unwrap();
         returns.wait_for(|count| *count > 0).await.unwrap();
         let owner = |customer| Owner {
             customer,

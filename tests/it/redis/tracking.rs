@@ -28,7 +28,7 @@ fn config(variables: &[(&str, String)]) -> RedisConfig {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()));
     let loaded = Config::load_for(variables.collect(), &[Uses::Redis]);
-    loaded.map_err(|errors| errors.0).unwrap().redis
+    loaded.map_err(|errors| errors.0).unwrap().redis.unwrap()
 }
 
 fn on(port: u16, more: &[(&str, &str)]) -> RedisConfig {
@@ -235,7 +235,7 @@ async fn a_link_that_is_cut_silent_or_reset_leaves_nothing_fresh() {
     let redis = Redis::start().await;
     let proxy = TcpProxy::start(redis.port()).await;
     let tracked = start(&on(proxy.port(), &[])).await;
-    let mut returns = tracked.returns();
+    let mut returns = tracked.returns().unwrap();
     returns.mark_unchanged();
     survives(
         &tracked,

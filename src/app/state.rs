@@ -1,0 +1,113 @@
+//! Puts the store together: a Redis, or the state in this process with its snapshots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+
+use crate::config::Config;
+use crate::consumer::budget::memory_limit;
+use crate::health::Health;
+use crate::keys::Keys;
+use crate::memory::{Lifetimes, Memory};
+use crate::metrics::{MemoryMetrics, Metrics};
+use crate::reads;
+use crate::saving::{self, Saver, Source};
+use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
+
+/// The store, and what writes its snapshots.
+pub struct State {
+    pub store: Store,
+    pub saver: Option<Saver>,
+}
+
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl State {
+    /// Connects to Redis, or restores the state in memory. Without a Redis this takes as long as the restore.
+    pub fn begin(
+        config: &Config,
+        metrics: &Metrics,
+        registry: &mut Registry,
+        health: &Arc<Health>,
+    ) -> anyhow::Result<Self> {
+        let keys = Keys::new(&config.writes.prefix);
+        let Some(redis) = &config.redis else {
+            return Self::in_memory(config, keys, metrics, registry, health);
+        };
+        let store = Store::connect(redis, &config.writes, keys, metrics.clone(), health.clone())?;
+        if !config.writes.rules.invalidate {
+            tokio::spawn(store::warn_of_newer_layout(store.clone()));
+        }
+        Ok(Self { store, saver: None })
+    }
+
+    fn in_memory(
+        config: &Config,
+        keys: Keys,
+        metrics: &Metrics,
+        registry: &mut Registry,
+        health: &Arc<Health>,
+    ) -> anyhow::Result<Self> {
+        let lifetimes = Lifetimes {
+            ttl_secs: config.writes.ttl_secs,
+            tombstone_secs: TOMBSTONE_TTL_SECS,
+        };
+        let max_bytes = config.reads.as_ref().and_then(|reads| reads.max_bytes);
+        let bytes = reads::max_bytes(max_bytes, memory_limit());
+        let memory = Arc::new(Memory::new(keys, lifetimes, bytes.of_state));
+        let begun = match &config.snapshots {
+            Some(snapshots) => Some(saving::begin(snapshots, &config.writes.prefix, &memory)?),
+            None => {
+                tracing::warn!(
+                    "STORE is memory and SNAPSHOT_PATH is not set: a restart begins with nothing, and asks the Edge API for each customer anew"
+                );
+                None
+            }
+        };
+        let journal = begun.as_ref().map(|begun| begun.folder.journal().clone());
+        let store = Store::in_memory(
+            memory.clone(),
+            journal,
+            config.writes.update_if_exists,
+            metrics.clone(),
+            health.clone(),
+        );
+        let of_memory = MemoryMetrics::default();
+        of_memory.register(registry);
+        tokio::spawn(observe(memory.clone(), store.clone(), of_memory));
+        let saver = match (begun, &config.snapshots) {
+            (Some(begun), Some(snapshots)) => {
+                store.restored(begun.known_at);
+                metrics.snapshots.register(registry);
+                let proven = store.clone();
+                let source = Source {
+                    memory,
+                    is_proven: Arc::new(move || proven.is_proven()),
+                };
+                Some(Saver::start(
+                    begun.folder,
+                    source,
+                    snapshots.interval,
+                    metrics.snapshots.clone(),
+                )?)
+            }
+            _ => None,
+        };
+        Ok(Self { store, saver })
+    }
+}
+
+/// Keeps the gauges up to date.
+async fn observe(memory: Arc<Memory>, store: Store, metrics: MemoryMetrics) {
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    metrics.bytes_limit.set(gauge(memory.max_bytes()));
+    loop {
+        metrics.owners.set(gauge(memory.owners() as u64));
+        metrics.bytes.set(gauge(memory.bytes()));
+        metrics.proven.set(i64::from(store.is_proven()));
+        let evicted = memory.evictions().saturating_sub(metrics.evictions.get());
+        metrics.evictions.inc_by(evicted);
+        tokio::time::sleep(OBSERVE_INTERVAL).await;
+    }
+}

@@ -1,0 +1,251 @@
+//! Writes snapshots: at the end, on SIGUSR1, by time, on request, and before the journal grows too large.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::config::SnapshotConfig;
+use crate::memory::{Entry, Memory, bytes_of};
+use crate::message::Millis;
+use crate::metrics::SnapshotMetrics;
+use crate::snapshot::{Folder, OpenError, RestoreError, Secret, Writer};
+
+/// What snapshots are written of.
+#[derive(Clone)]
+pub struct Source {
+    pub memory: Arc<Memory>,
+    /// Whether the state is known to be true now.
+    pub is_proven: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Asks for snapshots. Clones ask the same task, which ends with the last of them.
+#[derive(Clone)]
+pub struct Saver {
+    asks: mpsc::Sender<Ask>,
+}
+
+struct Ask {
+    why: &'static str,
+    answer: oneshot::Sender<Result<Saved, String>>,
+}
+
+/// A snapshot that was written.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// Its file name.
+    pub name: String,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+/// The state that a process begins with.
+pub struct Begun {
+    pub folder: Folder,
+    /// When the state was last known to be true, as epoch milliseconds; 0 where nothing was restored.
+    pub known_at: Millis,
+}
+
+/// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
+const MAX_JOURNAL_BYTES: u64 = 256 << 20;
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause after a snapshot that could not be written.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
+
+/// Returns whether an error is of the folder or its key, which a restart does not mend.
+pub fn is_configuration(error: &anyhow::Error) -> bool {
+    error.is::<OpenError>() || error.is::<RestoreError>()
+}
+
+/// Opens the folder for this process alone, and puts back what it holds.
+pub fn begin(config: &SnapshotConfig, prefix: &str, memory: &Memory) -> anyhow::Result<Begun> {
+    let started = Instant::now();
+    let secret = |text: &str| Secret::parse(text).map_err(anyhow::Error::msg);
+    let key = secret(config.key.expose_secret()).context("SNAPSHOT_KEY")?;
+    let previous = config.previous_key.as_ref();
+    let previous = previous
+        .map(|key| secret(key.expose_secret()).context("SNAPSHOT_KEY_PREVIOUS"))
+        .transpose()?;
+    let folder = Folder::open(&config.path, prefix, key, previous, config.keep)?;
+    let mut known_at = 0;
+    let restored = folder.restore(|bytes| {
+        let entry: Entry<'_> = serde_json::from_slice(bytes)?;
+        known_at = memory.restore(entry).unwrap_or(0).max(known_at);
+        Ok(())
+    })?;
+    memory.log_to(folder.journal().clone());
+    tracing::info!(
+        folder = %folder.path().display(),
+        snapshot_records = restored.snapshot.as_ref().map(|it| it.records),
+        journal_records = restored.journal_records,
+        owners = memory.owners(),
+        damaged_files = restored.damaged.len(),
+        took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "state restored"
+    );
+    if !restored.is_whole {
+        tracing::error!(
+            "files of the snapshots are damaged, and no other file makes up for them: customers may be answered as they were before, until the queue or the Edge API tells of them; purge, or start with an empty folder, if that must not be"
+        );
+    }
+    Ok(Begun { folder, known_at })
+}
+
+impl Saver {
+    /// Starts the task that writes snapshots.
+    pub fn start(
+        folder: Folder,
+        source: Source,
+        interval: Option<Duration>,
+        metrics: SnapshotMetrics,
+    ) -> io::Result<Self> {
+        let (asks, asked) = mpsc::channel(1);
+        let sigusr1 = signal(SignalKind::user_defined1())?;
+        let task = Task {
+            folder: Arc::new(folder),
+            source,
+            metrics,
+            saved_changes: 0,
+            retry_at: None,
+        };
+        tokio::spawn(task.run(asked, sigusr1, interval));
+        Ok(Self { asks })
+    }
+
+    /// Writes a snapshot now.
+    pub async fn save(&self, why: &'static str) -> Result<Saved, String> {
+        const STOPPED: &str = "the task that writes snapshots has stopped";
+        let (answer, answered) = oneshot::channel();
+        let sent = self.asks.send(Ask { why, answer }).await;
+        sent.map_err(|_| STOPPED.to_owned())?;
+        answered.await.unwrap_or_else(|_| Err(STOPPED.to_owned()))
+    }
+}
+
+struct Task {
+    folder: Arc<Folder>,
+    source: Source,
+    metrics: SnapshotMetrics,
+    /// The changes that the last snapshot holds.
+    saved_changes: u64,
+    retry_at: Option<Instant>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<Ask>,
+        mut sigusr1: tokio::signal::unix::Signal,
+        interval: Option<Duration>,
+    ) {
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = interval.map(|interval| Instant::now() + interval);
+        loop {
+            let why = tokio::select! {
+                ask = asked.recv() => match ask {
+                    None => return,
+                    Some(Ask { why, answer }) => {
+                        // Who no longer waits needs no answer.
+                        let _ = answer.send(self.save(why).await);
+                        continue;
+                    }
+                },
+                Some(()) = sigusr1.recv() => "SIGUSR1",
+                _ = checks.tick() => {
+                    self.metrics.journal_bytes.set(gauge(self.folder.journal().bytes()));
+                    let is_due = due.is_some_and(|due| due <= Instant::now());
+                    if self.is_urgent() {
+                        "the size of the journal"
+                    } else if is_due {
+                        due = interval.map(|interval| Instant::now() + interval);
+                        if self.source.memory.changes() == self.saved_changes {
+                            continue;
+                        }
+                        "SNAPSHOT_INTERVAL_SECS"
+                    } else {
+                        continue;
+                    }
+                }
+            };
+            // It is logged and counted.
+            let _ = self.save(why).await;
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        let may_try = self.retry_at.is_none_or(|at| at <= Instant::now());
+        let is_large = self.folder.journal().bytes() > MAX_JOURNAL_BYTES;
+        may_try && (is_large || self.folder.needs_snapshot())
+    }
+
+    async fn save(&mut self, why: &'static str) -> Result<Saved, String> {
+        let changes = self.source.memory.changes();
+        let (folder, source) = (self.folder.clone(), self.source.clone());
+        let started = Instant::now();
+        let written = tokio::task::spawn_blocking(move || write(&folder, &source)).await;
+        let written = written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
+        match written {
+            Ok(saved) => {
+                self.saved_changes = changes;
+                self.retry_at = None;
+                self.metrics.saved(started.elapsed(), saved.bytes);
+                tracing::info!(
+                    why,
+                    file = saved.name,
+                    records = saved.records,
+                    bytes = saved.bytes,
+                    took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "snapshot written"
+                );
+                Ok(saved)
+            }
+            Err(error) => {
+                self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+                self.metrics.failed.inc();
+                tracing::error!(why, %error, "cannot write a snapshot; the ones before stay");
+                Err(error.to_string())
+            }
+        }
+    }
+}
+
+fn write(folder: &Folder, source: &Source) -> io::Result<Saved> {
+    let covers = folder.rotate();
+    let mut writer: Writer = folder.snapshot(covers)?;
+    let is_proven = (source.is_proven)();
+    let mut is_empty = true;
+    source.memory.entries(|entry| {
+        is_empty &= matches!(entry, Entry::Floors { .. });
+        writer.put(&bytes_of(entry))
+    })?;
+    if is_empty {
+        return Err(io::Error::other("there is nothing to write"));
+    }
+    if is_proven {
+        let at = crate::clock::now_ms();
+        writer.put(&bytes_of(&Entry::Proven { at }))?;
+    }
+    let written = writer.finish()?;
+    let written = written.ok_or_else(|| io::Error::other("there is nothing to write"))?;
+    Ok(Saved {
+        name: file_name(&written.path),
+        records: written.records,
+        bytes: written.bytes,
+    })
+}
+
+fn file_name(path: &PathBuf) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,124 @@
+//! The routes that change something. They exist only with `ADMIN_TOKEN`:
+//!
+//! | `POST` | |
+//! |---|---|
+//! | `/admin/snapshot` | writes a snapshot now |
+//! | `/admin/reload` | `{"customerId", "resourceId"?}`: loads a customer from the Edge API |
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use actix_web::web::{Data, Json, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, post};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::keys::Owner;
+use crate::reads::{Access, NotLoaded, Reads};
+use crate::saving::Saver;
+
+/// What the routes act on.
+pub struct Admin {
+    access: Access,
+    pub saver: Option<Saver>,
+    pub reads: Option<Reads>,
+}
+
+impl Admin {
+    pub fn new(token: &SecretString, saver: Option<Saver>, reads: Option<Reads>) -> Self {
+        Self {
+            access: Access::of(std::slice::from_ref(token)),
+            saver,
+            reads,
+        }
+    }
+
+    fn admits(&self, request: &HttpRequest) -> bool {
+        let header = request.headers().get(AUTHORIZATION);
+        let token = header.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        token.is_some_and(|token| self.access.admits(token))
+    }
+}
+
+/// Adds the routes.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(snapshot).service(reload);
+}
+
+#[post("/admin/snapshot")]
+async fn snapshot(request: HttpRequest, admin: Data<Admin>) -> HttpResponse {
+    if !admin.admits(&request) {
+        return refused();
+    }
+    let Some(saver) = &admin.saver else {
+        return answer(
+            StatusCode::CONFLICT,
+            json!({"error": "no snapshots are written: set SNAPSHOT_PATH"}),
+        );
+    };
+    match saver.save("a request").await {
+        Ok(saved) => answer(
+            StatusCode::OK,
+            json!({"file": saved.name, "records": saved.records, "bytes": saved.bytes}),
+        ),
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, json!({"error": error})),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reload {
+    customer_id: String,
+    resource_id: Option<String>,
+}
+
+#[post("/admin/reload")]
+async fn reload(
+    request: HttpRequest,
+    admin: Data<Admin>,
+    body: Result<Json<Reload>, actix_web::Error>,
+) -> HttpResponse {
+    if !admin.admits(&request) {
+        return refused();
+    }
+    let Ok(Json(body)) = body else {
+        return answer(
+            StatusCode::BAD_REQUEST,
+            json!({"error": "write {\"customerId\": \"…\"}, and \"resourceId\" for a resource"}),
+        );
+    };
+    let Some(reads) = &admin.reads else {
+        return answer(
+            StatusCode::CONFLICT,
+            json!({"error": "the read API is off: set READ_PORT"}),
+        );
+    };
+    let owner = Owner {
+        customer: &body.customer_id,
+        resource: body.resource_id.as_deref(),
+    };
+    match reads.reload(owner).await {
+        Ok(is_known) => answer(StatusCode::OK, json!({"known": is_known})),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &NotLoaded) -> HttpResponse {
+    answer(
+        StatusCode::SERVICE_UNAVAILABLE,
+        json!({"error": error.to_string()}),
+    )
+}
+
+fn refused() -> HttpResponse {
+    answer(
+        StatusCode::UNAUTHORIZED,
+        json!({"error": "send ADMIN_TOKEN as Authorization: Bearer"}),
+    )
+}
+
+fn answer(status: StatusCode, body: Value) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(body)
+}

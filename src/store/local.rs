@@ -1,0 +1,133 @@
+//! The state in this process. What the queue has delivered proves that it is true.
+
+mod durability;
+mod proven;
+mod watched;
+
+pub use durability::Durability;
+pub use proven::Proven;
+pub use watched::Watched;
+
+use std::sync::Arc;
+
+use super::monitor::Gate;
+use super::{Applied, Attempt, DeadLetter, StoreError};
+use crate::clock;
+use crate::memory::{Letter, Memory};
+use crate::plan::{Fate, Step};
+use crate::queue::Delivery;
+use crate::snapshot::Journal;
+
+/// The state in memory. Clones share it.
+#[derive(Clone)]
+pub(super) struct Local {
+    memory: Arc<Memory>,
+    durability: Durability,
+    has_journal: bool,
+    update_if_exists: bool,
+    pub proven: Arc<Proven>,
+}
+
+impl Local {
+    pub fn start(
+        memory: Arc<Memory>,
+        journal: Option<Arc<Journal>>,
+        update_if_exists: bool,
+        gate: Gate,
+    ) -> Self {
+        let proven = Arc::new(Proven::new(clock::now_ms()));
+        let has_journal = journal.is_some();
+        let durability = match journal {
+            Some(journal) => Durability::start(journal, gate),
+            None => Durability::default(),
+        };
+        tokio::spawn(maintain(memory.clone(), proven.clone(), durability.clone()));
+        Self {
+            memory,
+            durability,
+            has_journal,
+            update_if_exists,
+            proven,
+        }
+    }
+
+    pub fn upserting(&self) -> Self {
+        Self {
+            update_if_exists: false,
+            ..self.clone()
+        }
+    }
+
+    pub fn apply(&self, steps: &[&Step]) -> Attempt {
+        let applied =
+            steps.iter().map(
+                |step| match self.memory.apply(step, self.update_if_exists) {
+                    Fate::Locked => Applied::Locked,
+                    Fate::NotCached => Applied::NotCached,
+                    Fate::Done {
+                        items,
+                        leaves_tombstone,
+                    } => match Fate::counts(&items, leaves_tombstone) {
+                        Some((written, stale)) => Applied::Written { written, stale },
+                        None => Applied::Expired,
+                    },
+                },
+            );
+        Attempt {
+            applied: applied.collect(),
+            error: None,
+        }
+    }
+
+    /// Keeps a message where a restart finds it. Without a journal there is no such place, so it stays in the queue.
+    pub fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
+        if !self.has_journal {
+            return Err(StoreError::without_journal());
+        }
+        let letter = Letter {
+            id: 0,
+            message_id: letter.message_id.to_owned(),
+            reason: letter.reason.to_owned(),
+            kind: letter.kind.to_owned(),
+            receive_count: letter.receive_count,
+            sent_at: letter.sent_at,
+            kept_at: clock::now_ms(),
+            body: letter.body.to_owned(),
+            type_attribute: letter.type_attribute.map(str::to_owned),
+        };
+        self.memory.keep(letter, most);
+        Ok(())
+    }
+
+    /// Returns the state as a source of the read API.
+    pub fn watched(&self) -> Watched {
+        Watched::new(self.memory.clone(), self.proven.clone())
+    }
+
+    pub fn durability(&self) -> Durability {
+        self.durability.clone()
+    }
+
+    pub fn received(&self, messages: &[Delivery]) {
+        let first = messages.iter().filter(|it| it.receive_count <= 1);
+        let sent = first.filter_map(|it| it.attributes.sent);
+        self.proven
+            .received(messages.is_empty(), sent.min(), clock::now_ms());
+    }
+}
+
+const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
+/// Sweeps between two notes in the journal that the state is true.
+const SWEEPS_PER_NOTE: u32 = 75;
+
+/// Removes what has expired, and notes in the journal while the state is proven, so that a restart knows its age.
+async fn maintain(memory: Arc<Memory>, proven: Arc<Proven>, durability: Durability) {
+    for sweeps in 1_u32.. {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        memory.sweep();
+        if sweeps.is_multiple_of(SWEEPS_PER_NOTE) && proven.is_proven() {
+            memory.log_proven();
+            durability.durable().await;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Knows whether the queue has been read on to its end, which proves that the state in memory is true.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::message::Millis;
+use crate::store::Mark;
+use crate::store::tracked::{BEGINNING_MICROS, Proof, micros};
+
+/// What the queue has proven, and what has changed since.
+pub struct Proven {
+    pub proof: Proof,
+    beginning: Instant,
+    /// When the state that was restored was last known to be true, as epoch milliseconds.
+    restored: AtomicU64,
+    reading: Mutex<Reading>,
+}
+
+/// How far the queue has been read.
+#[derive(Debug)]
+struct Reading {
+    /// Messages that were sent later are news.
+    since: Millis,
+    /// Receives in a row that brought only news.
+    current: u32,
+    /// Counts the times that the end was reached.
+    session: u64,
+    is_at_end: bool,
+}
+
+/// Longer than a receive that waits for messages takes. Without an answer for so long, nothing is proven.
+const SILENCE: Duration = Duration::from_secs(45);
+/// Receives in a row with nothing but news, after which a queue that is never empty counts as read to its end.
+const CURRENT_RECEIVES: u32 = 20;
+
+impl Proven {
+    pub fn new(now_ms: Millis) -> Self {
+        Self {
+            proof: Proof::new(0, micros(SILENCE)),
+            beginning: Instant::now(),
+            restored: AtomicU64::new(0),
+            reading: Mutex::new(Reading {
+                since: now_ms,
+                current: 0,
+                session: 0,
+                is_at_end: false,
+            }),
+        }
+    }
+
+    /// Sets when the state that was restored was last known to be true.
+    pub fn restored(&self, at: Millis) {
+        self.restored.store(at, Ordering::Relaxed);
+    }
+
+    /// Records an answer of the queue. `oldest`: when the oldest message of it was sent, of those that were delivered for
+    /// the first time.
+    pub fn received(&self, is_empty: bool, oldest: Option<Millis>, now_ms: Millis) {
+        let at = self.now();
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if reading.is_at_end && !self.proof.is_proven(at) {
+            self.proof.end();
+            reading.is_at_end = false;
+            reading.since = now_ms;
+            reading.current = 0;
+        }
+        if !reading.is_at_end {
+            match oldest {
+                Some(sent) if sent >= reading.since => reading.current += 1,
+                Some(_) => reading.current = 0,
+                // Redeliveries alone tell nothing.
+                None => {}
+            }
+            if is_empty || reading.current >= CURRENT_RECEIVES {
+                reading.is_at_end = true;
+                reading.session += 1;
+                self.proof.begin(reading.session, true, at);
+                tracing::info!("the queue is read to its end: the state in memory is proven");
+            }
+        }
+        self.proof.beat(at);
+    }
+
+    pub fn is_proven(&self) -> bool {
+        self.proof.is_proven(self.now())
+    }
+
+    /// Returns the mark of a read that begins now.
+    pub fn mark(&self) -> Mark {
+        self.proof.mark(self.now())
+    }
+
+    /// Returns the mark of what was read, where the owner last changed at `changed`. What is not proven was last known to
+    /// be true before the restart, or when the change came.
+    pub fn mark_of(&self, mark: Mark, changed: Millis, now_ms: Millis) -> Mark {
+        if mark.session != 0 {
+            return mark;
+        }
+        let known = changed.max(self.restored.load(Ordering::Relaxed));
+        let ago = now_ms.saturating_sub(known).saturating_mul(1000);
+        Mark {
+            known: mark.at.saturating_sub(ago),
+            ..mark
+        }
+    }
+
+    pub fn now(&self) -> u64 {
+        BEGINNING_MICROS + micros(self.beginning.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = 1_763_150_000_000;
+
+    #[test]
+    fn an_empty_answer_proves_the_state() {
+        let proven = Proven::new(NOW);
+        assert!(!proven.is_proven());
+        proven.received(false, Some(NOW - 5_000), NOW);
+        assert!(!proven.is_proven(), "there is more");
+        proven.received(true, None, NOW);
+        assert!(proven.is_proven());
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_is_at_its_end_when_it_brings_only_news() {
+        let proven = Proven::new(NOW);
+        for _ in 1..CURRENT_RECEIVES {
+            proven.received(false, Some(NOW + 1), NOW);
+        }
+        // One that was sent before the start begins the count anew; a redelivery does not.
+        proven.received(false, Some(NOW - 1), NOW);
+        for _ in 1..CURRENT_RECEIVES {
+            proven.received(false, Some(NOW + 1), NOW);
+            proven.received(false, None, NOW);
+        }
+        assert!(!proven.is_proven());
+        proven.received(false, Some(NOW + 1), NOW);
+        assert!(proven.is_proven());
+    }
+
+    #[test]
+    fn what_was_restored_is_as_old_as_it_was_last_known_to_be_true() {
+        let proven = Proven::new(NOW);
+        proven.restored(NOW - 60_000);
+        let read = proven.mark();
+        let age = |changed| {
+            let mark = proven.mark_of(read, changed, NOW);
+            proven.proof.age("a", mark, read.at) / 1_000
+        };
+        assert_eq!(age(NOW - 500_000), 60_000);
+        assert_eq!(age(NOW - 2_000), 2_000, "changed since");
+    }
+}
