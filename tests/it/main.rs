@@ -11,4 +11,5 @@ mod project;
 mod reads;
 mod redis;
 mod stand;
-mod support;
+
+use testkit as support;
