@@ -31,6 +31,3 @@ pub use records::MAX_RECORD_BYTES;
 pub use restore::{Damage, Restored, TakenSnapshot};
 pub use secret::Secret;
 pub use writer::{Writer, Written};
-
-#[cfg(test)]
-mod tests;

@@ -11,5 +11,6 @@ mod operations;
 mod project;
 mod reads;
 mod redis;
+mod snapshot;
 mod stand;
 mod support;
