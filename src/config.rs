@@ -11,6 +11,7 @@ mod read;
 mod reads;
 mod redis;
 mod secret_file;
+mod snapshot_keys;
 mod tidy;
 mod traces;
 mod unknown;
@@ -21,6 +22,7 @@ pub use effective::{Entry, Origin};
 pub use net::NetConfig;
 pub use reads::{ReadConfig, ReaderKeys};
 pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topology};
+pub use snapshot_keys::snapshot_keys;
 pub use traces::TracesConfig;
 pub use variables::{Need, VARIABLES, Variable};
 

@@ -24,7 +24,7 @@ mod writer;
 pub use error::{OpenError, RestoreError};
 pub use examine::{Checked, ExamineError, Examined, Holds, examine};
 pub use folder::Folder;
-pub use header::{Header, Part};
+pub use header::{Header, Part, VERSION as FORMAT_VERSION};
 pub use journal::Journal;
 pub use keys::{Derivation, Ring};
 pub use records::MAX_RECORD_BYTES;

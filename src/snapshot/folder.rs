@@ -64,7 +64,7 @@ impl Folder {
         let place = Place::open(path)?;
         let failed = |error| OpenError::io(&place.base.folder, error);
         let found = place.base.list().map_err(failed)?;
-        let ring = Ring::new(secret, previous);
+        let ring = Ring::new(std::iter::once(secret).chain(previous));
         let seen = found.iter().rev().find_map(salted);
         let Some((derivation, master)) = ring.writing(seen) else {
             return Err(failed(io::Error::other("the cryptography library failed")));

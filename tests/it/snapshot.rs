@@ -1,5 +1,6 @@
 //! The files of SNAPSHOT_PATH: what is synced is there after any end, and what is damaged is told.
 
+mod command;
 mod damage;
 mod faults;
 mod fixture;

@@ -99,7 +99,7 @@ fn no_file_panics_takes_much_memory_or_gives_a_record_that_was_not_written() {
     let rounds = number("FUZZ_ROUNDS", 6_000);
     let mut random = fastrand::Rng::with_seed(seed);
     let corpus = corpus();
-    let keys = Ring::new(secret(KEY), None);
+    let keys = Ring::new([secret(KEY)]);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("file");
     let (mut whole, mut damaged, mut refused, mut other) = (0, 0, 0, 0);

@@ -79,7 +79,7 @@ fn one_sync_is_one_frame_and_records_of_any_size_fit() {
     assert!(writer.put(&too_large).is_err());
     drop(writer);
 
-    let keys = Ring::new(secret(KEY), None);
+    let keys = Ring::new([secret(KEY)]);
     let examined = examine(&last(folder.path(), "journal"), Some(&keys), |_| Ok(())).unwrap();
     let holds = examined.holds.unwrap();
     // The large record has a frame of its own.
@@ -93,7 +93,7 @@ fn one_sync_is_one_frame_and_records_of_any_size_fit() {
 fn a_caller_returns_when_its_records_are_written_and_callers_share_a_write() {
     let folder = TempDir::new().unwrap();
     let one = open(folder.path());
-    let (keys, early) = (Arc::new(Ring::new(secret(KEY), None)), AtomicU64::new(0));
+    let (keys, early) = (Arc::new(Ring::new([secret(KEY)])), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let (one, keys, early, path) = (one.clone(), keys.clone(), &early, folder.path());
