@@ -1,7 +1,7 @@
 //! Keeps encrypted snapshots and a journal in a folder, so that a restart loses nothing that was acknowledged.
 //!
 //! Records are opaque bytes. All calls block; callers run them on a thread for blocking work.
-//! docs/snapshots.md describes the format and what a restore does with each kind of damage.
+//! docs/snapshots.md describes the format and what a restart does with each kind of damage.
 
 mod error;
 mod examine;
