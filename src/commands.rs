@@ -17,6 +17,7 @@ mod progress;
 mod publish;
 mod purge;
 mod session;
+mod snapshot;
 mod stats;
 mod verify;
 mod warm;
@@ -75,6 +76,7 @@ pub enum Command {
     Publish(publish::Arguments),
     Warm(warm::Arguments),
     Verify(verify::Arguments),
+    Snapshot(snapshot::Arguments),
 }
 
 /// Prints a text; returns the exit code.
@@ -126,6 +128,7 @@ impl Command {
             Self::Publish(arguments) => publish::run(arguments).await,
             Self::Warm(arguments) => warm::run(arguments).await,
             Self::Verify(arguments) => verify::run(arguments).await,
+            Self::Snapshot(arguments) => snapshot::run(arguments),
         }
     }
 }

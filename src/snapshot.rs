@@ -1,7 +1,7 @@
 //! Keeps encrypted snapshots and a journal in a folder, so that a restart loses nothing that was acknowledged.
 //!
 //! Records are opaque bytes. All calls block; callers run them on a thread for blocking work.
-//! docs/snapshots.md describes the format and what a restore does with each kind of damage.
+//! docs/snapshots.md describes the format and what a restart does with each kind of damage.
 
 mod error;
 mod examine;
@@ -24,13 +24,10 @@ mod writer;
 pub use error::{OpenError, RestoreError};
 pub use examine::{Checked, ExamineError, Examined, Holds, examine};
 pub use folder::Folder;
-pub use header::{Header, Part};
+pub use header::{Header, Part, VERSION as FORMAT_VERSION};
 pub use journal::Journal;
 pub use keys::{Derivation, Ring};
 pub use records::MAX_RECORD_BYTES;
 pub use restore::{Damage, Restored, TakenSnapshot};
 pub use secret::Secret;
 pub use writer::{Writer, Written};
-
-#[cfg(test)]
-mod tests;

@@ -64,7 +64,7 @@ impl Folder {
         let place = Place::open(path)?;
         let failed = |error| OpenError::io(&place.base.folder, error);
         let found = place.base.list().map_err(failed)?;
-        let ring = Ring::new(secret, previous);
+        let ring = Ring::new(std::iter::once(secret).chain(previous));
         let seen = found.iter().rev().find_map(salted);
         let Some((derivation, master)) = ring.writing(seen) else {
             return Err(failed(io::Error::other("the cryptography library failed")));
@@ -201,7 +201,8 @@ impl Shared {
         Ok((key, bytes))
     }
 
-    /// Removes snapshots beyond those to keep, and journals that the oldest kept one holds.
+    /// Removes snapshots beyond those to keep. When there are as many as that, it removes the journals that the oldest
+    /// holds: until then a restore can do without any snapshot.
     pub fn prune(&self) {
         let mut known = self.known();
         let old = known.snapshots.len().saturating_sub(self.keep);
@@ -210,6 +211,9 @@ impl Shared {
             if self.remove(Role::Snapshot, number) {
                 known.snapshots.remove(&number);
             }
+        }
+        if known.snapshots.len() < self.keep {
+            return;
         }
         // A snapshot that could not be removed, or whose header cannot be read, may need its journals.
         let covered = known.snapshots.values().map(|covers| covers.unwrap_or(0));

@@ -1,11 +1,16 @@
 //! The parts of a file after its header: a kind, a length, and that many bytes. Reading trusts none of them.
+//!
+//! A checksum after the length tells a length that is wrong from a part that was cut.
 
 use std::io::{self, Read};
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::records::MAX_RECORD_BYTES;
 use super::seal::{FileKey, Kind, TAG_BYTES};
 
-pub const LEAD_BYTES: usize = 5;
+/// Kind, length and the checksum of both.
+const LEAD_BYTES: usize = 9;
 /// A part holds one record at least, and begins a new one when it has this many bytes.
 pub const PART_BYTES: usize = 256 << 10;
 /// Records of a part and what stands around them. Compression adds little to what does not shrink.
@@ -45,9 +50,28 @@ fn lead(kind: Kind, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
         .ok()
         .filter(|_| length <= MAX_PART_BYTES);
     let length = short.ok_or_else(|| io::Error::other("a part is too large"))?;
+    let start = out.len();
     out.push(kind as u8);
     out.extend_from_slice(&length.to_le_bytes());
+    let sum = checksum(&out[start..]);
+    out.extend_from_slice(&sum);
     Ok(())
+}
+
+fn checksum(lead: &[u8]) -> [u8; 4] {
+    let mut sum = [0; 4];
+    sum.copy_from_slice(&digest(&SHA256, lead).as_ref()[..4]);
+    sum
+}
+
+/// Reads what stands before a part.
+fn read_lead(lead: &[u8]) -> Option<(Kind, u32)> {
+    let (said, sum) = lead.split_at_checked(5)?;
+    let kind = Kind::read(said[0]).filter(|kind| *kind != Kind::Header)?;
+    let length = u32::from_le_bytes(said[1..].try_into().ok()?);
+    let size = usize::try_from(length).ok()?;
+    let is_sound = checksum(said) == sum && (TAG_BYTES..=MAX_PART_BYTES).contains(&size);
+    is_sound.then_some((kind, length))
 }
 
 /// What comes next in a file.
@@ -89,10 +113,7 @@ impl<R: Read> Parts<R> {
             false if sealed.is_empty() => return Ok(Next::End),
             false => return Ok(Next::Cut),
         }
-        let kind = Kind::read(sealed[0]).filter(|kind| *kind != Kind::Header);
-        let length = u32::from_le_bytes([sealed[1], sealed[2], sealed[3], sealed[4]]);
-        let size = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(kind) = kind.filter(|_| (TAG_BYTES..=MAX_PART_BYTES).contains(&size)) else {
+        let Some((kind, length)) = read_lead(sealed) else {
             let is_blank = sealed.iter().all(|byte| *byte == 0) && self.is_blank()?;
             return Ok(Next::Wrong { is_blank });
         };

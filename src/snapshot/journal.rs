@@ -47,9 +47,11 @@ struct Segment {
     path: PathBuf,
     number: u64,
     key: FileKey,
+    /// Durable frames, and the length of the file up to them.
     frames: u64,
-    /// The durable length.
     length: u64,
+    /// The file before this one, and its durable frames.
+    previous: (u64, u64),
 }
 
 /// The records that one call makes durable.
@@ -192,10 +194,10 @@ impl Journal {
         Ok(())
     }
 
-    fn begin(&self, number: u64, (previous, frames): (u64, u64)) -> io::Result<Segment> {
-        let (key, head) = self
-            .shared
-            .begin(Part::Journal { previous, frames }, number)?;
+    fn begin(&self, number: u64, before: (u64, u64)) -> io::Result<Segment> {
+        let (previous, frames) = before;
+        let part = Part::Journal { previous, frames };
+        let (key, head) = self.shared.begin(part, number)?;
         let path = self.shared.place.base.file(Role::Journal, number);
         let failed = |error: io::Error| while_doing("begin a journal", &error);
         let mut file = self.shared.place.create(&path).map_err(failed)?;
@@ -206,7 +208,6 @@ impl Journal {
             let _ = std::fs::remove_file(&path);
             return Err(failed(error));
         }
-        self.buffer().previous = (number, 0);
         Ok(Segment {
             file,
             path,
@@ -214,17 +215,24 @@ impl Journal {
             key,
             frames: 0,
             length: u64::try_from(head.len()).unwrap_or(0),
+            previous: before,
         })
     }
 
     /// Leaves a file that could not be written: which of its pages are on disk is unknown now.
     fn give_up(&self, segment: &mut Option<Segment>) {
         let Some(left) = segment.take() else { return };
-        // What is cut off is neither durable nor acknowledged.
+        // A disk that stays full must not fill with empty files.
+        if left.frames == 0 && std::fs::remove_file(&left.path).is_ok() {
+            self.buffer().previous = left.previous;
+            return;
+        }
+        // What is cut off was not acknowledged.
         let _ = left.file.set_len(left.length);
-        let mut known = self.shared.known();
-        known.journals.insert(left.number, left.length);
-        drop(known);
+        self.shared
+            .known()
+            .journals
+            .insert(left.number, left.length);
         self.buffer().previous = (left.number, left.frames);
     }
 

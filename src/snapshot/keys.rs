@@ -78,9 +78,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub fn new(current: Secret, previous: Option<Secret>) -> Self {
+    pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         Self {
-            secrets: std::iter::once(current).chain(previous).collect(),
+            secrets: secrets.into_iter().collect(),
             derived: Mutex::default(),
         }
     }

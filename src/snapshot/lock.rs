@@ -29,7 +29,6 @@ pub fn take(path: &Path) -> io::Result<Taken> {
     }
     file.set_len(0)?;
     writeln!(file, "process {} on {}", std::process::id(), host())?;
-    file.sync_all()?;
     Ok(Taken::Lock(file))
 }
 

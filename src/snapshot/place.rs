@@ -21,9 +21,9 @@ impl Place {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let base = Base::of(path);
         let failed = |error| OpenError::io(&base.folder, error);
-        let mut builder = DirBuilder::new();
-        let builder = builder.recursive(true).mode(0o700);
-        builder.create(&base.folder).map_err(failed)?;
+        if !base.folder.is_dir() {
+            create_folder(&base.folder).map_err(failed)?;
+        }
         let folder = File::open(&base.folder).map_err(failed)?;
         let lock = match lock::take(&base.lock()).map_err(failed)? {
             Taken::Lock(lock) => lock,
@@ -74,6 +74,16 @@ impl Place {
             .sync_all()
             .map_err(|error| while_doing("sync the folder", &error))
     }
+}
+
+/// Creates a folder that nobody else may read, and waits until its name is on disk.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    let parent = folder.parent().filter(|it| !it.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Returns whether a path still leads to an open file.

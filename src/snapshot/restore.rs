@@ -62,7 +62,8 @@ pub fn restore(shared: &Shared, take: &mut Take<'_>) -> Result<Restored, Restore
         take_snapshot(opened, covers, take, &mut restored)?;
     }
     take_journals(covers, journals, take, &mut restored)?;
-    if restored.damaged.iter().any(|it| it.renamed_to.is_some()) && restored.snapshot.is_none() {
+    // Nothing says what a damaged snapshot held, unless the journals reach back to the beginning.
+    if restored.snapshot.is_none() && restored.journals == 0 && !restored.damaged.is_empty() {
         restored.is_whole = false;
     }
     Ok(restored)

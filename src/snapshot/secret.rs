@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(key_of("ünïcödé wörds äre fïne"), None);
         for weak in [
             "",
-            "short",
+            "tiny",
             "fifteen chars!!",
             "aaaaaaaaaaaaaaaaaaaaaaaa",
             "abababababababababab",

@@ -189,3 +189,6 @@ fn frame(plain: &[u8]) -> Option<(u64, &[u8])> {
     let is_whole = Records(fields.0).all(|record| record.is_some());
     is_whole.then_some((at, fields.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 mod acknowledgement;
 mod batches;
 pub mod fixtures;
-mod fuzz;
-mod memory;
+pub mod fuzz;
+pub mod memory;
 mod ordering;
 mod purge;
 mod sdk;

@@ -11,6 +11,7 @@ mod operations;
 mod project;
 mod reads;
 mod redis;
+mod snapshot;
 mod stand;
 
 use testkit as support;

@@ -27,8 +27,21 @@ pub struct Builder {
 impl Worker {
     /// A worker between a queue and a Redis: production-like, two consumers, an Edge API that nobody listens on.
     pub fn builder(redis: &Redis, queue: &TestQueue) -> Builder {
-        Builder::of_command(&[], redis)
-            .env("AWS_REGION", "us-east-1")
+        Builder::of_command(&[], redis).consuming(queue)
+    }
+
+    /// A worker that is its own store, and answers too.
+    pub fn in_memory(queue: &TestQueue) -> Builder {
+        Builder::new(&[])
+            .env("STORE", "memory")
+            .env("READ_PORT", free_port())
+            .consuming(queue)
+    }
+}
+
+impl Builder {
+    fn consuming(self, queue: &TestQueue) -> Builder {
+        self.env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -41,6 +54,13 @@ impl Worker {
 impl Builder {
     /// The binary with these arguments, and what each of its processes needs.
     pub fn of_command(arguments: &[&str], redis: &Redis) -> Builder {
+        Builder::new(arguments)
+            .env("REDIS_HOST", "127.0.0.1")
+            .redis_port(redis.port())
+    }
+
+    /// The binary with these arguments, without a Redis.
+    pub fn new(arguments: &[&str]) -> Builder {
         let builder = Builder {
             arguments: arguments.iter().map(ToString::to_string).collect(),
             env: BTreeMap::new(),
@@ -49,11 +69,9 @@ impl Builder {
             .env("SERVER_API_KEY", "test-key")
             .env("EDGE_API_URL", "http://127.0.0.1:1")
             .env("ENVIRONMENT_PREFIX", "production")
-            .env("REDIS_HOST", "127.0.0.1")
             .env("DISABLE_SENTRY", "1")
             .env("LOG_FORMAT", "text")
             .env("PATH", std::env::var("PATH").unwrap_or_default())
-            .redis_port(redis.port())
     }
 
     /// The value of a variable that was set here, or the empty string.

@@ -1,0 +1,124 @@
+//! `snapshot`: shows what a file of SNAPSHOT_PATH holds, and checks that it is whole.
+
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use entitlement_sync::config;
+use entitlement_sync::snapshot::{Checked, ExamineError, Examined, Ring, examine};
+
+use super::output::{self, Format};
+use super::{BAD_CONFIGURATION, Ended, Failure, NO_INPUT};
+use report::Report;
+
+/// Show or check a snapshot or a journal of SNAPSHOT_PATH
+#[derive(clap::Args)]
+#[command(
+    long_about = "Shows what a snapshot or a journal of SNAPSHOT_PATH holds, or checks that it is whole. The command reads only\n\
+        this file, so it works on a copy and beside a running worker. It never prints a customer or an entitlement."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    Inspect(Inspect),
+    Verify(Verify),
+}
+
+/// Show the header, the age and the counts of a file; with its key, also whether it is whole
+#[derive(clap::Args)]
+#[command(after_help = "\
+The key is SNAPSHOT_KEY, MEM_ENCRYPTION_KEY or SNAPSHOT_KEY_PREVIOUS, or the file that SNAPSHOT_KEY_FILE or
+SNAPSHOT_KEY_PREVIOUS_FILE names. Without a key, nothing of the output is proven.
+
+Exit codes: 0 nothing is wrong with the file; 1 it is damaged, it is no file of this program, or the key is another one;
+66 no such file; 78 a wrong key variable, or a newer format.
+
+Examples:
+  entitlement-sync snapshot inspect /data/entitlement-sync-0000000007.snapshot
+  entitlement-sync snapshot inspect --json /data/entitlement-sync-0000000007.journal | jq .age_secs")]
+struct Inspect {
+    /// A snapshot or a journal
+    file: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Check that a file is whole, from its header to its last byte
+#[derive(clap::Args)]
+#[command(after_help = "\
+The command needs the key: SNAPSHOT_KEY, MEM_ENCRYPTION_KEY or SNAPSHOT_KEY_PREVIOUS, or the file that SNAPSHOT_KEY_FILE
+or SNAPSHOT_KEY_PREVIOUS_FILE names. A journal may end within a frame, for example while a worker writes to it.
+
+Exit codes: 0 the file is whole; 1 it is damaged, or no file of this program; 66 no such file; 78 no key, another key,
+or a newer format.
+
+Example:
+  for file in /data/*.snapshot; do entitlement-sync snapshot verify \"$file\" || break; done")]
+struct Verify {
+    /// A snapshot or a journal
+    file: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<Ended> {
+    let keys = config::snapshot_keys(config::environment());
+    let keys = keys.map_err(|errors| Failure::with(BAD_CONFIGURATION, errors))?;
+    let ring = (!keys.is_empty()).then(|| Ring::new(keys));
+    match arguments.action {
+        Action::Inspect(inspect) => {
+            let examined = look(&inspect.file, ring.as_ref())?;
+            show(&Report::of(&inspect.file, &examined), inspect.format)
+        }
+        Action::Verify(verify) => {
+            if ring.is_none() {
+                return Err(Failure::with(
+                    BAD_CONFIGURATION,
+                    "the key is needed to check a file: set SNAPSHOT_KEY or SNAPSHOT_KEY_FILE",
+                ));
+            }
+            let examined = look(&verify.file, ring.as_ref())?;
+            if let Ok(examined) = &examined
+                && examined.checked == Checked::OtherKey
+            {
+                return Err(Failure::with(
+                    BAD_CONFIGURATION,
+                    "the file was written with another key: set SNAPSHOT_KEY to that key",
+                ));
+            }
+            show(&Report::of(&verify.file, &examined), verify.format)
+        }
+    }
+}
+
+/// Examines a file; `Err` within: why it is none of ours.
+fn look(file: &Path, ring: Option<&Ring>) -> anyhow::Result<Result<Examined, String>> {
+    match examine(file, ring, |_| Ok(())) {
+        Ok(examined) => Ok(Ok(examined)),
+        Err(ExamineError::Unusable(what)) => Ok(Err(what)),
+        Err(error @ ExamineError::Io(_)) => {
+            let text = format!("{}: {error}", file.display());
+            Err(Failure::with(NO_INPUT, text))
+        }
+        Err(error @ ExamineError::Newer(_)) => {
+            let text = format!("{}: {error}", file.display());
+            Err(Failure::with(BAD_CONFIGURATION, text))
+        }
+    }
+}
+
+fn show(report: &Report, format: Format) -> anyhow::Result<Ended> {
+    if format.is_json() {
+        output::json(report)?;
+    } else {
+        report.print()?;
+    }
+    Ok(match report.is_sound() {
+        true => Ended::Well,
+        false => Ended::Found,
+    })
+}
