@@ -36,8 +36,10 @@ pub struct Memory {
     /// Entries that a restore caused, for the journal.
     unlogged: Mutex<Vec<Vec<u8>>>,
     /// Is told which customer changed.
-    changed: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
+    changed: OnceLock<Listener>,
 }
+
+type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Parts that are locked apart.
 const PARTS: usize = 256;

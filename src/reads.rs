@@ -186,7 +186,7 @@ impl Reads {
         {
             return Ok(self.answer(owner, slot.clone(), Origin::Copy));
         }
-        let known = self.from_memory(owner, known).await;
+        let known = self.held_here(owner, known).await;
         if let Some(slot) = &known
             && !tracked.is_up()
             && let Some(answer) = self.stale(owner, slot.clone())
@@ -210,7 +210,7 @@ impl Reads {
     }
 
     /// Where the state is in this process and the queue does not prove it: returns what is stored, if the copy is older.
-    async fn from_memory(&self, owner: Owner<'_>, known: Option<Arc<Slot>>) -> Option<Arc<Slot>> {
+    async fn held_here(&self, owner: Owner<'_>, known: Option<Arc<Slot>>) -> Option<Arc<Slot>> {
         let tracked = &self.loader.tracked;
         let is_current = |slot: &Arc<Slot>| !tracked.has_changed(owner.customer, slot.mark);
         if !tracked.is_memory() || tracked.is_up() || known.as_ref().is_some_and(is_current) {

@@ -1,7 +1,7 @@
 //! Writes snapshots: at the end, on SIGUSR1, by time, on request, and before the journal grows too large.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -241,7 +241,7 @@ fn write(folder: &Folder, source: &Source) -> io::Result<Saved> {
     })
 }
 
-fn file_name(path: &PathBuf) -> String {
+fn file_name(path: &Path) -> String {
     path.file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

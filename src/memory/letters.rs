@@ -43,8 +43,4 @@ impl Letters {
     pub fn all(&self) -> impl Iterator<Item = &Letter> {
         self.kept.iter()
     }
-
-    pub fn len(&self) -> usize {
-        self.kept.len()
-    }
 }

@@ -321,8 +321,8 @@ impl Table {
 
     /// Returns all records as entries of a snapshot.
     pub fn entries(&self, now: Millis) -> Vec<OwnerEntry> {
-        let entry = |(owner, record): (&Box<str>, &Record)| OwnerEntry {
-            owner: owner.clone(),
+        let entry = |(owner, record): (_, &Record)| OwnerEntry {
+            owner: Box::clone(owner),
             tombstone: record
                 .tombstone
                 .filter(|it| now <= it.expires)

@@ -1,3 +1,5 @@
 //! The process without a Redis.
 
+mod process;
+mod restart;
 mod rule;

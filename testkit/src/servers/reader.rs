@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{self, Reply};
-use super::{Redis, Worker, free_port, until, worker};
+use super::{Redis, TestQueue, Worker, free_port, until, worker};
 
 /// The key that readers present, unless a test says otherwise.
 pub const KEY: &str = "test-key";
@@ -25,6 +25,12 @@ impl Reader {
     /// Answers from a Redis and an Edge API.
     pub fn builder(redis: &Redis, edge_url: &str) -> Builder {
         let process = worker::Builder::of_command(&["serve"], redis);
+        Builder { process }.env("EDGE_API_URL", edge_url)
+    }
+
+    /// A worker that is its own store, and answers from it.
+    pub fn in_memory(queue: &TestQueue, edge_url: &str) -> Builder {
+        let process = Worker::in_memory(queue);
         Builder { process }.env("EDGE_API_URL", edge_url)
     }
 }
@@ -63,7 +69,10 @@ impl Builder {
     /// Starts the process and waits until it can ask its Redis.
     pub async fn start(&self) -> Reader {
         let reader = self.spawn();
-        reader.wait_redis("CONNECTED").await;
+        match self.process.get("STORE") {
+            "memory" => reader.wait_ready().await,
+            _ => reader.wait_redis("CONNECTED").await,
+        }
         reader
     }
 }

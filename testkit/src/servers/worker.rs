@@ -34,6 +34,7 @@ impl Worker {
     pub fn in_memory(queue: &TestQueue) -> Builder {
         Builder::new(&[])
             .env("STORE", "memory")
+            // So that one that is started again is found where it was.
             .env("READ_PORT", free_port())
             .consuming(queue)
     }
