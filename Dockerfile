@@ -19,11 +19,12 @@ ENV RUSTFLAGS="-C target-feature=+crt-static" \
 COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
 COPY core/Cargo.toml core/
+COPY testkit/Cargo.toml testkit/
 RUN for source in src/main.rs bench/src/main.rs benches/stages.rs \
         $(sed -n 's/^path = "\(.*\.rs\)"$/\1/p' Cargo.toml); do \
         mkdir -p "$(dirname "$source")" && echo 'fn main() {}' > "$source"; \
     done \
-    && mkdir -p core/src && touch src/lib.rs core/src/lib.rs \
+    && mkdir -p core/src testkit/src && touch src/lib.rs core/src/lib.rs testkit/src/lib.rs \
     && cargo build --locked --release --target "$(rustc --print host-tuple)"
 
 # COPY keeps old modification times, and cargo would take the empty programs for the newer ones.

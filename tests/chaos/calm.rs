@@ -19,11 +19,11 @@ use tokio::time::sleep;
 use crate::model::{Dump, Fact, Wrong};
 use crate::report::Report;
 use crate::story::{Owner, PREFIX, Spec, Story, What, real_time};
-use crate::support::{TestQueue, Worker};
 use crate::verdict::dump_of;
 use crate::world::{World, depth};
 use crate::writer::load;
 use order::InOrder;
+use testkit::{TestQueue, Worker};
 
 /// How many in each phase.
 const BURSTS: usize = 30;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use crate::support::{Fault, Redis};
 use crate::world::World;
+use testkit::{Fault, Redis};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -385,7 +385,7 @@ fn of_queue(kind: Kind) -> Vec<(&'static str, Fault)> {
     }
 }
 
-async fn restore(links: Vec<&crate::support::TcpProxy>) {
+async fn restore(links: Vec<&testkit::TcpProxy>) {
     for link in links {
         link.restore().await;
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::model::Moment;
-use crate::support::worker::Builder;
-use crate::support::{FaultProxy, Redis, TcpProxy, TestQueue, Worker};
+use testkit::worker::Builder;
+use testkit::{FaultProxy, Redis, TcpProxy, TestQueue, Worker};
 
 pub const MOST: usize = 5;
 /// SHUTDOWN_TIMEOUT_SECS is 8, and a machine may be busy.

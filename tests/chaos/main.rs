@@ -17,11 +17,6 @@ mod story;
 mod verdict;
 mod world;
 mod writer;
-/// What the integration tests stand on.
-#[path = "../it"]
-mod it {
-    pub mod support;
-}
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,10 +29,10 @@ use tokio::time::sleep;
 
 use calm::Calm;
 use faults::{Deck, Kind, WorkerFaults};
-use it::support::{self, repo};
 use publisher::{Publisher, RATE};
 use report::Report;
 use story::{CANARIES, Story};
+use testkit::repo;
 use verdict::{finish, judge, quiet, settle};
 use world::World;
 use writer::Writers;

@@ -12,8 +12,8 @@ use crate::model::{Dump, Fact};
 use crate::publisher::Publisher;
 use crate::report::Report;
 use crate::story::{PREFIX, Story};
-use crate::support::Redis;
 use crate::world::{World, depth};
+use testkit::Redis;
 
 /// The queue must be empty and everyone idle within this after the last fault.
 const QUIET: Duration = Duration::from_secs(90);

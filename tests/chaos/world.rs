@@ -14,8 +14,8 @@ use crate::fleet::Fleet;
 use crate::folder;
 use crate::model::{Model, Moment};
 use crate::story::{Emission, Owner, PREFIX, Story};
-use crate::support::{FaultProxy, Redis, Sqs, TestQueue};
 use crate::writer::Counts;
+use testkit::{FaultProxy, Redis, Sqs, TestQueue};
 
 const VISIBILITY_SECS: &str = "4";
 

@@ -14,8 +14,8 @@ use redis::{Connection, RedisError, RedisResult, Value};
 
 use crate::model::{Fact, Item};
 use crate::story::{Owner, Story};
-use crate::support::Redis;
 use crate::world::World;
+use testkit::Redis;
 
 /// Also the SDK's own.
 const LOCK_MS: u64 = 5_000;

@@ -12,4 +12,5 @@ mod project;
 mod reads;
 mod redis;
 mod stand;
-mod support;
+
+use testkit as support;

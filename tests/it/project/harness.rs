@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::http::{self, Received};
+use crate::support::worker::sum_of;
 use crate::support::{
     Answer, EdgeMock, Fault, FaultProxy, Redis, Sqs, TcpProxy, TestQueue, free_port, sqs, until,
 };
@@ -531,4 +532,23 @@ async fn receive(
         .queue_url(&queue.url)
         .send()
         .await
+}
+
+#[test]
+fn a_metric_is_the_sum_of_its_series() {
+    let page = "# TYPE a counter\n\
+        a_total{x=\"1,2\",y=\"3\"} 2\n\
+        a_total{x=\"1,2\",y=\"4\"} 3 # {} 1\n\
+        # TYPE ab gauge\n\
+        ab 7\n\
+        # TYPE c counter\n\
+        # EOF\n";
+    assert_eq!(sum_of(page, "a_total"), Some(5.0));
+    assert_eq!(sum_of(page, "a_total{y=\"3\"}"), Some(2.0));
+    assert_eq!(sum_of(page, "a_total{y=\"4\",x=\"1,2\"}"), Some(3.0));
+    assert_eq!(sum_of(page, "a_total{y=\"5\"}"), Some(0.0));
+    assert_eq!(sum_of(page, "ab"), Some(7.0));
+    assert_eq!(sum_of(page, "c_total"), Some(0.0));
+    assert_eq!(sum_of(page, "c"), None);
+    assert_eq!(sum_of(page, "d"), None);
 }

@@ -1,7 +1,4 @@
-//! What the tests stand on: servers, faults, and the worker itself, each a value that lives as long as its test.
-
-// One library for every file of tests; no file uses all of it.
-#![allow(dead_code, unused_imports)]
+//! Servers, faults, and the worker itself, each a value that lives as long as its test.
 
 pub mod aws;
 pub mod certs;
@@ -23,7 +20,7 @@ pub mod sqs;
 pub mod worker;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -72,7 +69,17 @@ pub fn free_port() -> u16 {
 
 /// A file of this repository.
 pub fn repo(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    root.join(path)
+}
+
+/// The program under test. cargo and nextest name it to the tests of its package at run time; a constant of the compiler
+/// would exist in those tests only.
+pub fn program() -> PathBuf {
+    let named = ["NEXTEST", "CARGO"].map(|by| format!("{by}_BIN_EXE_entitlement-sync"));
+    let path = named.iter().find_map(std::env::var_os);
+    path.map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{named:?} are not set: run the tests by cargo or nextest"))
 }
 
 /// Something that `script/setup` installs.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
-use super::{Redis, TestQueue};
+use super::{Redis, TestQueue, program};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -105,7 +105,7 @@ impl Operator {
     }
 
     fn command(&self, arguments: &[&str], folder: &TempDir) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_entitlement-sync"));
+        let mut command = Command::new(program());
         command
             .args(arguments)
             .env_clear()
