@@ -20,7 +20,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
 COPY core/Cargo.toml core/
 COPY testkit/Cargo.toml testkit/
-RUN for source in src/main.rs bench/src/main.rs benches/stages.rs \
+RUN for source in src/main.rs bench/src/main.rs core/benches/stages.rs \
         $(sed -n 's/^path = "\(.*\.rs\)"$/\1/p' Cargo.toml); do \
         mkdir -p "$(dirname "$source")" && echo 'fn main() {}' > "$source"; \
     done \

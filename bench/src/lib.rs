@@ -1,4 +1,3 @@
 //! What the programs of the bench share.
 
-pub mod mix;
 pub mod process;

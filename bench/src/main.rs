@@ -3,7 +3,6 @@
 
 mod contestants;
 mod measure;
-mod proxy;
 mod report;
 mod servers;
 
@@ -15,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use bench::mix::{CUSTOMERS, Shape, messages_of};
 use bench::process;
 use contestants::{Contestant, Kind};
 use measure::{Bench, Scale};
 use report::Results;
+use testkit::TcpProxy;
+use testkit::mix::{CUSTOMERS, Shape, messages_of};
 
 /// Where the programs are; `script/bench` tells.
 pub struct Tools {
@@ -185,12 +185,17 @@ fn run(
     )?;
     let direct = bench.queue.address;
     let mut ways: Vec<(u64, SocketAddr)> = Vec::new();
+    // The longer ways, for as long as they are needed.
+    let mut proxies: Vec<TcpProxy> = Vec::new();
     for &millis in &plan.round_trips {
         let way = match millis {
             0 => direct,
             _ => {
-                let delay = Duration::from_millis(millis);
-                bench.runtime.block_on(proxy::start(direct, delay))?
+                let proxy = bench.runtime.block_on(TcpProxy::start(direct.port()));
+                proxy.delay(Duration::from_millis(millis) / 2);
+                let port = proxy.port();
+                proxies.push(proxy);
+                SocketAddr::from(([127, 0, 0, 1], port))
             }
         };
         results.round_trip(millis, bench.round_trip(way)?);

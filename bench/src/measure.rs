@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use crate::Tools;
 use crate::contestants::{Contestant, Kind};
 use crate::servers::{QueueServer, Redis};
-use bench::mix;
+use testkit::mix;
 
 pub struct Bench {
     pub tools: Tools,

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::Tools;
-use bench::mix;
 use bench::process::{Process, free_port};
+use testkit::mix;
 
 /// fauxqs, with what it counts.
 pub struct QueueServer {

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+pub mod mix;
+#[cfg(feature = "servers")]
 mod servers;
 
+#[cfg(feature = "servers")]
 pub use servers::*;

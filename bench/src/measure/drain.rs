@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use super::{Bench, cores};
 use crate::contestants::Contestant;
 use crate::servers::Counts;
-use bench::mix::CUSTOMERS;
 use bench::process::Usage;
+use testkit::mix::CUSTOMERS;
 
 /// Of so few messages, one more or less would tell: the window gets longer, up to so many times.
 const FEW: u64 = 100;

@@ -1,17 +1,13 @@
-//! What a message costs before it meets the network: `cargo bench`.
+//! What a message costs before it meets the network: `cargo bench -p entitlement-core`.
 //!
 //! Applying is measured where Redis is, by `script/bench`; here are the steps up to it.
 
-#[path = "../bench/src/mix.rs"]
-#[expect(dead_code, reason = "the bench's driver uses more of it")]
-mod mix;
-
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use entitlement_sync::keys::Keys;
-use entitlement_sync::message::{Attributes, read};
-use entitlement_sync::plan::{self, Step};
-use mix::{Shape, messages};
+use entitlement_core::keys::Keys;
+use entitlement_core::message::{Attributes, read};
+use entitlement_core::plan::{self, Step};
+use testkit::mix::{Shape, messages};
 
 const MESSAGES: usize = 1_000;
 const SHAPES: [Shape; 4] = [

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use bench::mix::{Shape, messages};
-use entitlement_sync::keys::Keys;
-use entitlement_sync::message::{self, Attributes, Change};
-use entitlement_sync::plan::{self, Step};
+use entitlement_core::keys::Keys;
+use entitlement_core::message::{self, Attributes, Change};
+use entitlement_core::plan::{self, Step};
+use testkit::mix::{Shape, messages};
 
 const OF_EACH_SHAPE: usize = 250;
 const SHAPES: [Shape; 4] = [
