@@ -3,6 +3,8 @@
 //! The layout is the one that Stigg's server SDK reads; see docs/compatibility.md for its source.
 //! Ids are used unchanged, so an id that would build another entity's key is refused.
 
+use std::fmt;
+
 /// Builds the keys of one environment.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -211,21 +213,37 @@ fn first_infix<'a, 'b>(text: &'a str, infixes: &[&'b str]) -> Option<(&'a str, &
     Some((&text[..at], infix, &text[at + infix.len()..]))
 }
 
-/// Returns the part of a customer or resource id that would make its keys collide with another entity's: customer
-/// `a:f_x` would write its entitlements over the usage of feature `x` of customer `a`.
-pub fn collision_of_owner(id: &str) -> Option<&'static str> {
+/// The part of an id that would make its keys those of another entity. It is the predicate of a sentence about the id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collision(&'static str);
+
+impl fmt::Display for Collision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = self.0;
+        write!(
+            formatter,
+            "contains \"{part}\", so its keys would collide with another entity's"
+        )
+    }
+}
+
+/// Returns why a customer or resource id cannot be used: customer `a:f_x` would write its entitlements over the usage
+/// of feature `x` of customer `a`.
+pub fn collision_of_owner(id: &str) -> Option<Collision> {
     [":r_", ":f_", ":credit_"]
         .into_iter()
         .find(|infix| id.contains(infix))
         .or_else(|| id.ends_with(":metadata").then_some(":metadata"))
+        .map(Collision)
         .or_else(|| collision_of_suffix(id))
 }
 
-/// Returns the colliding part of a feature or currency id, which is the last part of its key.
-pub fn collision_of_suffix(id: &str) -> Option<&'static str> {
+/// Returns why a feature or currency id, which is the last part of its key, cannot be used.
+pub fn collision_of_suffix(id: &str) -> Option<Collision> {
     [TIMESTAMP, TOMBSTONE]
         .into_iter()
         .find(|suffix| id.ends_with(suffix))
+        .map(Collision)
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ pub fn check(owner: Owner<'_>) -> Result<(), String> {
     ] {
         let Some(id) = id else { continue };
         if id.is_empty() {
-            return Err(format!("the {what} id is empty"));
+            return Err(format!("{what} id is missing or empty"));
         }
-        if let Some(part) = keys::collision_of_owner(id) {
-            return Err(collides(what, id, part));
+        if let Some(collision) = keys::collision_of_owner(id) {
+            return Err(format!("{what} id \"{id}\" {collision}"));
         }
     }
     Ok(())
@@ -35,12 +35,9 @@ pub fn check(owner: Owner<'_>) -> Result<(), String> {
 pub fn suffix(what: &str, id: &str) -> anyhow::Result<()> {
     match keys::collision_of_suffix(id) {
         None => Ok(()),
-        Some(part) => Err(Failure::with(USAGE, collides(what, id, part))),
+        Some(collision) => Err(Failure::with(
+            USAGE,
+            format!("{what} id \"{id}\" {collision}"),
+        )),
     }
-}
-
-fn collides(what: &str, id: &str, part: &str) -> String {
-    format!(
-        "{what} id \"{id}\" contains \"{part}\", so its keys would collide with another entity's"
-    )
 }

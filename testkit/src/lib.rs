@@ -1,6 +1,7 @@
 //! What the integration tests, the chaos campaign and the bench share.
 
-#![allow(clippy::unwrap_used)]
+// What goes wrong here fails a test, and what is made here costs files and processes, which no default value should.
+#![allow(clippy::unwrap_used, clippy::new_without_default)]
 
 pub mod mix;
 #[cfg(feature = "servers")]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::entitlement::{Entry, newest, resource_of_entitlements, usage};
-use super::ids::{entity, filled, first_filled, last_id, object_id, optional_last_id};
+use super::ids::{entity, filled, first_filled, last_id, missing, object_id, optional_last_id};
 use super::kind::Kind;
 use super::size::Size;
 use super::terms::Number;
@@ -200,7 +200,7 @@ fn update_usage<'a, P>(
             Some(feature) => Metered::Feature(feature),
             None => match optional_last_id(currencies, "currencyId")? {
                 Some(currency) => Metered::Credit(currency),
-                None => return Err(Invalid::new("feature id is missing or empty")),
+                None => return Err(missing("feature id")),
             },
         },
     };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::wire::{Id, Named, Text};
 use super::{Entity, Invalid};
-use crate::keys;
+use crate::keys::{self, Collision};
 
 /// The maximum length of an id. Real ids are short, each key contains them, and a message may name thousands of keys.
 const MAX_ID_BYTES: usize = 1024;
@@ -14,19 +14,15 @@ pub(super) fn entity<'a>(
     customers: impl IntoIterator<Item = Option<Id<'a>>>,
     resource: Option<Cow<'a, str>>,
 ) -> Result<Entity<'a>, Invalid> {
-    let customer = first_filled(customers.into_iter().flatten())
-        .ok_or_else(|| Invalid::new("customer id is missing or empty"))?;
+    let customer =
+        first_filled(customers.into_iter().flatten()).ok_or_else(|| missing("customer id"))?;
     for (what, id) in [
-        ("customer", Some(&customer)),
-        ("resource", resource.as_ref()),
+        ("customer id", Some(&customer)),
+        ("resource id", resource.as_ref()),
     ] {
         let Some(id) = id else { continue };
-        check_length(id, &format!("{what} id"))?;
-        if let Some(part) = keys::collision_of_owner(id) {
-            return Err(Invalid::new(format!(
-                "{what} id contains \"{part}\", so its keys would collide with another entity's"
-            )));
-        }
+        check_length(id, what)?;
+        refuse_collision(what, keys::collision_of_owner(id))?;
     }
     Ok(Entity { customer, resource })
 }
@@ -36,7 +32,7 @@ pub(super) fn last_id<'a>(
     ids: impl IntoIterator<Item = Option<Id<'a>>>,
     what: &str,
 ) -> Result<Cow<'a, str>, Invalid> {
-    optional_last_id(ids, what)?.ok_or_else(|| Invalid::new(format!("{what} is missing or empty")))
+    optional_last_id(ids, what)?.ok_or_else(|| missing(what))
 }
 
 /// Returns the first non-empty id, or `None`.
@@ -48,12 +44,16 @@ pub(super) fn optional_last_id<'a>(
         return Ok(None);
     };
     check_length(&id, what)?;
-    match keys::collision_of_suffix(&id) {
-        Some(part) => Err(Invalid::new(format!(
-            "{what} ends in \"{part}\", so its key would collide with another entity's"
-        ))),
-        None => Ok(Some(id)),
-    }
+    refuse_collision(what, keys::collision_of_suffix(&id))?;
+    Ok(Some(id))
+}
+
+pub(super) fn missing(what: &str) -> Invalid {
+    Invalid::new(format!("{what} is missing or empty"))
+}
+
+fn refuse_collision(what: &str, collision: Option<Collision>) -> Result<(), Invalid> {
+    collision.map_or(Ok(()), |it| Err(Invalid::new(format!("{what} {it}"))))
 }
 
 fn check_length(id: &str, what: &str) -> Result<(), Invalid> {
