@@ -11,6 +11,7 @@
 //!
 //! No log line and no error text contains a customer's id.
 
+mod context;
 mod edge_api;
 mod ofrep;
 mod path;
