@@ -6,6 +6,7 @@
 
 mod datum;
 mod entitlement;
+mod fact;
 mod flags;
 mod graphql;
 mod javascript;
@@ -17,7 +18,8 @@ mod stored;
 mod time;
 
 pub use datum::Datum;
-pub use entitlement::{Access, Entitlement, Fact, Kind, NO_CUSTOMER, NO_FEATURE, Request, Usage};
+pub use entitlement::{Access, Entitlement, Kind, NO_CUSTOMER, NO_FEATURE, Request, Usage};
+pub use fact::Fact;
 pub use flags::{Evaluated, Flag, NotEvaluated, flag, flags};
 pub use graphql::{Incomplete, Listing, entitlements, entitlements_state, single};
 pub use javascript::{millis, plain, truthy};

@@ -92,7 +92,7 @@ fn numbers(name: &str, default: &[usize]) -> Result<Vec<usize>> {
     let Ok(text) = std::env::var(name) else {
         return Ok(default.to_vec());
     };
-    let numbers = text.split(',').map(str::parse).collect();
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
     numbers.map_err(|_| anyhow::anyhow!("{name} is not a list of numbers"))
 }
 

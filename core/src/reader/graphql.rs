@@ -23,7 +23,7 @@ struct Data<T> {
 #[serde(rename_all = "camelCase")]
 enum Answer<'a> {
     Entitlements(Vec<Printed<'a>>),
-    Entitlement(Printed<'a>),
+    Entitlement(Box<Printed<'a>>),
     /// Of a feature for which the customer has no entitlement.
     #[serde(rename = "entitlement")]
     Absent(Absent),
@@ -163,7 +163,7 @@ pub fn single(state: &State, feature: &str, request: &Request, now: f64) -> List
     if entry.entitlement.usage().is_some_and(|usage| usage.is_over) {
         printed.current_usage = Datum::Int(0);
     }
-    Ok(json(Answer::Entitlement(printed)))
+    Ok(json(Answer::Entitlement(Box::new(printed))))
 }
 
 fn json(answer: Answer<'_>) -> String {

@@ -1,13 +1,12 @@
 //! Holds the readable state of one owner, compact and complete enough to answer without Redis.
 
+mod building;
+
 use serde_json::Value;
 
 use super::pack::{Bytes, Writer};
-use super::reading::is_newer_layout;
-use super::{
-    Access, Datum, Entitlement, Fact, Kind, Map, NO_FEATURE, Reading, Request, Stored, StoredUsage,
-    millis, resource_miss,
-};
+use super::{Access, Entitlement, Kind, Map, NO_FEATURE, Request, Stored, millis, resource_miss};
+use building::Building;
 
 /// Why the stored state cannot answer, so that the Edge API is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -181,10 +180,9 @@ impl State {
         std::iter::from_fn(move || Some(entry(Entitlement::unpack(&mut bytes, None)?, now)))
     }
 
-    /// Returns its bytes in memory.
-    pub fn weight(&self) -> usize {
-        let denied = self.denied.as_ref().map_or(0, |denied| denied.len());
-        size_of::<Self>() + self.packed.len() + denied
+    /// Returns the bytes that it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        self.packed.len() + self.denied.as_ref().map_or(0, |denied| denied.len())
     }
 
     /// Returns it as bytes for a later [`Self::from_bytes`] of the same version of this crate.
@@ -205,7 +203,7 @@ impl State {
         writer.0.extend(self.expires_at.to_le_bytes());
         writer.0.extend(self.updated_at.unwrap_or(0).to_le_bytes());
         writer.text(self.denied.as_deref().unwrap_or_default().as_bytes());
-        writer.0.extend_from_slice(&self.packed);
+        writer.text(&self.packed);
         writer.0
     }
 
@@ -217,8 +215,10 @@ impl State {
         let expires_at = f64::from_le_bytes(bytes.array()?);
         let updated_at = i64::from_le_bytes(bytes.array()?);
         let denied = bytes.text()?;
+        let packed = bytes.part()?;
+        let is_end = bytes.0.is_empty();
         let state = Self {
-            packed: bytes.0.into(),
+            packed: packed.into(),
             updated_at: is_set(2).then_some(updated_at),
             denied: is_set(3).then(|| denied.into()),
             expires_at,
@@ -229,10 +229,11 @@ impl State {
             has_credits: is_set(0),
             has_metered: is_set(1),
         };
-        while !bytes.0.is_empty() {
-            Entitlement::unpack(&mut bytes, None)?;
+        let mut entitlements = Bytes(packed);
+        while !entitlements.0.is_empty() {
+            Entitlement::unpack(&mut entitlements, None)?;
         }
-        (flags < 16 && !expires_at.is_nan()).then_some(state)
+        (is_end && flags < 16 && !expires_at.is_nan()).then_some(state)
     }
 }
 
@@ -242,110 +243,6 @@ fn entry(entitlement: Entitlement<'_>, now: f64) -> Entry<'_> {
         is_expired: entitlement.valid_until().is_some_and(|until| until <= now),
         entitlement,
     }
-}
-
-struct Building {
-    /// By feature, in stored order.
-    packed: Vec<(String, Writer)>,
-    miss: Option<Miss>,
-    expires_at: f64,
-    has_credits: bool,
-    has_metered: bool,
-}
-
-impl Default for Building {
-    fn default() -> Self {
-        Self {
-            packed: Vec::new(),
-            miss: None,
-            expires_at: f64::INFINITY,
-            has_credits: false,
-            has_metered: false,
-        }
-    }
-}
-
-impl Building {
-    fn add(&mut self, feature: String, entry: &str, stored: &Stored) -> Result<(), Miss> {
-        let value: Value = serde_json::from_str(entry).map_err(|_| Miss::Unreadable)?;
-        let (feature, entry) = match is_newer_layout(&value) {
-            true => older_layout(value).ok_or(Miss::Credits)?,
-            false => (feature, value),
-        };
-        let pair = stored.usages.get(&feature);
-        let usage = pair.and_then(|pair| pair.value.as_deref());
-        let usage_at = pair.and_then(|pair| millis(pair.timestamp.as_deref()?));
-        let found = StoredUsage {
-            value: usage,
-            has_timestamp: usage_at.is_some(),
-        };
-        let read = Reading::of_value(&feature, entry, |_| found, f64::NEG_INFINITY);
-        let mut entitlement = read.entitlement;
-        entitlement.set(Fact::UsageAt, usage_at.map_or(Datum::Null, Datum::Int));
-        if !entitlement.is_whole() {
-            let miss = if usage.is_some() && usage_at.is_none() {
-                Miss::Torn
-            } else {
-                Miss::Usage
-            };
-            self.miss.get_or_insert(miss);
-        }
-        if let Some(until) = entitlement.valid_until() {
-            self.expires_at = self.expires_at.min(until);
-        }
-        self.has_metered |= entitlement.kind == Kind::Metered;
-        self.has_credits |= read.credit_currency.is_some();
-        let mut writer = Writer::default();
-        entitlement.pack(&mut writer);
-        // The newer layout may name a feature twice.
-        self.packed.retain(|(before, _)| *before != feature);
-        self.packed.push((feature, writer));
-        Ok(())
-    }
-
-    fn finish(self, updated_at: Option<i64>, denied: Option<Box<str>>) -> State {
-        let packed: Vec<&[u8]> = self.packed.iter().map(|(_, it)| it.0.as_slice()).collect();
-        State {
-            packed: packed.concat().into(),
-            updated_at,
-            denied,
-            expires_at: self.expires_at,
-            miss: self.miss,
-            has_credits: self.has_credits,
-            has_metered: self.has_metered,
-        }
-    }
-}
-
-/// Converts an entry of the newer layout to the older one, with its feature; `None` for a credit.
-fn older_layout(mut entry: Value) -> Option<(String, Value)> {
-    let usage = entry["usageData"].take();
-    let mut usage = match usage {
-        Value::Object(usage) => usage,
-        _ => match entry["featureUsage"].take() {
-            Value::Object(usage) => usage,
-            _ => serde_json::Map::new(),
-        },
-    };
-    let mut calculated = entry["calculatedEntitlement"].take();
-    let kind = calculated["type"].as_str().unwrap_or("FEATURE");
-    let feature = calculated["feature"]["id"].as_str()?.to_owned();
-    if kind != "FEATURE" {
-        return None;
-    }
-    for name in [
-        "usagePeriodAnchor",
-        "resetPeriod",
-        "resetPeriodConfiguration",
-    ] {
-        let moved = calculated.get_mut(name).map(Value::take);
-        if let Some(moved) = moved.filter(|moved| !moved.is_null()) {
-            usage.entry(name).or_insert(moved);
-        }
-    }
-    let normalized =
-        serde_json::json!({"calculatedEntitlement": calculated, "featureUsage": usage});
-    Some((feature, normalized))
 }
 
 #[cfg(test)]
