@@ -72,7 +72,7 @@ pub enum Origin {
     Unproven,
 }
 
-/// What is known of an owner.
+/// The state of an owner, and where it comes from.
 #[derive(Debug, Clone)]
 pub struct Answer {
     slot: Arc<Slot>,
@@ -92,7 +92,7 @@ impl Answer {
     }
 }
 
-/// Whom to ask can answer something, and what.
+/// The sources that can answer now.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources {
     pub redis: bool,
@@ -100,15 +100,15 @@ pub struct Sources {
     pub copies: bool,
 }
 
-/// A question is given up after this, while its load goes on: SDKs wait 10 s.
-const PATIENCE: Duration = Duration::from_secs(8);
-/// A request to the Edge API for a question, so that its failure is known before the question is given up.
-const UPSTREAM: Duration = Duration::from_secs(5);
+/// A question fails after this, while its load goes on: SDKs wait 10 s.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
+/// The timeout of a request to the Edge API: shorter, so that the question reports its failure.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests that are passed on at once, and those that may wait for their turn. An answer may take 16 MiB.
 const MAX_PASSING: usize = 32;
 const MAX_PASSING_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
-const RETRY_STALE: Duration = Duration::from_secs(30);
+const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// What is kept in memory without a memory limit, and at most.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -149,7 +149,7 @@ impl Reads {
             // As an SDK does on its miss: the policy is about events.
             store.upserting(),
             (keys, writes.rules),
-            edge.within(UPSTREAM),
+            edge.within(UPSTREAM_TIMEOUT),
             metrics.reads.clone(),
         );
         let reads = Self {
@@ -175,7 +175,7 @@ impl Reads {
         reads
     }
 
-    /// What is known of an owner, or why nothing can be told.
+    /// Returns the state of an owner, or why there is none.
     pub async fn ask(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
         let tracked = &self.loader.tracked;
         let known = self.copy.get(owner);
@@ -192,12 +192,12 @@ impl Reads {
             && let Some(answer) = self.stale(owner, slot.clone())
         {
             // Nobody waits for it.
-            if slot.retry_is_due(RETRY_STALE) {
+            if slot.retry_is_due(STALE_RETRY_INTERVAL) {
                 drop(self.load(owner));
             }
             return Ok(answer);
         }
-        let error = match timeout(PATIENCE, self.load(owner)).await {
+        let error = match timeout(QUESTION_TIMEOUT, self.load(owner)).await {
             Ok(Some(Ok(loaded))) => {
                 return Ok(self.answer(owner, loaded.slot, loaded.origin));
             }

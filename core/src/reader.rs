@@ -4,20 +4,26 @@
 //! `entitlementDecisionService` in its `dist`), truthiness and all; a test asks it the same questions.
 //! What 4.x does beyond that is read from the published `@stigg/cache-redis-store` 1.29.0.
 
+mod datum;
 mod entitlement;
+mod fact;
 mod flags;
 mod graphql;
 mod javascript;
 mod object;
+mod pack;
+mod reading;
 mod state;
 mod stored;
+mod time;
 
-pub use entitlement::{
-    Access, Entitlement, Kind, NO_CUSTOMER, NO_FEATURE, Request, StoredUsage, Usage,
-};
-pub use flags::{Flag, NotEvaluated, flag, flags};
+pub use datum::Datum;
+pub use entitlement::{Access, Entitlement, Kind, NO_CUSTOMER, NO_FEATURE, Request, Usage};
+pub use fact::Fact;
+pub use flags::{Evaluated, Flag, NotEvaluated, flag, flags};
 pub use graphql::{Incomplete, Listing, entitlements, entitlements_state, single};
 pub use javascript::{millis, plain, truthy};
+pub use reading::{Reading, StoredUsage};
 pub use state::{Entry, Miss, State};
 pub use stored::{Pair, Stored, metered_features};
 

@@ -4,6 +4,7 @@ mod labels;
 
 pub use labels::{ReadResult, ReadRoute, UpstreamOutcome};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +28,8 @@ const AGES: [f64; 8] = [0.0, 1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600.0, 86_400.0]
 pub struct ReadMetrics {
     questions: Family<Question, Counter>,
     answers: Family<OfRoute, Histogram, fn() -> Histogram>,
+    /// The members of both families by route and result, so that a question looks up no labels.
+    by_route: Arc<[(Histogram, [Counter; ReadResult::ALL.len()])]>,
     pub ages: Histogram,
     misses: Family<OfReason, Counter>,
     upstream: Family<OfOutcome, Counter>,
@@ -45,9 +48,22 @@ pub struct ReadMetrics {
 
 impl Default for ReadMetrics {
     fn default() -> Self {
+        let questions = Family::<Question, Counter>::default();
+        let new_answers: fn() -> Histogram = || Histogram::new(ANSWERS);
+        let answers = Family::new_with_constructor(new_answers);
+        let of_route = |route: ReadRoute| {
+            let counter =
+                |result| Counter::clone(&questions.get_or_create(&question(route, result)));
+            let of = OfRoute {
+                route: route.as_str(),
+            };
+            let histogram = Histogram::clone(&answers.get_or_create(&of));
+            (histogram, ReadResult::ALL.map(counter))
+        };
         Self {
-            questions: Family::default(),
-            answers: Family::new_with_constructor(|| Histogram::new(ANSWERS)),
+            by_route: ReadRoute::ALL.into_iter().map(of_route).collect(),
+            questions,
+            answers,
             ages: Histogram::new(AGES),
             misses: Family::default(),
             upstream: Family::default(),
@@ -156,14 +172,6 @@ impl ReadMetrics {
             self.refilled.clone(),
         );
         // Created at the start, so that rates and alerts see the first event too.
-        for route in ReadRoute::ALL {
-            for result in ReadResult::ALL {
-                drop(self.questions.get_or_create(&question(route, result)));
-            }
-            drop(self.answers.get_or_create(&OfRoute {
-                route: route.as_str(),
-            }));
-        }
         for miss in Miss::ALL {
             drop(self.misses.get_or_create(&OfReason {
                 reason: miss.as_str(),
@@ -178,13 +186,9 @@ impl ReadMetrics {
 
     /// A question was answered, or not.
     pub fn answered(&self, route: ReadRoute, result: ReadResult, took: Duration) {
-        self.questions.get_or_create(&question(route, result)).inc();
-        let route = OfRoute {
-            route: route.as_str(),
-        };
-        self.answers
-            .get_or_create(&route)
-            .observe(took.as_secs_f64());
+        let (answers, questions) = &self.by_route[route as usize];
+        questions[result as usize].inc();
+        answers.observe(took.as_secs_f64());
     }
 
     pub fn missed(&self, miss: Miss) {
@@ -209,8 +213,8 @@ impl ReadMetrics {
 
     /// How many questions were answered so, whatever was asked.
     pub fn count(&self, result: ReadResult) -> u64 {
-        let of = |route| self.questions.get_or_create(&question(route, result)).get();
-        ReadRoute::ALL.into_iter().map(of).sum()
+        let of = |(_, questions): &(_, [Counter; _])| questions[result as usize].get();
+        self.by_route.iter().map(of).sum()
     }
 
     /// How many requests to the Edge API ended so.

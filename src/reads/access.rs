@@ -14,7 +14,7 @@ pub struct Access {
     digests: RwLock<Arc<[[u8; 32]]>>,
 }
 
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Access {
     pub fn new(keys: &ReaderKeys) -> Arc<Self> {
@@ -74,7 +74,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 async fn follow(access: Arc<Access>, keys: ReaderKeys) {
     let mut is_readable = true;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(FILE_CHECK_INTERVAL).await;
         let of_file = keys.clone();
         let read = tokio::task::spawn_blocking(move || of_file.read_again()).await;
         match read {

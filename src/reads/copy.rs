@@ -105,12 +105,14 @@ impl Slot {
 #[derive(Clone)]
 struct ByBytes;
 
-/// What the cache itself keeps for an entry.
+/// What the cache keeps for an entry, and what the allocator adds: a customer of five features takes 760 bytes of RSS,
+/// and weighs 780.
 const OVERHEAD_BYTES: usize = 160;
 
 impl Weighter<OwnerKey, Arc<Slot>> for ByBytes {
     fn weight(&self, key: &OwnerKey, slot: &Arc<Slot>) -> u64 {
-        let bytes = key.weight() + slot.state.weight() + size_of::<Slot>() + OVERHEAD_BYTES;
+        let own = size_of::<Slot>() + slot.state.heap_bytes();
+        let bytes = key.weight() + own + OVERHEAD_BYTES;
         bytes as u64
     }
 }
@@ -139,8 +141,8 @@ pub struct Copy {
     order: AtomicU64,
 }
 
-/// A customer of a few features takes about a kilobyte.
-const TYPICAL_BYTES: u64 = 1_500;
+/// A customer of a few features.
+const TYPICAL_BYTES: u64 = 800;
 
 impl Copy {
     pub fn new(max_bytes: u64) -> Self {

@@ -17,7 +17,7 @@ use crate::reader::{NO_CUSTOMER, State};
 use crate::store::{Mark, Store, Tracked};
 
 /// How long what the Edge API does not know is not asked for again, nor what it could not make whole.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED_FOR: Duration = Duration::from_secs(30);
 /// Requests to the Edge API at once, and those that may wait for their turn.
 const MAX_FETCHES: usize = 64;
 const MAX_WAITING: usize = 256;
@@ -203,7 +203,7 @@ impl Loader {
     fn in_memory(&self, state: State, mark: Mark, (order, began): (u64, Instant)) -> Slot {
         let is_provisional = state.is_empty() || state.miss(now_ms()).is_some();
         let mut slot = Slot::new(state, mark, order);
-        slot.settled_until = is_provisional.then(|| Instant::now() + SETTLED);
+        slot.settled_until = is_provisional.then(|| Instant::now() + SETTLED_FOR);
         slot.is_stored = false;
         slot.began = began;
         slot

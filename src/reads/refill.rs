@@ -6,11 +6,11 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::Reads;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Owners that nobody asked for since then are left to their next question.
-const RECENT: Duration = Duration::from_secs(3_600);
-/// Fifty a second for each process.
-const PAUSE: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// An owner that nobody asked for within this time is loaded by its next question.
+const RECENT_USE: Duration = Duration::from_secs(3_600);
+/// The time between two loads: fifty a second for each process.
+const LOAD_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Watches the counter of losses, which the monitor of Redis counts up. What is in memory is not written back: a
 /// customer that was purged meanwhile would return with it. Each owner is read from Redis, where another process may
@@ -18,13 +18,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub async fn run(reads: Reads, losses: Counter) {
     let mut known = losses.get();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let now = losses.get();
         if now == known || !reads.loader.tracked.is_up() {
             continue;
         }
         known = now;
-        let owners = reads.copy.recent(RECENT);
+        let owners = reads.copy.recent(RECENT_USE);
         tracing::info!(
             customers = owners.len(),
             "Redis lost its data; loading the customers of the last hour"
@@ -36,7 +36,7 @@ pub async fn run(reads: Reads, losses: Counter) {
             }
             let loaded = reads.load(key.owner()).await;
             failed += usize::from(!matches!(loaded, Some(Ok(_))));
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(LOAD_INTERVAL).await;
         }
         reads
             .metrics

@@ -11,6 +11,7 @@
 //!
 //! No log line and no error text contains a customer's id.
 
+mod context;
 mod edge_api;
 mod ofrep;
 mod path;
@@ -24,7 +25,6 @@ use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VIA,
 };
 use actix_web::http::{Method, StatusCode};
-use actix_web::middleware::from_fn;
 use actix_web::web::{self, Bytes, Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use serde_json::json;
@@ -61,7 +61,6 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let server = HttpServer::new(move || {
         App::new()
-            .wrap(from_fn(super::echo_request_id))
             .app_data(shared.clone())
             .default_service(web::route().to(handle))
     })
@@ -88,12 +87,21 @@ impl Serving {
     }
 }
 
+/// Answers with the `X-Request-ID` of the request, or a new one. No log line: the paths hold ids of customers.
 async fn handle(request: HttpRequest, payload: Payload, shared: Data<Shared>) -> HttpResponse {
+    let mut response = respond(&request, payload, &shared).await;
+    if let Ok(id) = super::request_id_of(request.headers()) {
+        response.headers_mut().insert(super::REQUEST_ID, id);
+    }
+    response
+}
+
+async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> HttpResponse {
     let started = Instant::now();
     let route = Route::of(request.uri().path());
     match route {
-        Route::Livez => return health(&request, StatusCode::OK, json!({"status": "UP"})),
-        Route::Readyz => return readyz(&request, &shared),
+        Route::Livez => return health(request, StatusCode::OK, json!({"status": "UP"})),
+        Route::Readyz => return readyz(request, shared),
         _ => {}
     }
     let refused = |result, status, code: &str, text: &str| {
@@ -107,7 +115,7 @@ async fn handle(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
         let text = "this request comes from this process: check EDGE_API_URL";
         refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)
     } else {
-        answer(&request, payload, &shared, &route).await
+        answer(request, payload, shared, &route).await
     };
     if let Some(kind) = kind {
         shared

@@ -24,6 +24,25 @@ enum Who {
 }
 
 impl Who {
+    const ALL: [Self; 5] = [
+        Self::Floor,
+        Self::Copy,
+        Self::Redis,
+        Self::Changing,
+        Self::Node,
+    ];
+
+    /// The name in `BENCH_ONLY`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Copy => "copy",
+            Self::Redis => "redis",
+            Self::Changing => "changing",
+            Self::Node => "node",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
@@ -56,6 +75,7 @@ struct Plan {
     window: Duration,
     rounds: usize,
     connections: Vec<usize>,
+    who: Vec<Who>,
 }
 
 fn number(name: &str, default: usize) -> Result<usize> {
@@ -65,6 +85,28 @@ fn number(name: &str, default: usize) -> Result<usize> {
             .with_context(|| format!("{name} is not a number")),
         Err(_) => Ok(default),
     }
+}
+
+/// Numbers, separated by commas.
+fn numbers(name: &str, default: &[usize]) -> Result<Vec<usize>> {
+    let Ok(text) = std::env::var(name) else {
+        return Ok(default.to_vec());
+    };
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    numbers.map_err(|_| anyhow::anyhow!("{name} is not a list of numbers"))
+}
+
+/// All, or those that `BENCH_ONLY` names.
+fn contestants() -> Vec<Who> {
+    let only = std::env::var("BENCH_ONLY").ok();
+    let is_asked = |who: &Who| match &only {
+        Some(only) => only.split(',').any(|word| word == who.word()),
+        None => true,
+    };
+    // Ratios need the floor.
+    let all = Who::ALL.into_iter();
+    all.filter(|who| *who == Who::Floor || is_asked(who))
+        .collect()
 }
 
 fn program(name: &str) -> Result<String> {
@@ -77,7 +119,8 @@ fn main() -> Result<()> {
         features: number("BENCH_READS_FEATURES", 5)?,
         window: Duration::from_millis(number("BENCH_WINDOW_MS", 3_000)? as u64),
         rounds: number("BENCH_ROUNDS", 3)?,
-        connections: vec![1, 32, 256],
+        connections: numbers("BENCH_CONNECTIONS", &[1, 32, 256])?,
+        who: contestants(),
     };
     // The questions come from the second core, if there is one.
     pin(std::process::id(), 1);
@@ -185,8 +228,8 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
     for round in 0..plan.rounds {
         for question in [Question::Flag, Question::List] {
             for &connections in &plan.connections {
-                let mut everybody = [Who::Floor, Who::Copy, Who::Redis, Who::Changing, Who::Node];
-                everybody.rotate_left(round % 5);
+                let mut everybody = plan.who.clone();
+                everybody.rotate_left(round % plan.who.len());
                 for who in everybody {
                     let (process, port) = match who {
                         Who::Floor => {

@@ -7,18 +7,19 @@
 //! | `<featureId>@values` | `{"values": […]}`, the granted values of an enum |
 //! | `<featureId>@entitlement` | all of it, as an object |
 
-use serde_json::{Map, Number, Value, json};
+use serde::Serialize;
 
-use super::graphql::iso;
-use super::{Access, Entry, Kind, NO_CUSTOMER, NO_FEATURE, Request, State};
+use super::time::Iso;
+use super::{Access, Datum, Entry, Kind, NO_CUSTOMER, NO_FEATURE, Request, State};
 
-/// An evaluated flag.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Flag {
-    /// `None`: the caller uses its default.
-    pub value: Option<Value>,
-    pub is_granted: bool,
-    pub metadata: Map<String, Value>,
+/// An evaluated flag, which is written by [`Self::evaluated`].
+#[derive(Debug)]
+pub struct Flag<'a> {
+    aspect: Aspect,
+    /// `None`: the customer has no entitlement for the feature.
+    entry: Option<Entry<'a>>,
+    /// Why it is denied, if it is.
+    reason: Option<String>,
 }
 
 /// Why a flag cannot be evaluated; names no feature.
@@ -43,166 +44,268 @@ const ASPECTS: [(&str, Aspect); 5] = [
 ];
 
 /// Evaluates one flag. An unknown feature or customer is denied.
-pub fn flag(state: &State, key: &str, request: &Request, now: f64) -> Result<Flag, NotEvaluated> {
+pub fn flag<'a>(
+    state: &'a State,
+    key: &str,
+    request: &Request,
+    now: f64,
+) -> Result<Flag<'a>, NotEvaluated> {
     // A feature whose id ends like an aspect takes precedence.
     if let Some(entry) = state.find(key, now) {
-        return of_entry(&entry, Aspect::Access, request);
+        return Flag::of(entry, Aspect::Access, request);
     }
     let found = ASPECTS
         .into_iter()
         .find_map(|(suffix, aspect)| Some((key.strip_suffix(suffix)?, aspect)));
     let (feature, aspect) = found.unwrap_or((key, Aspect::Access));
     match state.find(feature, now) {
-        Some(entry) => of_entry(&entry, aspect, request),
-        None => Ok(absent(state, aspect)),
+        Some(entry) => Flag::of(entry, aspect, request),
+        None => Ok(Flag::absent(state, aspect)),
     }
 }
 
 /// Evaluates every flag of a customer: the access and the aspects of each feature.
-pub fn flags(
-    state: &State,
+pub fn flags<'a>(
+    state: &'a State,
     request: &Request,
     now: f64,
-) -> Vec<(String, Result<Flag, NotEvaluated>)> {
+) -> Vec<(String, Result<Flag<'a>, NotEvaluated>)> {
     let mut flags = Vec::new();
     for entry in state.entries(now) {
-        let feature = &entry.entitlement.feature;
-        flags.push((feature.clone(), of_entry(&entry, Aspect::Access, request)));
-        for (suffix, aspect) in ASPECTS {
-            let is_numeric = matches!(entry.entitlement.kind, Kind::Numeric | Kind::Metered);
+        let (feature, kind) = (entry.entitlement.feature.clone(), entry.entitlement.kind);
+        let access = ("", Aspect::Access);
+        for (suffix, aspect) in [access].into_iter().chain(ASPECTS) {
             let has = match aspect {
-                Aspect::Limit => is_numeric,
-                Aspect::Usage | Aspect::Remaining => entry.entitlement.kind == Kind::Metered,
-                Aspect::Values => entry.entitlement.kind == Kind::Enum,
-                Aspect::Access | Aspect::Whole => false,
+                Aspect::Limit => matches!(kind, Kind::Numeric | Kind::Metered),
+                Aspect::Usage | Aspect::Remaining => kind == Kind::Metered,
+                Aspect::Values => kind == Kind::Enum,
+                Aspect::Access => true,
+                Aspect::Whole => false,
             };
             if has {
-                flags.push((
-                    format!("{feature}{suffix}"),
-                    of_entry(&entry, aspect, request),
-                ));
+                let flag = Flag::of(entry.clone(), aspect, request);
+                flags.push((format!("{feature}{suffix}"), flag));
             }
         }
     }
     flags
 }
 
-fn of_entry(entry: &Entry, aspect: Aspect, request: &Request) -> Result<Flag, NotEvaluated> {
-    let it = &entry.entitlement;
-    let access = entry.decide(request);
-    let (is_granted, reason) = match &access {
-        Access::Granted => (true, None),
-        Access::Denied(reason) => (false, Some(reason.as_str())),
-        Access::Unreadable(why) => return Err(why),
-    };
-    let usage = it.usage.as_ref().map(|usage| usage.answered());
-    let mut metadata = Map::new();
-    let mut put = |name: &str, value: Value| {
-        if !value.is_null() {
-            metadata.insert(name.to_owned(), value);
+/// An evaluated flag as the protocol's JSON.
+#[derive(Debug, Serialize)]
+pub struct Evaluated<'a> {
+    key: &'a str,
+    metadata: Metadata<'a>,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Answer<'a>>,
+    variant: &'static str,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_denied_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Datum::is_null")]
+    current_usage: Datum<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feature_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soft_limit: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlimited: Option<bool>,
+    #[serde(skip_serializing_if = "Datum::is_null")]
+    usage_limit: Datum<'a>,
+    #[serde(skip_serializing_if = "Iso::is_none")]
+    usage_period_end: Iso,
+}
+
+/// The value of a flag.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Answer<'a> {
+    Access(bool),
+    Number(Datum<'a>),
+    Values {
+        values: Vec<String>,
+    },
+    Whole(Box<Whole<'a>>),
+    #[serde(rename_all = "camelCase")]
+    Nothing {
+        access_denied_reason: Option<&'a str>,
+        has_access: bool,
+    },
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Whole<'a> {
+    access_denied_reason: Option<&'a str>,
+    current_usage: Datum<'a>,
+    enum_values: Vec<String>,
+    feature: &'a str,
+    has_access: bool,
+    has_soft_limit: bool,
+    is_unlimited: bool,
+    reset_period: Option<&'a str>,
+    r#type: &'static str,
+    usage_limit: Datum<'a>,
+    usage_period_end: Iso,
+    valid_until: Iso,
+}
+
+impl<'a> Flag<'a> {
+    fn of(entry: Entry<'a>, aspect: Aspect, request: &Request) -> Result<Self, NotEvaluated> {
+        let reason = match entry.decide(request) {
+            Access::Granted => None,
+            Access::Denied(reason) => Some(reason.into_owned()),
+            Access::Unreadable(why) => return Err(why),
+        };
+        Ok(Self {
+            aspect,
+            entry: Some(entry),
+            reason,
+        })
+    }
+
+    /// Evaluates a feature for which the customer has no entitlement.
+    fn absent(state: &State, aspect: Aspect) -> Self {
+        let reason = match state.is_empty() {
+            true => NO_CUSTOMER,
+            false => NO_FEATURE,
+        };
+        Self {
+            aspect,
+            entry: None,
+            reason: Some(reason.to_owned()),
         }
-    };
-    put("featureType", it.kind.as_str().into());
-    put("accessDeniedReason", reason.into());
-    if it.is_limited() {
-        put("unlimited", it.unlimited.into());
-        put("usageLimit", number(&it.limit));
-        put("currentUsage", usage.as_ref().map_or(Value::Null, number));
-        put("softLimit", it.soft_limit.into());
-        put(
-            "usagePeriodEnd",
-            iso(it.period_end().filter(|_| usage.is_some())),
-        );
     }
-    let value = match aspect {
-        Aspect::Access => Some(is_granted.into()),
-        Aspect::Limit if it.unlimited => None,
-        Aspect::Limit => granted_number(entry, &it.limit),
-        Aspect::Usage => usage.as_ref().map(number).filter(Value::is_number),
-        Aspect::Remaining if it.unlimited => None,
-        Aspect::Remaining => remaining(entry, usage.as_ref()),
-        Aspect::Values => Some(json!({"values": granted_values(entry)})),
-        Aspect::Whole => Some(whole(entry, is_granted, reason)),
-    };
-    Ok(Flag {
-        value,
-        is_granted,
-        metadata,
-    })
+
+    pub fn is_granted(&self) -> bool {
+        self.reason.is_none()
+    }
+
+    /// Returns what the protocol answers. `reason`: where the answer comes from.
+    pub fn evaluated<'b>(
+        &'b self,
+        key: &'b str,
+        reason: &'b str,
+        age_ms: Option<u64>,
+    ) -> Evaluated<'b> {
+        let (value, metadata) = match &self.entry {
+            Some(entry) => (self.value(entry), self.metadata(entry)),
+            None => (Some(self.absent_value()), Metadata::default()),
+        };
+        Evaluated {
+            key,
+            metadata: Metadata {
+                access_denied_reason: self.reason.as_deref(),
+                age_ms,
+                ..metadata
+            },
+            reason,
+            value,
+            variant: match self.is_granted() {
+                true => "granted",
+                false => "denied",
+            },
+        }
+    }
+
+    fn absent_value(&self) -> Answer<'_> {
+        match self.aspect {
+            Aspect::Access => Answer::Access(false),
+            Aspect::Limit | Aspect::Usage | Aspect::Remaining => Answer::Number(Datum::Int(0)),
+            Aspect::Values => Answer::Values { values: Vec::new() },
+            Aspect::Whole => Answer::Nothing {
+                access_denied_reason: self.reason.as_deref(),
+                has_access: false,
+            },
+        }
+    }
+
+    fn metadata<'b>(&'b self, entry: &'b Entry<'a>) -> Metadata<'b> {
+        let it = &entry.entitlement;
+        let metadata = Metadata {
+            feature_type: Some(it.kind.as_str()),
+            ..Metadata::default()
+        };
+        if !it.is_limited() {
+            return metadata;
+        }
+        Metadata {
+            current_usage: usage(entry),
+            soft_limit: Some(it.has_soft_limit()),
+            unlimited: Some(it.is_unlimited()),
+            usage_limit: it.limit().number(),
+            usage_period_end: Iso(it.period_end().filter(|_| it.kind == Kind::Metered)),
+            ..metadata
+        }
+    }
+
+    /// Returns the value; `None`: the caller uses its default.
+    fn value<'b>(&'b self, entry: &'b Entry<'a>) -> Option<Answer<'b>> {
+        let it = &entry.entitlement;
+        let number = |number: Datum<'b>| number.is_number().then_some(Answer::Number(number));
+        match self.aspect {
+            Aspect::Access => Some(Answer::Access(self.is_granted())),
+            Aspect::Limit | Aspect::Remaining if it.is_unlimited() => None,
+            // An expired entitlement grants nothing.
+            Aspect::Limit | Aspect::Remaining if entry.is_expired => number(Datum::Int(0)),
+            Aspect::Limit => number(it.limit().number()),
+            Aspect::Usage => number(usage(entry)),
+            Aspect::Remaining => number(remaining(entry)),
+            Aspect::Values => Some(Answer::Values {
+                values: granted_values(entry),
+            }),
+            Aspect::Whole => Some(Answer::Whole(Box::new(self.whole(entry)))),
+        }
+    }
+
+    fn whole<'b>(&'b self, entry: &'b Entry<'a>) -> Whole<'b> {
+        let it = &entry.entitlement;
+        Whole {
+            access_denied_reason: self.reason.as_deref(),
+            current_usage: usage(entry),
+            enum_values: granted_values(entry),
+            feature: &it.feature,
+            has_access: self.is_granted(),
+            has_soft_limit: it.has_soft_limit(),
+            is_unlimited: it.is_unlimited(),
+            reset_period: it.reset_period(),
+            r#type: it.kind.as_str(),
+            usage_limit: it.limit().number(),
+            usage_period_end: Iso(it.period_end().filter(|_| it.kind == Kind::Metered)),
+            valid_until: Iso(it.valid_until()),
+        }
+    }
 }
 
-/// Converts a number to JSON that clients accept as a number.
-fn number(value: &Value) -> Value {
-    match value {
-        Value::Number(_) => value.clone(),
-        _ => Value::Null,
+/// Returns the usage of a metered feature, if it is a number.
+fn usage<'b>(entry: &'b Entry<'_>) -> Datum<'b> {
+    match entry.entitlement.usage() {
+        Some(usage) if usage.is_over => Datum::Int(0),
+        Some(usage) => usage.stored.number(),
+        None => Datum::Null,
     }
 }
 
-/// An expired entitlement grants nothing.
-fn granted_number(entry: &Entry, value: &Value) -> Option<Value> {
+fn granted_values(entry: &Entry<'_>) -> Vec<String> {
     match entry.is_expired {
-        true => Some(0.into()),
-        false => Some(number(value)).filter(Value::is_number),
-    }
-}
-
-fn granted_values(entry: &Entry) -> &[String] {
-    match entry.is_expired {
-        true => &[],
-        false => &entry.entitlement.enum_values,
+        true => Vec::new(),
+        false => entry.entitlement.enum_values(),
     }
 }
 
 /// Returns the limit minus the usage, at least zero. Whole numbers stay whole.
-fn remaining(entry: &Entry, usage: Option<&Value>) -> Option<Value> {
-    if entry.is_expired {
-        return Some(0.into());
-    }
-    let (limit, usage) = (&entry.entitlement.limit, usage?);
+fn remaining(entry: &Entry<'_>) -> Datum<'static> {
+    let (limit, usage) = (entry.entitlement.limit(), usage(entry));
     if let (Some(limit), Some(usage)) = (limit.as_i64(), usage.as_i64()) {
-        return Some(limit.saturating_sub(usage).max(0).into());
+        return Datum::Int(limit.saturating_sub(usage).max(0));
     }
-    let left = (limit.as_f64()? - usage.as_f64()?).max(0.0);
-    Number::from_f64(left).map(Value::Number)
-}
-
-fn whole(entry: &Entry, is_granted: bool, reason: Option<&str>) -> Value {
-    let it = &entry.entitlement;
-    json!({
-        "feature": it.feature,
-        "type": it.kind.as_str(),
-        "hasAccess": is_granted,
-        "accessDeniedReason": reason,
-        "isUnlimited": it.unlimited,
-        "hasSoftLimit": it.soft_limit,
-        "usageLimit": number(&it.limit),
-        "currentUsage": it.usage.as_ref().map_or(Value::Null, |usage| number(&usage.answered())),
-        "enumValues": granted_values(entry),
-        "resetPeriod": it.reset_period,
-        "usagePeriodEnd": iso(it.period_end().filter(|_| it.usage.is_some())),
-        "validUntil": iso(it.valid_until),
-    })
-}
-
-/// Evaluates a feature for which the customer has no entitlement.
-fn absent(state: &State, aspect: Aspect) -> Flag {
-    let reason = if state.is_empty() {
-        NO_CUSTOMER
-    } else {
-        NO_FEATURE
-    };
-    let value = match aspect {
-        Aspect::Access => false.into(),
-        Aspect::Limit | Aspect::Usage | Aspect::Remaining => 0.into(),
-        Aspect::Values => json!({"values": []}),
-        Aspect::Whole => json!({"hasAccess": false, "accessDeniedReason": reason}),
-    };
-    let mut metadata = Map::new();
-    metadata.insert("accessDeniedReason".into(), reason.into());
-    Flag {
-        value: Some(value),
-        is_granted: false,
-        metadata,
-    }
+    let left = limit.as_f64().zip(usage.as_f64());
+    Datum::float(left.map(|(limit, usage)| (limit - usage).max(0.0)))
 }

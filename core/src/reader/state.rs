@@ -1,13 +1,12 @@
 //! Holds the readable state of one owner, compact and complete enough to answer without Redis.
 
-use std::ops::Range;
+mod building;
 
 use serde_json::Value;
 
-use super::entitlement::is_newer_layout;
-use super::{
-    Access, Entitlement, Kind, Map, NO_FEATURE, Request, Stored, StoredUsage, millis, resource_miss,
-};
+use super::pack::{Bytes, Writer};
+use super::{Access, Entitlement, Kind, Map, NO_FEATURE, Request, Stored, millis, resource_miss};
+use building::Building;
 
 /// Why the stored state cannot answer, so that the Edge API is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,50 +54,39 @@ impl Miss {
 /// The parsed state of one owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// Features, entries and usages, one after the other.
-    text: Box<str>,
-    entries: Box<[Held]>,
+    /// The entitlements, one after the other.
+    packed: Box<[u8]>,
     updated_at: Option<i64>,
     denied: Option<Box<str>>,
-    miss: Option<Miss>,
     expires_at: f64,
-    /// Ends of usage periods, in order.
-    turns: Box<[f64]>,
+    miss: Option<Miss>,
     has_credits: bool,
     has_metered: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-struct Held {
-    feature: Range<u32>,
-    entry: Range<u32>,
-    usage: Option<Range<u32>>,
-    usage_at: Option<i64>,
-    is_whole: bool,
-}
-
 /// An entitlement of a [`State`] at one time.
-#[derive(Debug)]
-pub struct Entry {
-    pub entitlement: Entitlement,
-    /// The time of its usage.
-    pub usage_at: Option<i64>,
-    /// Whether its usage is missing, so that it cannot be decided.
-    pub is_whole: bool,
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    pub entitlement: Entitlement<'a>,
     /// It was valid until a time that has passed.
     pub is_expired: bool,
 }
 
-impl Entry {
+impl Entry<'_> {
     /// Decides whether the customer has access to the request. An expired entitlement is denied.
-    pub fn decide(&self, request: &Request) -> Access {
+    pub fn decide(&self, request: &Request) -> Access<'_> {
         if self.is_expired {
-            return Access::Denied(NO_FEATURE.to_owned());
+            return Access::Denied(NO_FEATURE.into());
         }
-        if !self.is_whole {
+        if !self.entitlement.is_whole() {
             return Access::Unreadable("its usage is missing");
         }
         self.entitlement.decide(request)
+    }
+
+    /// Returns whether it can be decided.
+    pub fn is_decided(&self) -> bool {
+        self.is_expired || self.entitlement.is_whole()
     }
 }
 
@@ -144,13 +132,14 @@ impl State {
 
     /// Returns when an answer of now expires by time alone, in milliseconds since 1970.
     pub fn good_until(&self, now: f64) -> f64 {
-        let turn = self.turns.iter().copied().find(|at| *at >= now);
-        let turn = turn.unwrap_or(f64::INFINITY);
-        if self.expires_at > now {
-            turn.min(self.expires_at)
-        } else {
-            turn
-        }
+        let ends = self.entries(now).filter_map(|entry| {
+            let it = entry.entitlement;
+            it.period_end().filter(|_| it.kind == Kind::Metered)
+        });
+        let expiry = Some(self.expires_at).filter(|at| *at > now);
+        ends.filter(|at| *at >= now)
+            .chain(expiry)
+            .fold(f64::INFINITY, f64::min)
     }
 
     /// Returns the time of the entitlements at their source.
@@ -175,173 +164,85 @@ impl State {
 
     /// Returns whether the customer has no entitlement.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.packed.is_empty()
     }
 
     /// Returns the entitlement of a feature.
-    pub fn find(&self, feature: &str, now: f64) -> Option<Entry> {
-        let held = self
-            .entries
-            .iter()
-            .find(|held| self.text(&held.feature) == feature)?;
-        let entry = self.entry(held, now);
+    pub fn find(&self, feature: &str, now: f64) -> Option<Entry<'_>> {
+        let entitlement = Entitlement::unpack(&mut Bytes(&self.packed), Some(feature))?;
         // A request for one feature treats a value that is false in JavaScript as missing.
-        (!entry.entitlement.is_falsy()).then_some(entry)
-    }
-
-    /// Returns the ids of all features, in stored order.
-    pub fn features(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|held| self.text(&held.feature))
+        (!entitlement.is_falsy()).then(|| entry(entitlement, now))
     }
 
     /// Returns all entitlements, in stored order.
-    pub fn entries(&self, now: f64) -> impl Iterator<Item = Entry> {
-        self.entries.iter().map(move |held| self.entry(held, now))
+    pub fn entries(&self, now: f64) -> impl Iterator<Item = Entry<'_>> {
+        let mut bytes = Bytes(&self.packed);
+        std::iter::from_fn(move || Some(entry(Entitlement::unpack(&mut bytes, None)?, now)))
     }
 
-    /// Returns its approximate bytes in memory.
-    pub fn weight(&self) -> usize {
-        size_of::<Self>()
-            + self.text.len()
-            + self.entries.len() * size_of::<Held>()
-            + self.turns.len() * 8
+    /// Returns the bytes that it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        self.packed.len() + self.denied.as_ref().map_or(0, |denied| denied.len())
     }
 
-    fn entry(&self, held: &Held, now: f64) -> Entry {
-        let usage = StoredUsage {
-            value: held.usage.as_ref().map(|usage| self.text(usage)),
-            has_timestamp: held.usage_at.is_some(),
+    /// Returns it as bytes for a later [`Self::from_bytes`] of the same version of this crate.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        let miss = self.miss.map(|miss| miss as u8 + 1);
+        let flags = [
+            self.has_credits,
+            self.has_metered,
+            self.updated_at.is_some(),
+            self.denied.is_some(),
+        ];
+        let flags = flags
+            .iter()
+            .rev()
+            .fold(0, |all, it| all << 1 | u8::from(*it));
+        writer.0.extend([flags, miss.unwrap_or(0)]);
+        writer.0.extend(self.expires_at.to_le_bytes());
+        writer.0.extend(self.updated_at.unwrap_or(0).to_le_bytes());
+        writer.text(self.denied.as_deref().unwrap_or_default().as_bytes());
+        writer.text(&self.packed);
+        writer.0
+    }
+
+    /// Reads bytes of [`Self::to_bytes`]; `None` for any others. Takes no more memory than they have.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut bytes = Bytes(bytes);
+        let [flags, miss] = bytes.array()?;
+        let is_set = |at: u8| flags >> at & 1 == 1;
+        let expires_at = f64::from_le_bytes(bytes.array()?);
+        let updated_at = i64::from_le_bytes(bytes.array()?);
+        let denied = bytes.text()?;
+        let packed = bytes.part()?;
+        let is_end = bytes.0.is_empty();
+        let state = Self {
+            packed: packed.into(),
+            updated_at: is_set(2).then_some(updated_at),
+            denied: is_set(3).then(|| denied.into()),
+            expires_at,
+            miss: match miss {
+                0 => None,
+                miss => Some(*Miss::ALL.get(usize::from(miss) - 1)?),
+            },
+            has_credits: is_set(0),
+            has_metered: is_set(1),
         };
-        let entitlement = Entitlement::read(
-            self.text(&held.feature),
-            self.text(&held.entry),
-            |_| usage,
-            now,
-        );
-        Entry {
-            usage_at: held.usage_at,
-            is_whole: held.is_whole,
-            is_expired: entitlement.valid_until.is_some_and(|until| until <= now),
-            entitlement,
+        let mut entitlements = Bytes(packed);
+        while !entitlements.0.is_empty() {
+            Entitlement::unpack(&mut entitlements, None)?;
         }
-    }
-
-    fn text(&self, range: &Range<u32>) -> &str {
-        self.text
-            .get(range.start as usize..range.end as usize)
-            .unwrap_or_default()
+        (is_end && flags < 16 && !expires_at.is_nan()).then_some(state)
     }
 }
 
-#[derive(Default)]
-struct Building {
-    text: String,
-    entries: Vec<Held>,
-    miss: Option<Miss>,
-    expires_at: Option<f64>,
-    turns: Vec<f64>,
-    has_credits: bool,
-    has_metered: bool,
-}
-
-impl Building {
-    fn add(&mut self, feature: String, entry: &str, stored: &Stored) -> Result<(), Miss> {
-        let value: Value = serde_json::from_str(entry).map_err(|_| Miss::Unreadable)?;
-        let (feature, entry) = match is_newer_layout(&value) {
-            true => older_layout(value).ok_or(Miss::Credits)?,
-            false => (feature, entry.to_owned()),
-        };
-        let pair = stored.usages.get(&feature);
-        let usage = pair.and_then(|pair| pair.value.as_deref());
-        let usage_at = pair.and_then(|pair| millis(pair.timestamp.as_deref()?));
-        let found = StoredUsage {
-            value: usage,
-            has_timestamp: usage_at.is_some(),
-        };
-        let read = Entitlement::read(&feature, &entry, |_| found, f64::NEG_INFINITY);
-        let is_whole = read.misses.is_empty() && read.misses_newer.is_empty();
-        if !is_whole {
-            let miss = if usage.is_some() && usage_at.is_none() {
-                Miss::Torn
-            } else {
-                Miss::Usage
-            };
-            self.miss.get_or_insert(miss);
-        }
-        if let Some(until) = read.valid_until {
-            self.expires_at = Some(self.expires_at.map_or(until, |at| at.min(until)));
-        }
-        self.turns
-            .extend(read.period_end().filter(|_| read.usage.is_some()));
-        self.has_metered |= read.kind == Kind::Metered;
-        self.has_credits |= read.credit_currency.is_some();
-        self.entries.retain(|held| {
-            self.text[held.feature.start as usize..held.feature.end as usize] != feature
-        });
-        let held = Held {
-            feature: self.push(&feature),
-            entry: self.push(&entry),
-            usage: usage.map(|usage| self.push(usage)),
-            usage_at,
-            is_whole,
-        };
-        self.entries.push(held);
-        Ok(())
+fn entry(entitlement: Entitlement<'_>, now: f64) -> Entry<'_> {
+    let entitlement = entitlement.at(now);
+    Entry {
+        is_expired: entitlement.valid_until().is_some_and(|until| until <= now),
+        entitlement,
     }
-
-    /// Converts a position. Values of Redis have at most 512 MB; a total above 4 GB is cut, and its entries read as empty.
-    fn push(&mut self, part: &str) -> Range<u32> {
-        let start = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
-        self.text.push_str(part);
-        start..u32::try_from(self.text.len()).unwrap_or(u32::MAX)
-    }
-
-    fn finish(mut self, updated_at: Option<i64>, denied: Option<Box<str>>) -> State {
-        self.turns.sort_by(f64::total_cmp);
-        self.turns.dedup();
-        State {
-            text: self.text.into(),
-            entries: self.entries.into(),
-            updated_at,
-            denied,
-            miss: self.miss,
-            expires_at: self.expires_at.unwrap_or(f64::INFINITY),
-            turns: self.turns.into(),
-            has_credits: self.has_credits,
-            has_metered: self.has_metered,
-        }
-    }
-}
-
-/// Converts an entry of the newer layout to the older one, with its feature; `None` for a credit.
-fn older_layout(mut entry: Value) -> Option<(String, String)> {
-    let usage = entry["usageData"].take();
-    let mut usage = match usage {
-        Value::Object(usage) => usage,
-        _ => match entry["featureUsage"].take() {
-            Value::Object(usage) => usage,
-            _ => serde_json::Map::new(),
-        },
-    };
-    let mut calculated = entry["calculatedEntitlement"].take();
-    let kind = calculated["type"].as_str().unwrap_or("FEATURE");
-    let feature = calculated["feature"]["id"].as_str()?.to_owned();
-    if kind != "FEATURE" {
-        return None;
-    }
-    for name in [
-        "usagePeriodAnchor",
-        "resetPeriod",
-        "resetPeriodConfiguration",
-    ] {
-        let moved = calculated.get_mut(name).map(Value::take);
-        if let Some(moved) = moved.filter(|moved| !moved.is_null()) {
-            usage.entry(name).or_insert(moved);
-        }
-    }
-    let normalized =
-        serde_json::json!({"calculatedEntitlement": calculated, "featureUsage": usage});
-    Some((feature, normalized.to_string()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entitlement, Kind, Map, StoredUsage};
+use serde_json::Value;
+
+use super::{Kind, Map};
 
 /// A value and its timestamp.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,9 +31,9 @@ pub fn metered_features(map: Option<&str>) -> Vec<String> {
     };
     entries
         .into_iter()
-        .filter(|(feature, stored)| {
-            let read = Entitlement::read(feature, stored.get(), |_| StoredUsage::default(), 0.0);
-            read.kind == Kind::Metered
+        .filter(|(_, stored)| {
+            let entry: Value = serde_json::from_str(stored.get()).unwrap_or_default();
+            Kind::of(&entry["calculatedEntitlement"]["feature"]) == Kind::Metered
         })
         .map(|(feature, _)| feature)
         .collect()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use entitlement_sync::keys::{self, KeyKind, Keys, Owner};
 use entitlement_sync::store::{AdminClient, StoreError, Ttl};
 
-use entitlement_sync::reader::{Entitlement, Kind, Map, StoredUsage};
+use entitlement_sync::reader::{Kind, Map, Reading, StoredUsage};
 
 /// A value and its timestamp.
 pub struct Pair {
@@ -130,9 +130,8 @@ impl Found {
         let mut credits = searched.credits.clone();
         if let Map::Entries(entries) = Map::read(entitlements.value.as_deref()) {
             for (feature, stored) in &entries {
-                let read =
-                    Entitlement::read(feature, stored.get(), |_| StoredUsage::default(), 0.0);
-                if read.kind == Kind::Metered {
+                let read = Reading::of(feature, stored.get(), |_| StoredUsage::default(), 0.0);
+                if read.entitlement.kind == Kind::Metered {
                     usages.insert(feature.clone());
                 }
                 credits.extend(read.credit_currency);

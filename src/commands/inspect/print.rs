@@ -7,7 +7,7 @@ use super::gather::Pair;
 use super::report::{Report, Resource};
 use crate::commands::output::{self, bad, dim, doubtful, good};
 use crate::commands::when;
-use entitlement_sync::reader::{Access, Entitlement, Kind, Map, Request, plain};
+use entitlement_sync::reader::{Access, Entitlement, Kind, Map, Reading, Request};
 
 impl Report<'_> {
     pub fn print(&self) -> anyhow::Result<()> {
@@ -32,7 +32,7 @@ impl Report<'_> {
             output::line(doubtful().apply_to(note))?;
         }
         if self.feature.is_some() {
-            for entitlement in &self.entitlements {
+            for Reading { entitlement, .. } in &self.entitlements {
                 output::line(format!("\n{}", self.stored(&entitlement.feature)))?;
             }
         } else if let (Map::Unreadable(_), Some(text)) = (&self.map, &self.found.entitlements.value)
@@ -70,7 +70,11 @@ impl Report<'_> {
             };
         }
         output::line("")?;
-        let rows: Vec<_> = self.entitlements.iter().map(|it| self.row(it)).collect();
+        let rows: Vec<_> = self
+            .entitlements
+            .iter()
+            .map(|it| self.row(&it.entitlement))
+            .collect();
         let head = [
             "FEATURE",
             "TYPE",
@@ -93,18 +97,18 @@ impl Report<'_> {
         }
     }
 
-    fn row(&self, it: &Entitlement) -> [String; 7] {
+    fn row(&self, it: &Entitlement<'_>) -> [String; 7] {
         let limit = match it.kind {
-            Kind::Enum => it.enum_values.join(", "),
+            Kind::Enum => it.enum_values().join(", "),
             Kind::Boolean | Kind::Unknown => String::new(),
-            _ if it.unlimited => "unlimited".into(),
-            _ if it.limit.is_null() => "none".into(),
-            _ if it.soft_limit => format!("{} (soft)", plain(&it.limit)),
-            _ => plain(&it.limit),
+            _ if it.is_unlimited() => "unlimited".into(),
+            _ if it.limit().is_null() => "none".into(),
+            _ if it.has_soft_limit() => format!("{} (soft)", it.limit().plain()),
+            _ => it.limit().plain().into_owned(),
         };
-        let usage = match &it.usage {
-            Some(usage) if usage.is_over => format!("0 (was {})", plain(&usage.stored)),
-            Some(usage) => plain(&usage.stored),
+        let usage = match it.usage() {
+            Some(usage) if usage.is_over => format!("0 (was {})", usage.stored.plain()),
+            Some(usage) => usage.stored.plain().into_owned(),
             None => String::new(),
         };
         let access = match &it.decide(&Request::default()) {
@@ -112,7 +116,7 @@ impl Report<'_> {
             Access::Denied(reason) => bad().apply_to(format!("denied: {reason}")),
             Access::Unreadable(why) => bad().apply_to(format!("cannot be read: {why}")),
         };
-        let until = it.valid_until.map(|at| {
+        let until = it.valid_until().map(|at| {
             let text = when::point(at as i64);
             let passed = at <= self.now as f64;
             if passed {
@@ -123,11 +127,11 @@ impl Report<'_> {
             .to_string()
         });
         [
-            it.feature.clone(),
+            it.feature.to_string(),
             it.kind.as_str().into(),
             limit,
             usage,
-            it.reset_period.clone().unwrap_or_default().to_lowercase(),
+            it.reset_period().unwrap_or_default().to_lowercase(),
             access.to_string(),
             until.unwrap_or_default(),
         ]

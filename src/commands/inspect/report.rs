@@ -6,9 +6,7 @@ use serde_json::{Value, json};
 
 use super::gather::{Found, Pair};
 use crate::commands::when;
-use entitlement_sync::reader::{
-    self, Access, Entitlement, Map, Request, StoredUsage, millis, plain,
-};
+use entitlement_sync::reader::{self, Access, Map, Reading, Request, StoredUsage, millis};
 
 pub struct Report<'a> {
     pub(super) owner: Owner<'a>,
@@ -17,7 +15,7 @@ pub struct Report<'a> {
     pub(super) resources: Vec<Resource>,
     pub(super) now: u64,
     pub(super) map: Map,
-    pub(super) entitlements: Vec<Entitlement>,
+    pub(super) entitlements: Vec<Reading>,
     /// Why an SDK asks the Edge API; empty: it answers from Redis.
     pub(super) misses: Vec<String>,
     /// Why 4.x asks it where 3.x does not.
@@ -72,13 +70,13 @@ impl<'a> Report<'a> {
             },
             None => StoredUsage::default(),
         };
-        let entitlements: Vec<Entitlement> = match &map {
+        let entitlements: Vec<Reading> = match &map {
             Map::Entries(entries) => entries
                 .iter()
                 .filter(|(id, _)| feature.is_none_or(|feature| feature == id))
-                .map(|(id, stored)| Entitlement::read(id, stored.get(), usage_of, now as f64))
+                .map(|(id, stored)| Reading::of(id, stored.get(), usage_of, now as f64))
                 // A request for one feature treats a value that is false in JavaScript as missing.
-                .filter(|it| feature.is_none() || !it.is_falsy())
+                .filter(|it| feature.is_none() || !it.entitlement.is_falsy())
                 .collect(),
             Map::Missing | Map::Unreadable(_) => Vec::new(),
         };
@@ -181,12 +179,12 @@ impl<'a> Report<'a> {
                     .into(),
             );
         }
-        for entitlement in &self.entitlements {
-            if let Some(usage) = entitlement.usage.as_ref().filter(|usage| usage.is_over) {
+        for Reading { entitlement, .. } in &self.entitlements {
+            if let Some(usage) = entitlement.usage().filter(|usage| usage.is_over) {
                 notes.push(format!(
                     "the usage period of {} is over: getMeteredEntitlement answers 0, getEntitlements {}",
                     entitlement.feature,
-                    plain(&usage.stored)
+                    usage.stored.plain()
                 ));
             }
         }
@@ -289,28 +287,30 @@ fn secs(ttl: Ttl) -> Option<i64> {
     }
 }
 
-fn entitlement(it: &Entitlement) -> Value {
+fn entitlement(read: &Reading) -> Value {
+    let it = &read.entitlement;
+    let usage = it.usage();
     let access = it.decide(&Request::default());
     let (has_access, reason) = match &access {
         Access::Granted => (Some(true), None),
-        Access::Denied(reason) => (Some(false), Some(reason.as_str())),
+        Access::Denied(reason) => (Some(false), Some(reason.as_ref())),
         Access::Unreadable(why) => (None, Some(*why)),
     };
     json!({
         "feature": it.feature,
         "type": it.kind.as_str(),
-        "limit": it.limit,
-        "unlimited": it.unlimited,
-        "soft_limit": it.soft_limit,
-        "enum_values": it.enum_values,
-        "usage": it.usage.as_ref().map(reader::Usage::answered),
-        "usage_stored": it.usage.as_ref().map(|usage| usage.stored.clone()),
-        "usage_period_is_over": it.usage.as_ref().map(|usage| usage.is_over),
-        "reset_period": it.reset_period,
+        "limit": it.limit(),
+        "unlimited": it.is_unlimited(),
+        "soft_limit": it.has_soft_limit(),
+        "enum_values": it.enum_values(),
+        "usage": usage.as_ref().map(reader::Usage::answered),
+        "usage_stored": usage.as_ref().map(|usage| usage.stored),
+        "usage_period_is_over": usage.as_ref().map(|usage| usage.is_over),
+        "reset_period": it.reset_period(),
         "has_access": has_access,
         "access_denied_reason": reason,
-        "valid_until": it.valid_until,
-        "misses": it.misses,
-        "stored": it.entry,
+        "valid_until": it.valid_until(),
+        "misses": read.misses,
+        "stored": read.entry,
     })
 }
