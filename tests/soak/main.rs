@@ -96,6 +96,12 @@ async fn run(arguments: &Arguments, folder: &Path) -> Report {
     load.send_everyone().await;
     queue.wait_empty(SETTLING).await;
 
+    let ports = [read_port, reader.read_port()];
+    // Both have all customers in memory before anything is sampled.
+    for port in ports {
+        questions::ask_about_all(port, arguments.customers).await;
+    }
+
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
     println!(
         "soak: {} messages and {} questions a second for {} s",
@@ -104,7 +110,6 @@ async fn run(arguments: &Arguments, folder: &Path) -> Report {
         length.as_secs()
     );
     let over = CancellationToken::new();
-    let ports = [read_port, reader.read_port()];
     let questions = Questions::start(&ports, arguments.questions, arguments.customers, &over);
     let processes = [("worker", worker.pid()), ("serve", reader.pid())];
     let sampler = Sampler::start(redis.clone(), queue.clone(), &processes, length, &over);

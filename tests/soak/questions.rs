@@ -79,6 +79,16 @@ impl Questions {
     }
 }
 
+/// In both forms, once for each customer.
+pub async fn ask_about_all(port: u16, customers: usize) {
+    let mut client = Client::connect(port).await;
+    for customer in 0..customers {
+        let id = id_of(customer);
+        assert!(client.version_in_list(&id).await.is_some(), "{id}");
+        assert!(client.version_by_flag(&id).await.is_some(), "{id}");
+    }
+}
+
 async fn ask_steadily(
     port: u16,
     distance: Duration,

@@ -43,11 +43,15 @@ impl What {
         }
     }
 
+    pub fn is_count(self) -> bool {
+        matches!(self, What::FileDescriptors | What::Threads)
+    }
+
     /// A growth that is noise, whatever the size.
     pub fn noise(self) -> f64 {
         match self {
             What::RssMib | What::UsedMemoryMib | What::Threads => 1.0,
-            What::FileDescriptors => 4.0,
+            What::FileDescriptors => 3.0,
             What::Queued => f64::INFINITY,
         }
     }

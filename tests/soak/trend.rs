@@ -1,4 +1,4 @@
-//! Judges whether a quantity grows: the line through its second half.
+//! Judges whether a quantity grows in its second half.
 
 use crate::samples::Series;
 
@@ -9,7 +9,8 @@ pub struct Trend {
     pub first: f64,
     pub mean: f64,
     pub most: f64,
-    /// By the line of least squares, from the middle to the end.
+    /// From the middle to the end: of memory by the line of least squares. What is counted goes up and down with the
+    /// connections to the queue, so of that by the maximum of each half.
     pub growth: f64,
     pub is_flat: bool,
 }
@@ -20,11 +21,14 @@ impl Trend {
         let (times, values) = (&seconds[half..], &series.values[half..]);
         let mean = mean(values);
         let span = times.last().unwrap_or(&0.0) - times.first().unwrap_or(&0.0);
-        let growth = slope(times, values) * span;
+        let growth = match series.what.is_count() {
+            true => most(values) - most(&series.values[..half]),
+            false => slope(times, values) * span,
+        };
         Trend {
             first: series.values.first().copied().unwrap_or_default(),
             mean,
-            most: series.values.iter().copied().fold(0.0, f64::max),
+            most: most(&series.values),
             growth,
             is_flat: growth <= (MAX_GROWTH * mean).max(series.what.noise()),
         }
@@ -33,6 +37,10 @@ impl Trend {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 fn slope(times: &[f64], values: &[f64]) -> f64 {
