@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 
 use bench::process;
 use contestants::{Contestant, Kind};
-use measure::{Bench, Scale};
+use measure::{Bench, Bodies, Scale};
 use report::Results;
 use testkit::TcpProxy;
 use testkit::mix::{CUSTOMERS, Shape, messages_of};
@@ -47,6 +47,7 @@ struct Plan {
     round_trips: Vec<u64>,
     kinds: Vec<Kind>,
     scales: Vec<Scale>,
+    sharing: Vec<Bodies>,
 }
 
 fn main() -> Result<()> {
@@ -107,6 +108,10 @@ impl Plan {
             scales: match number("BENCH_SCALE", 1)? {
                 0 => Vec::new(),
                 _ => Scale::all().collect(),
+            },
+            sharing: match number("BENCH_SHARING", 1)? {
+                0 => Vec::new(),
+                _ => Bodies::ALL.to_vec(),
             },
         })
     }
@@ -237,6 +242,12 @@ fn run(
                 .drain_at(*scale, corpus, ours, direct)
                 .with_context(|| format!("{scale:?}"))?;
             results.scaled(*scale, drained);
+        }
+        for &bodies in &plan.sharing {
+            let shared = bench
+                .shared(bodies, direct)
+                .with_context(|| format!("{bodies:?} beside another client"))?;
+            results.shared(bodies, shared);
         }
         // Everybody is first once, and has another one before it.
         let turn = drains.len() / plan.rounds.max(1) + 1;

@@ -1,13 +1,16 @@
 //! What is measured, and how.
 
 mod drain;
+mod sharing;
 
 pub use drain::{Drained, Scale};
+pub use sharing::{Bodies, Shared};
 
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +33,8 @@ pub struct Bench {
     pub messages: usize,
     pub warm: Duration,
     pub window: Duration,
+    /// Set while a drain is looked at.
+    pub in_window: Arc<AtomicBool>,
     queues: u32,
 }
 
@@ -71,6 +76,7 @@ impl Bench {
             messages,
             warm,
             window,
+            in_window: Arc::default(),
             queues: 0,
         })
     }

@@ -2,6 +2,7 @@
 
 mod figure;
 mod picture;
+mod sharing;
 mod targets;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use anyhow::{Context, Result};
 
 use crate::Tools;
 use crate::contestants::{Contestant, Kind};
-use crate::measure::{Drained, Idle, Scale, Steady, cores};
+use crate::measure::{Bodies, Drained, Idle, Scale, Shared, Steady, cores};
 use figure::{Figure, grouped};
 
 const BEGIN: &str = "<!-- bench: begin -->";
@@ -29,6 +30,7 @@ pub struct Results {
     drained: BTreeMap<(u64, usize, usize, Kind), Vec<Drained>>,
     steady: BTreeMap<(usize, Kind), Vec<Steady>>,
     scaled: BTreeMap<Scale, Vec<Drained>>,
+    shared: BTreeMap<Bodies, Vec<Shared>>,
     idle: BTreeMap<Kind, Idle>,
 }
 
@@ -64,6 +66,10 @@ impl Results {
 
     pub fn scaled(&mut self, scale: Scale, drained: Drained) {
         self.scaled.entry(scale).or_default().push(drained);
+    }
+
+    pub fn shared(&mut self, bodies: Bodies, shared: Shared) {
+        self.shared.entry(bodies).or_default().push(shared);
     }
 
     pub fn idle(&mut self, contestant: Contestant, idle: Idle) {
@@ -148,6 +154,7 @@ impl Results {
         }
         self.steady_table(&mut out)?;
         self.scale_table(&mut out)?;
+        self.sharing_table(&mut out)?;
         self.idle_table(&mut out)?;
         self.targets(&mut out)?;
         writeln!(out, "![Messages a second, CPU and memory]({PICTURE})\n")?;

@@ -146,6 +146,33 @@ impl Redis {
         )
     }
 
+    /// Logs each call of a script that takes longer than 50 us.
+    pub fn log_calls(&self) -> Result<()> {
+        for (name, value) in [
+            ("slowlog-log-slower-than", "50"),
+            ("slowlog-max-len", "1000000"),
+        ] {
+            self.run(&command(&["CONFIG", "SET", name, value]), 1)?;
+        }
+        self.run(&command(&["SLOWLOG", "RESET"]), 1)
+    }
+
+    /// The longest call of a script since then.
+    pub fn longest_call(&self) -> Result<Duration> {
+        const LONGEST: &str = "local most = 0
+            for _, entry in ipairs(redis.call('SLOWLOG', 'GET', '1000000')) do
+                if string.upper(entry[4][1]) == 'EVALSHA' then most = math.max(most, entry[3]) end
+            end
+            return most";
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.write_all(command(&["EVAL", LONGEST, "0"]).as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        let micros = answer.trim_end().strip_prefix(':');
+        let micros = micros.with_context(|| format!("Redis answers {answer:?}"))?;
+        Ok(Duration::from_micros(micros.parse()?))
+    }
+
     /// Runs commands whose answers have five bytes each: `+OK` and its line end.
     fn run(&self, commands: &str, count: usize) -> Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
@@ -165,7 +192,8 @@ impl Redis {
     }
 }
 
-fn command(words: &[&str]) -> String {
+/// As Redis reads it.
+pub fn command(words: &[&str]) -> String {
     let words: String = words
         .iter()
         .map(|word| format!("${}\r\n{word}\r\n", word.len()))

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -113,6 +114,7 @@ impl Bench {
             ];
             Ok((at, counts, usages))
         };
+        self.in_window.store(true, Ordering::Relaxed);
         let first = sample(self)?;
         let last = loop {
             std::thread::sleep(Duration::from_millis(20));
@@ -124,6 +126,7 @@ impl Bench {
                 break now;
             }
         };
+        self.in_window.store(false, Ordering::Relaxed);
         drop(running);
         self.queue.drop(&queue)?;
 
