@@ -51,7 +51,11 @@ pub async fn run(
         settings: settings.clone(),
     }));
     let keys = Keys::new(&config.writes.prefix);
-    let State { store, saver } = State::begin(&config, &metrics, &mut registry, &health)?;
+    let State {
+        store,
+        saver,
+        memory,
+    } = State::begin(&config, &metrics, &mut registry, &health)?;
     let edge = Edge::new(&config.edge);
     let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?;
     let asked = store.clone();
@@ -69,6 +73,10 @@ pub async fn run(
         redis_version: Box::new(move || asked.version()),
         reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
+    if let Some(of_memory) = memory {
+        let own = metrics.inflight_messages.clone();
+        tokio::spawn(state::watch_for_others(settings.clone(), own, of_memory));
+    }
     let reads = answering.as_ref().map(|answering| answering.reads.clone());
     let admin = config.admin_token.as_ref();
     let admin = admin.map(|token| Admin::new(token, saver.clone(), reads));

@@ -12,11 +12,13 @@ mod copy;
 mod flights;
 mod load;
 mod refill;
+mod room;
 mod turns;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
 pub use load::NotLoaded;
+pub use room::{MaxBytes, max_bytes};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,27 +111,6 @@ const MAX_PASSING: usize = 32;
 const MAX_PASSING_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
 const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// What is kept in memory without a memory limit, and at most.
-const MAX_BYTES: u64 = 256 << 20;
-
-/// How much memory may be taken.
-#[derive(Debug, Clone, Copy)]
-pub struct MaxBytes {
-    pub total: u64,
-    /// For a state in this process.
-    pub of_state: u64,
-}
-
-/// Returns how much memory may be taken: as configured, else by the memory limit.
-pub fn max_bytes(configured: Option<u64>, memory_limit: Option<u64>) -> MaxBytes {
-    let of_limit = |limit: u64| (limit / 4).min(MAX_BYTES);
-    let total = configured.unwrap_or_else(|| memory_limit.map_or(MAX_BYTES, of_limit));
-    MaxBytes {
-        total,
-        of_state: total / 4 * 3,
-    }
-}
-
 impl Reads {
     pub fn start(
         config: &ReadConfig,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::consumer::budget::memory_limit;
@@ -11,6 +13,7 @@ use crate::health::Health;
 use crate::keys::Keys;
 use crate::memory::{Lifetimes, Memory};
 use crate::metrics::{MemoryMetrics, Metrics};
+use crate::queue::Settings;
 use crate::reads;
 use crate::saving::{self, Saver, Source};
 use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
@@ -19,6 +22,8 @@ use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 pub struct State {
     pub store: Store,
     pub saver: Option<Saver>,
+    /// Of a state in memory.
+    pub memory: Option<MemoryMetrics>,
 }
 
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,7 +44,11 @@ impl State {
         if !config.writes.rules.invalidate {
             tokio::spawn(store::warn_of_newer_layout(store.clone()));
         }
-        Ok(Self { store, saver: None })
+        Ok(Self {
+            store,
+            saver: None,
+            memory: None,
+        })
     }
 
     fn in_memory(
@@ -75,7 +84,7 @@ impl State {
         );
         let of_memory = MemoryMetrics::default();
         of_memory.register(registry);
-        tokio::spawn(observe(memory.clone(), store.clone(), of_memory));
+        tokio::spawn(observe(memory.clone(), store.clone(), of_memory.clone()));
         let saver = match (begun, &config.snapshots) {
             (Some(begun), Some(snapshots)) => {
                 store.restored(begun.known_at);
@@ -94,7 +103,51 @@ impl State {
             }
             _ => None,
         };
-        Ok(Self { store, saver })
+        Ok(Self {
+            store,
+            saver,
+            memory: Some(of_memory),
+        })
+    }
+}
+
+/// Readings in a row, one a minute, after which messages in flight elsewhere are no coincidence.
+const FOREIGN_READINGS: u32 = 3;
+/// Messages in flight that the approximate count of SQS may show too many.
+const APPROXIMATE: u64 = 20;
+
+/// Watches for another process that receives from the queue: a state in memory would see only its share.
+pub async fn watch_for_others(
+    mut settings: watch::Receiver<Settings>,
+    own: Gauge,
+    metrics: MemoryMetrics,
+) {
+    let mut readings = 0;
+    while settings.changed().await.is_ok() {
+        let depth = settings.borrow_and_update().depth;
+        let in_flight = depth.map_or(0, |depth| depth.in_flight);
+        let own = u64::try_from(own.get()).unwrap_or(0);
+        let foreign = in_flight.saturating_sub(own);
+        readings = if foreign > APPROXIMATE {
+            readings + 1
+        } else {
+            0
+        };
+        let foreign = if readings >= FOREIGN_READINGS {
+            foreign
+        } else {
+            0
+        };
+        metrics
+            .foreign_in_flight
+            .set(i64::try_from(foreign).unwrap_or(i64::MAX));
+        if readings == FOREIGN_READINGS {
+            tracing::error!(
+                in_flight,
+                own,
+                "another process seems to receive from this queue, so this one sees only a part of the changes: STORE=memory needs the queue for itself"
+            );
+        }
     }
 }
 

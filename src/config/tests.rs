@@ -430,13 +430,13 @@ fn debug_output_holds_no_secret() {
         .filter(|variable| !["SENTRY_DSN", "REDIS_URL"].contains(&variable.name))
         .filter(|variable| !variable.name.starts_with("OTEL_"))
         .filter(|variable| !variable.name.starts_with("REDIS_SENTINEL"))
-        .map(|variable| (variable.name, "canary-value"))
+        .map(|variable| (variable.name, "canary-value-of-many-characters"))
         .collect();
     assert!(secrets.len() >= 4);
     let dsn = ("SENTRY_DSN", "https://canary-value@sentry.example.com/1");
     let more: Vec<_> = secrets
         .into_iter()
-        .chain([dsn, ("LOG_LEVEL", "info")])
+        .chain([dsn, ("LOG_LEVEL", "info"), ("SNAPSHOT_PATH", "/data")])
         .collect();
     let debug = format!("{:?}", load(&more).unwrap());
     assert!(!debug.contains("canary"), "{debug}");

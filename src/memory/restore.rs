@@ -1,0 +1,82 @@
+//! Gives the state to a snapshot, and puts it back from the entries of snapshots and journals.
+
+use super::{Entry, Letter, Memory, bytes_of, forgotten_entry, lock};
+use crate::clock;
+use crate::message::Millis;
+
+impl Memory {
+    /// Gives all entries of a snapshot to `put`, one part after the other, so that none is locked for long.
+    pub fn entries<E>(&self, mut put: impl FnMut(&Entry<'_>) -> Result<(), E>) -> Result<(), E> {
+        let now = clock::now_ms();
+        for (number, part) in (0..).zip(&self.parts) {
+            let part = lock(part);
+            let (owners, floors) = (part.entries(now), part.floors().collect());
+            drop(part);
+            for owner in owners {
+                put(&Entry::Owner(owner))?;
+            }
+            put(&Entry::Floors {
+                part: number,
+                floors,
+            })?;
+        }
+        let letters: Vec<Letter> = self.letters().all().cloned().collect();
+        letters
+            .into_iter()
+            .try_for_each(|letter| put(&Entry::Letter(letter)))
+    }
+
+    /// Puts back an entry of a snapshot or of the journal. Returns the time at which the state was known to be true, if
+    /// the entry tells.
+    pub fn restore(&self, entry: Entry<'_>) -> Option<Millis> {
+        let owner = match &entry {
+            Entry::Step(step) => step.owner().to_owned(),
+            Entry::Owner(entry) => entry.owner.to_string(),
+            Entry::Forgotten { owner, .. } | Entry::Expired { owner, .. } => owner.to_string(),
+            Entry::Floors { part, floors } => {
+                let mut part = lock(self.parts.get(*part as usize)?);
+                for (place, at) in floors {
+                    part.raise_floor(*place, *at);
+                }
+                return None;
+            }
+            Entry::Proven { at } => return Some(*at),
+            Entry::Letter(letter) => {
+                self.letters().restore(letter.clone());
+                return None;
+            }
+            Entry::LetterDeleted { id } => {
+                self.letters().delete(*id);
+                return None;
+            }
+        };
+        let mut part = self.part(&owner);
+        let before = part.bytes();
+        let known = match entry {
+            Entry::Step(step) => {
+                part.replay(&step, self.lifetimes);
+                Some(step.now)
+            }
+            Entry::Owner(entry) => {
+                part.restore(entry);
+                None
+            }
+            Entry::Expired { owner, at } => {
+                part.expire(&owner, at);
+                None
+            }
+            Entry::Forgotten { owner, newest } => {
+                part.replay_forgotten(&owner, newest);
+                None
+            }
+            _ => None,
+        };
+        // There is no journal yet, and it must tell of them: later changes of them are skipped.
+        let forgotten = self.make_room(&mut part, before);
+        let entries = forgotten
+            .iter()
+            .map(|(owner, at)| bytes_of(&forgotten_entry(owner, *at)));
+        lock(&self.unlogged).extend(entries);
+        known
+    }
+}
