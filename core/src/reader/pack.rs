@@ -236,3 +236,39 @@ impl<'a> Entitlement<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored bytes name them by their place: add new ones at the end.
+    #[test]
+    fn known_values_keep_their_places() {
+        let known: Vec<_> = KNOWN.iter().map(Datum::plain).collect();
+        let first = [
+            "",
+            "BOOLEAN",
+            "NUMBER",
+            "ENUM",
+            "None",
+            "Incremental",
+            "Fluctuating",
+            "HOUR",
+            "DAY",
+            "WEEK",
+            "MONTH",
+            "YEAR",
+            "NoFeatureEntitlementInSubscription",
+            "NoActiveSubscription",
+            "CustomerNotFound",
+            "RequestedUsageExceedingLimit",
+            "BudgetExceeded",
+            "Revoked",
+            "[]",
+            "{}",
+        ];
+        assert_eq!(known[..first.len()], first);
+        let periods: Vec<_> = known[first.len()..27].iter().map(|it| it.len()).collect();
+        assert_eq!(periods, [82, 80, 80, 80, 42, 41, 41]);
+    }
+}
