@@ -78,8 +78,11 @@ pub async fn run(
         tokio::spawn(state::watch_for_others(settings.clone(), own, of_memory));
     }
     let reads = answering.as_ref().map(|answering| answering.reads.clone());
+    let of_copies = answering
+        .as_ref()
+        .and_then(|answering| answering.saver.clone());
     let admin = config.admin_token.as_ref();
-    let admin = admin.map(|token| Admin::new(token, saver.clone(), reads));
+    let admin = admin.map(|token| Admin::new(token, saver.clone().or(of_copies), reads));
     // Starts before any wait, so that probes always get an answer.
     let (server, server_handle) = server::start(
         config.port,

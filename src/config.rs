@@ -234,6 +234,14 @@ impl Config {
         let port = read.number("PORT", raw.port.take(), PORT, 1..=65_535);
         let reads = reads::read(&mut read, &mut raw, uses.contains(&Uses::Reads), port);
 
+        if snapshots.is_some() && redis.is_some() && reads.is_none() && uses.contains(&Uses::Queue)
+        {
+            read.problem(
+                "SNAPSHOT_PATH",
+                "is set, but there is nothing to write: set READ_PORT, or STORE=memory",
+            );
+        }
+
         let traces = traces::read(&mut read, &mut raw, &rest, &mut warnings);
 
         let writes = writes(&mut read, &mut raw, &mut warnings);

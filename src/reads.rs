@@ -13,12 +13,14 @@ mod flights;
 mod load;
 mod refill;
 mod room;
+mod saved;
 mod turns;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
 pub use load::NotLoaded;
 pub use room::{MaxBytes, max_bytes};
+pub use saved::CopyEntry;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,16 +13,51 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::SnapshotConfig;
 use crate::memory::{Entry, Memory, bytes_of};
-use crate::message::Millis;
 use crate::metrics::SnapshotMetrics;
+use crate::reads::Reads;
 use crate::snapshot::{Folder, OpenError, RestoreError, Secret, Writer};
+use crate::store::Store;
 
 /// What snapshots are written of.
 #[derive(Clone)]
-pub struct Source {
-    pub memory: Arc<Memory>,
-    /// Whether the state is known to be true now.
-    pub is_proven: Arc<dyn Fn() -> bool + Send + Sync>,
+pub enum Source {
+    /// The state in this process. The store knows whether it is true now.
+    Memory(Arc<Memory>, Box<Store>),
+    /// What the read API has read from Redis and the Edge API.
+    Copies(Reads),
+}
+
+impl Source {
+    /// Counts the changes since the start.
+    fn changes(&self) -> u64 {
+        match self {
+            Self::Memory(memory, _) => memory.changes(),
+            Self::Copies(reads) => reads.loads(),
+        }
+    }
+
+    /// Gives all records to `put`; returns whether there was any state.
+    fn put_all(&self, mut put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let mut is_any = false;
+        match self {
+            Self::Copies(reads) => reads.entries(|entry| {
+                is_any = true;
+                put(&serde_json::to_vec(entry)?)
+            })?,
+            Self::Memory(memory, store) => {
+                let is_proven = store.is_proven();
+                memory.entries(|entry| {
+                    is_any |= !matches!(entry, Entry::Floors { .. });
+                    put(&bytes_of(entry))
+                })?;
+                if is_proven {
+                    let at = crate::clock::now_ms();
+                    put(&bytes_of(&Entry::Proven { at }))?;
+                }
+            }
+        }
+        Ok(is_any)
+    }
 }
 
 /// Asks for snapshots. Clones ask the same task, which ends with the last of them.
@@ -45,13 +80,6 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// The state that a process begins with.
-pub struct Begun {
-    pub folder: Folder,
-    /// When the state was last known to be true, as epoch milliseconds; 0 where nothing was restored.
-    pub known_at: Millis,
-}
-
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,7 +92,11 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
 }
 
 /// Opens the folder for this process alone, and puts back what it holds.
-pub fn begin(config: &SnapshotConfig, prefix: &str, memory: &Memory) -> anyhow::Result<Begun> {
+pub fn begin(
+    config: &SnapshotConfig,
+    prefix: &str,
+    take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Folder> {
     let started = Instant::now();
     let secret = |text: &str| Secret::parse(text).map_err(anyhow::Error::msg);
     let key = secret(config.key.expose_secret()).context("SNAPSHOT_KEY")?;
@@ -73,18 +105,11 @@ pub fn begin(config: &SnapshotConfig, prefix: &str, memory: &Memory) -> anyhow::
         .map(|key| secret(key.expose_secret()).context("SNAPSHOT_KEY_PREVIOUS"))
         .transpose()?;
     let folder = Folder::open(&config.path, prefix, key, previous, config.keep)?;
-    let mut known_at = 0;
-    let restored = folder.restore(|bytes| {
-        let entry: Entry<'_> = serde_json::from_slice(bytes)?;
-        known_at = memory.restore(entry).unwrap_or(0).max(known_at);
-        Ok(())
-    })?;
-    memory.log_to(folder.journal().clone());
+    let restored = folder.restore(take)?;
     tracing::info!(
         folder = %folder.path().display(),
         snapshot_records = restored.snapshot.as_ref().map(|it| it.records),
         journal_records = restored.journal_records,
-        owners = memory.owners(),
         damaged_files = restored.damaged.len(),
         took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "state restored"
@@ -94,7 +119,7 @@ pub fn begin(config: &SnapshotConfig, prefix: &str, memory: &Memory) -> anyhow::
             "files of the snapshots are damaged, and no other file makes up for them: customers may be answered as they were before, until the queue or the Edge API tells of them; purge, or start with an empty folder, if that must not be"
         );
     }
-    Ok(Begun { folder, known_at })
+    Ok(folder)
 }
 
 impl Saver {
@@ -165,7 +190,7 @@ impl Task {
                         "the size of the journal"
                     } else if is_due {
                         due = interval.map(|interval| Instant::now() + interval);
-                        if self.source.memory.changes() == self.saved_changes {
+                        if self.source.changes() == self.saved_changes {
                             continue;
                         }
                         "SNAPSHOT_INTERVAL_SECS"
@@ -186,7 +211,7 @@ impl Task {
     }
 
     async fn save(&mut self, why: &'static str) -> Result<Saved, String> {
-        let changes = self.source.memory.changes();
+        let changes = self.source.changes();
         let (folder, source) = (self.folder.clone(), self.source.clone());
         let started = Instant::now();
         let written = tokio::task::spawn_blocking(move || write(&folder, &source)).await;
@@ -219,18 +244,8 @@ impl Task {
 fn write(folder: &Folder, source: &Source) -> io::Result<Saved> {
     let covers = folder.rotate();
     let mut writer: Writer = folder.snapshot(covers)?;
-    let is_proven = (source.is_proven)();
-    let mut is_empty = true;
-    source.memory.entries(|entry| {
-        is_empty &= matches!(entry, Entry::Floors { .. });
-        writer.put(&bytes_of(entry))
-    })?;
-    if is_empty {
+    if !source.put_all(|record| writer.put(record))? {
         return Err(io::Error::other("there is nothing to write"));
-    }
-    if is_proven {
-        let at = crate::clock::now_ms();
-        writer.put(&bytes_of(&Entry::Proven { at }))?;
     }
     let written = writer.finish()?;
     let written = written.ok_or_else(|| io::Error::other("there is nothing to write"))?;

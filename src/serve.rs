@@ -17,6 +17,7 @@ use crate::keys::Keys;
 use crate::metrics::{Metrics, Scrape};
 use crate::queue::Settings;
 use crate::reads::{Access, Reads};
+use crate::saving::{self, Saver, Source};
 use crate::server::{self, Admin, reads::Serving};
 use crate::shutdown::{EXIT_MARGIN, Ended};
 use crate::status::Observer;
@@ -27,6 +28,8 @@ use crate::telemetry::{self, Telemetry, Traces};
 pub struct Answering {
     pub reads: Reads,
     serving: Serving,
+    /// Writes snapshots of the copy, where the state is in Redis.
+    pub saver: Option<Saver>,
 }
 
 impl Answering {
@@ -50,6 +53,23 @@ impl Answering {
         };
         let sources = (store.clone(), tracked, edge.clone());
         let reads = Reads::start(own, &config.writes, sources, memory_limit(), metrics);
+        let saver = match (&config.redis, &config.snapshots) {
+            (Some(_), Some(snapshots)) => {
+                metrics.snapshots.register(registry);
+                let folder = saving::begin(snapshots, &config.writes.prefix, |bytes| {
+                    reads.restore(&serde_json::from_slice(bytes)?);
+                    Ok(())
+                })?;
+                tracing::info!(
+                    copies = reads.owners(),
+                    "the copy is restored; it is not fresh"
+                );
+                let source = Source::Copies(reads.clone());
+                let counts = metrics.snapshots.clone();
+                Some(Saver::start(folder, source, snapshots.interval, counts)?)
+            }
+            _ => None,
+        };
         let serving = server::reads::start(own.port, reads.clone(), Access::new(&own.keys))
             .with_context(|| {
                 format!(
@@ -58,12 +78,20 @@ impl Answering {
                 )
             })?;
         tracing::info!(port = own.port, "answering questions");
-        Ok(Some(Self { reads, serving }))
+        Ok(Some(Self {
+            reads,
+            serving,
+            saver,
+        }))
     }
 
     /// Answers what has been asked, and nothing else.
     pub async fn end(self) {
         self.serving.stop().await;
+        if let Some(saver) = &self.saver {
+            // It is logged.
+            let _ = saver.save("shutdown").await;
+        }
         self.reads.close().await;
     }
 }
@@ -111,7 +139,13 @@ pub async fn serve(
         reads: Some(answering.reads.clone()),
     });
     let admin = config.admin_token.as_ref();
-    let admin = admin.map(|token| Admin::new(token, None, Some(answering.reads.clone())));
+    let admin = admin.map(|token| {
+        Admin::new(
+            token,
+            answering.saver.clone(),
+            Some(answering.reads.clone()),
+        )
+    });
     let (server, server_handle) =
         server::start(config.port, health.clone(), observer, registry, admin)
             .with_context(|| format!("cannot serve HTTP on port {}: set PORT", config.port))?;

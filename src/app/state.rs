@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::consumer::budget::memory_limit;
 use crate::health::Health;
 use crate::keys::Keys;
-use crate::memory::{Lifetimes, Memory};
+use crate::memory::{Entry, Lifetimes, Memory};
 use crate::metrics::{MemoryMetrics, Metrics};
 use crate::queue::Settings;
 use crate::reads;
@@ -65,8 +65,19 @@ impl State {
         let max_bytes = config.reads.as_ref().and_then(|reads| reads.max_bytes);
         let bytes = reads::max_bytes(max_bytes, memory_limit());
         let memory = Arc::new(Memory::new(keys, lifetimes, bytes.of_state));
-        let begun = match &config.snapshots {
-            Some(snapshots) => Some(saving::begin(snapshots, &config.writes.prefix, &memory)?),
+        let mut known_at = 0;
+        let folder = match &config.snapshots {
+            Some(snapshots) => {
+                let prefix = &config.writes.prefix;
+                let folder = saving::begin(snapshots, prefix, |bytes| {
+                    let entry: Entry<'_> = serde_json::from_slice(bytes)?;
+                    known_at = memory.restore(entry).unwrap_or(0).max(known_at);
+                    Ok(())
+                })?;
+                memory.log_to(folder.journal().clone());
+                tracing::info!(owners = memory.owners(), "the state is in memory");
+                Some(folder)
+            }
             None => {
                 tracing::warn!(
                     "STORE is memory and SNAPSHOT_PATH is not set: a restart begins with nothing, and asks the Edge API for each customer anew"
@@ -74,7 +85,7 @@ impl State {
                 None
             }
         };
-        let journal = begun.as_ref().map(|begun| begun.folder.journal().clone());
+        let journal = folder.as_ref().map(|folder| folder.journal().clone());
         let store = Store::in_memory(
             memory.clone(),
             journal,
@@ -85,17 +96,13 @@ impl State {
         let of_memory = MemoryMetrics::default();
         of_memory.register(registry);
         tokio::spawn(observe(memory.clone(), store.clone(), of_memory.clone()));
-        let saver = match (begun, &config.snapshots) {
-            (Some(begun), Some(snapshots)) => {
-                store.restored(begun.known_at);
+        store.restored(known_at);
+        let saver = match (folder, &config.snapshots) {
+            (Some(folder), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
-                let proven = store.clone();
-                let source = Source {
-                    memory,
-                    is_proven: Arc::new(move || proven.is_proven()),
-                };
+                let source = Source::Memory(memory, Box::new(store.clone()));
                 Some(Saver::start(
-                    begun.folder,
+                    folder,
                     source,
                     snapshots.interval,
                     metrics.snapshots.clone(),

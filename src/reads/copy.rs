@@ -191,6 +191,16 @@ impl Copy {
         slot
     }
 
+    /// All owners and what is known of them.
+    pub fn all(&self) -> Vec<(OwnerKey, Arc<Slot>)> {
+        self.slots.iter().collect()
+    }
+
+    /// Counts the loads that began.
+    pub fn loads(&self) -> u64 {
+        self.order.load(Ordering::Relaxed)
+    }
+
     /// The owners that were asked for within `period`, most often first.
     pub fn recent(&self, period: Duration) -> Vec<OwnerKey> {
         let since = self.began.elapsed().saturating_sub(period).as_secs();

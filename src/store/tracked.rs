@@ -163,6 +163,20 @@ impl Tracked {
         }
     }
 
+    /// Returns the mark of a value that was last known to be true so many milliseconds ago, before a restart.
+    pub fn past(&self, ago_ms: u64) -> Mark {
+        let now = match self {
+            Self::Redis(following) => following.shared.now(),
+            Self::Memory(watched) => watched.now(),
+        };
+        let at = now.saturating_sub(ago_ms.saturating_mul(1000));
+        Mark {
+            at,
+            known: at,
+            session: 0,
+        }
+    }
+
     /// Whether nothing has changed since the mark: the store would have told of it, or, where Redis does not, too
     /// little time has passed.
     pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {

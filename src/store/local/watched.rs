@@ -47,6 +47,10 @@ impl Watched {
         self.proven.mark()
     }
 
+    pub fn now(&self) -> u64 {
+        self.proven.now()
+    }
+
     pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
         self.proven
             .proof
