@@ -10,7 +10,7 @@ use super::entitlement::{Marks, Verdict};
 use super::{Datum, Entitlement, Fact, Kind};
 
 /// Values that most entitlements have, stored as one byte.
-static KNOWN: [Datum<'static>; 27] = [
+const KNOWN: &[Datum<'static>] = &[
     text(""),
     text("BOOLEAN"),
     text("NUMBER"),
