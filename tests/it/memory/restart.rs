@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::process::{drained, flag, is_proven, limit, until_limit};
 use crate::messages::{ACME, at, purge, seats, usage};
 use crate::support::reader::Builder;
-use crate::support::{Answer, EdgeMock, Reader, Signal, Sqs, TestQueue, http, until};
+use crate::support::{Answer, EdgeMock, Reader, Redis, Signal, Sqs, TestQueue, http, until};
 
 const SOON: Duration = Duration::from_secs(60);
 const NO_EDGE: &str = "http://127.0.0.1:1";
@@ -284,4 +284,54 @@ async fn while_the_journal_cannot_be_written_nothing_is_acknowledged() {
     kill(reader).await;
     let reader = kept_in(&folder, &queue, NO_EDGE).start().await;
     assert_eq!(limit(&reader, "acme").await, Some(11));
+}
+
+/// With a Redis, the copy of the read API is what a snapshot holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_answers_after_a_restart_with_redis_and_the_edge_api_away() {
+    let (redis, folder) = (Redis::start().await, TempDir::new().unwrap());
+    let builder = Reader::builder(&redis, NO_EDGE)
+        .env("SNAPSHOT_PATH", folder.path().display())
+        .env("SNAPSHOT_KEY", KEY);
+    let key = "production:c_acme";
+    let map = json!({"seats": {"calculatedEntitlement": {"feature": {"id": "seats", "featureType": "NUMBER",
+        "meterType": "None", "units": "", "unitsPlural": ""}, "usageLimit": 10, "hasUnlimitedUsage": false,
+        "hasSoftLimit": false, "enumValues": []},
+        "featureUsage": {"resetPeriod": null, "resetPeriodConfiguration": null, "currentUsage": 0}}});
+    let stamp = at(1).to_string();
+    redis.cmd(&[
+        "MSET",
+        key,
+        &map.to_string(),
+        &format!("{key}#timestamp"),
+        &stamp,
+    ]);
+    let reader = builder.start().await;
+    assert_eq!(limit(&reader, "acme").await, Some(10));
+    reader.term();
+    assert_eq!(reader.wait_exit(SOON).await, 0);
+    let away = builder
+        .clone()
+        .redis_port(crate::support::free_port())
+        .spawn();
+    until("it answers", SOON, async || {
+        let ready = http::get(away.read_port(), "/readyz").await;
+        ready.is_ok_and(|reply| reply.status == 200)
+    })
+    .await;
+    let reply = away.get("/v1/c/acme/entitlements.json").await;
+    assert_eq!(
+        reply.header("cache-status"),
+        "entitlement-sync; hit; detail=unproven"
+    );
+    assert_eq!(limit(&away, "acme").await, Some(10));
+    kill(away).await;
+    // Redis is there, and has changed meanwhile.
+    let changed = map
+        .to_string()
+        .replace("\"usageLimit\":10", "\"usageLimit\":20");
+    let stamp = at(2).to_string();
+    redis.cmd(&["MSET", key, &changed, &format!("{key}#timestamp"), &stamp]);
+    let back = builder.start().await;
+    assert_eq!(limit(&back, "acme").await, Some(20));
 }
