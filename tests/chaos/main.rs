@@ -29,7 +29,7 @@ use tokio::time::sleep;
 
 use calm::Calm;
 use faults::{Deck, Kind, WorkerFaults};
-use publisher::{Publisher, RATE};
+use publisher::Publisher;
 use report::Report;
 use story::{CANARIES, Story};
 use testkit::repo;
@@ -46,6 +46,9 @@ struct Arguments {
     /// How long, settling included; about
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
+    /// Messages a second while faults go on
+    #[arg(long, default_value_t = 170)]
+    rate: u64,
     /// Log filter of the workers; their logs are kept in target/chaos
     #[arg(long, default_value = "info")]
     log: String,
@@ -55,7 +58,7 @@ struct Arguments {
 const EPISODES: usize = 8;
 const ROUND: f64 = 45.0;
 const SETTLING: f64 = 35.0;
-/// After a fault of Redis the next message is to be applied sooner than this.
+/// After a fault of Redis the campaign fails if the next message is applied later than this.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -74,8 +77,8 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         println!(
-            "chaos: FAILED; again with script/chaos --seed {} --minutes {}",
-            report.seed, report.minutes
+            "chaos: FAILED; again with script/chaos --seed {} --minutes {} --rate {}",
+            report.seed, report.minutes, report.rate
         );
         ExitCode::FAILURE
     }
@@ -97,6 +100,7 @@ async fn run(arguments: &Arguments) -> Report {
     let mut report = Report {
         seed,
         minutes: arguments.minutes,
+        rate: arguments.rate,
         rounds,
         ..Report::default()
     };
@@ -109,7 +113,7 @@ async fn run(arguments: &Arguments) -> Report {
         Some(_) => "dead-letter queue and stream",
         None => "dead-letter stream",
     };
-    let mut publisher = Publisher::new(world.clone());
+    let mut publisher = Publisher::new(world.clone(), arguments.rate);
     let mut calm = Calm::new(&world, seed).await;
     let writers = Writers::start(&world, 8, seed);
     let sampler = tokio::spawn({
@@ -142,7 +146,7 @@ async fn run(arguments: &Arguments) -> Report {
                 hold.unwrap_or_default() + episode.pause + Duration::from_millis(500)
             })
             .sum();
-        let count = (faulty.as_millis() as u64 * RATE / 1000) as usize;
+        let count = (faulty.as_millis() as u64 * arguments.rate / 1000) as usize;
         // Where a dead-letter queue takes them only after many receives, they come early.
         let invalid = world.dead.is_none() || round <= rounds.div_ceil(2);
         let emissions = story.round(count, invalid, 3, last);

@@ -13,8 +13,6 @@ use crate::model::Moment;
 use crate::story::{Emission, Story, real_time};
 use crate::world::{World, depth};
 
-/// Messages a second while faults go on.
-pub const RATE: u64 = 170;
 /// Messages in the queue at which publishing waits; the local SQS slows down beyond a few thousand.
 const BACKLOG: u64 = 1_300;
 
@@ -31,10 +29,12 @@ pub struct Publisher {
     /// Both in bytes and in number.
     backlog: u64,
     looked: Instant,
+    /// Messages a second while faults go on.
+    rate: u64,
 }
 
 impl Publisher {
-    pub fn new(world: Arc<World>) -> Publisher {
+    pub fn new(world: Arc<World>, rate: u64) -> Publisher {
         Publisher {
             client: world.sqs.client(),
             world,
@@ -46,6 +46,7 @@ impl Publisher {
             resent: 0,
             backlog: 0,
             looked: Instant::now(),
+            rate,
         }
     }
 
@@ -211,7 +212,7 @@ impl Publisher {
                 // Not all at once after a pause.
                 canaries = canaries.max((elapsed.as_millis() as u64 / 100).saturating_sub(5));
             }
-            let due = (elapsed.as_millis() as u64 * RATE / 1000).saturating_sub(paced);
+            let due = (elapsed.as_millis() as u64 * self.rate / 1000).saturating_sub(paced);
             let surge = self.world.surge.load(Ordering::SeqCst);
             let due = due.max(surge);
             let done = self.pending.is_empty();
@@ -226,7 +227,8 @@ impl Publisher {
                     .fetch_sub(sent.min(surge), Ordering::SeqCst);
                 paced += sent;
                 // What could not be sent in time is not caught up with.
-                paced = paced.max((elapsed.as_millis() as u64 * RATE / 1000).saturating_sub(RATE));
+                let due = elapsed.as_millis() as u64 * self.rate / 1000;
+                paced = paced.max(due.saturating_sub(self.rate));
             } else {
                 sleep(Duration::from_millis(10)).await;
             }

@@ -11,6 +11,7 @@ use crate::model::Wrong;
 pub struct Report {
     pub seed: u64,
     pub minutes: f64,
+    pub rate: u64,
     pub seconds_taken: u64,
     /// Where invalid messages end: in the queue's dead-letter queue, or the stream in Redis.
     pub dead_letters: &'static str,
@@ -112,6 +113,15 @@ impl Report {
         self.lost + self.wrong + self.torn == 0 && self.failures.is_empty()
     }
 
+    /// The aim is at most 2 s after each fault; two at once may take longer.
+    fn slow_recoveries(&self) -> String {
+        const AIM_MS: u64 = 2_000;
+        let all = || self.recovery_ms.values().flat_map(|recovery| &recovery.all);
+        let slow = all().filter(|ms| **ms > AIM_MS).count();
+        let most = all().max().copied().unwrap_or_default();
+        format!("{slow} of {}; the longest {most} ms", all().count())
+    }
+
     pub fn text(&self) -> String {
         let mut text = String::new();
         let list = |counts: &BTreeMap<String, u64>| {
@@ -127,8 +137,8 @@ impl Report {
         line(
             "seed",
             format!(
-                "{} ({} min asked for, {} s taken, {} rounds)",
-                self.seed, self.minutes, self.seconds_taken, self.rounds
+                "{} ({} min and {} messages/s asked for, {} s taken, {} rounds)",
+                self.seed, self.minutes, self.rate, self.seconds_taken, self.rounds
             ),
         );
         line(
@@ -200,6 +210,7 @@ impl Report {
                 ),
             );
         }
+        line("recovery over 2 s", self.slow_recoveries());
         line(
             "calm",
             format!(

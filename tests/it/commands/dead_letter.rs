@@ -478,14 +478,14 @@ async fn slow_sends_leave_no_letter_behind() {
             .await;
     }
     let proxy = FaultProxy::start(sqs.endpoint()).await;
-    let slow = Fault::Delay(Duration::from_millis(500));
+    let slow = Fault::Delay(Duration::from_secs(1));
     proxy.always("SendMessageBatch", slow);
     let cli = Cli::new(&redis)
         .queue(&queue.url)
         .env("AWS_ENDPOINT_URL_SQS", proxy.url());
     let mut child = cli.spawn(&["dead-letter", "replay", "--all", "--queue-url", &dead.url]);
     let mut code = None;
-    until("it has ended", Duration::from_secs(200), async || {
+    until("it has ended", Duration::from_secs(400), async || {
         code = child.try_wait().unwrap();
         code.is_some()
     })

@@ -137,7 +137,8 @@ async fn acknowledging_after_the_timeout_is_said() {
 }
 
 /// As long as a virtual machine is stopped to be moved, and longer than what the supervisor takes for a standstill. Others
-/// may have the messages meanwhile; the consumers are well, and nothing is lost.
+/// may have the messages meanwhile; the consumers are well, and nothing is lost. There are so many of them that on waking
+/// the supervisor looks before all of them have made progress.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_was_stopped_for_50_s_with_messages_in_flight_goes_on() {
     const STOPPED: Duration = Duration::from_secs(50);
@@ -147,8 +148,8 @@ async fn a_process_that_was_stopped_for_50_s_with_messages_in_flight_goes_on() {
     let link = TcpProxy::start(redis.port()).await;
     let worker = Worker::builder(&redis, &queue)
         .redis_port(link.port())
-        .env("CONSUMERS", 4)
-        .env("MIN_POLLERS", 4)
+        .env("CONSUMERS", 40)
+        .env("MIN_POLLERS", 40)
         .start()
         .await;
     link.delay(Duration::from_millis(300));

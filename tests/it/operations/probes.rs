@@ -142,6 +142,53 @@ async fn a_frozen_redis_stops_receiving_until_it_thaws() {
     goes_on(&stand, &worker).await;
 }
 
+/// Longer than each timeout, and than the visibility timeout of what the worker holds meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_stopped_for_50_s_under_load_costs_only_time() {
+    const STOPPED: Duration = Duration::from_secs(50);
+    const CUSTOMERS: usize = 200;
+    let (stand, worker) = working().await;
+    let customer = |number: usize| format!("load-{number}");
+    stand.link.delay(Duration::from_millis(100));
+    for number in 0..CUSTOMERS / 2 {
+        stand.send(&customer(number), 1_000).await;
+    }
+    until("messages are in flight", SOON, async || {
+        worker.metric("entitlement_sync_inflight_messages").await >= 10.0
+    })
+    .await;
+    let since = Instant::now();
+    stand.redis.freeze();
+    for number in CUSTOMERS / 2..CUSTOMERS {
+        stand.send(&customer(number), 1_000).await;
+    }
+    goes_down(&stand, &worker).await;
+    until("it was stopped for long", 2 * STOPPED, async || {
+        since.elapsed() > STOPPED
+    })
+    .await;
+    assert!(stand.queue.depth().await >= CUSTOMERS as u64 / 2);
+    stand.link.restore().await;
+    stand.redis.thaw();
+    let applied = || {
+        let written = stand.redis.dump("production:c_load-");
+        (0..CUSTOMERS)
+            .filter(move |it| written.contains_key(&format!("production:c_{}", customer(*it))))
+            .count()
+    };
+    let before = applied();
+    until("the next is applied", TWO_SECS, async || applied() > before).await;
+    stand.queue.wait_empty(3 * SOON).await;
+    assert_eq!(applied(), CUSTOMERS);
+    assert_eq!(
+        worker
+            .metric("entitlement_sync_consumers_restarted_total")
+            .await,
+        0.0
+    );
+    goes_on(&stand, &worker).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_link_to_redis_stops_receiving_until_it_is_whole() {
     let (stand, worker) = working().await;

@@ -1,0 +1,36 @@
+//! The table of what other users of the same Redis notice.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use super::Results;
+use super::figure::Figure;
+use crate::measure::Shared;
+
+impl Results {
+    pub(super) fn sharing_table(&self, out: &mut String) -> Result<()> {
+        if self.shared.is_empty() {
+            return Ok(());
+        }
+        *out += "### Redis, shared with other clients: 10 consumers, batches of 10, loopback\n\nA GET of another client, without the worker and during a full drain.\n\n| bodies | messages/s | of Redis, CPU µs a message | longest call of the worker, ms | GET alone: p50, ms | p99, ms | GET during the drain: p50, ms | p99, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|\n";
+        for (bodies, values) in &self.shared {
+            let figure =
+                |of: fn(&Shared) -> f64, decimals| Figure::of(values.iter().map(of)).text(decimals);
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                bodies.name(),
+                figure(|it| it.per_second, 0),
+                figure(|it| it.redis_us, 0),
+                figure(|it| it.longest_ms, 2),
+                figure(|it| it.alone.p50_ms, 2),
+                figure(|it| it.alone.p99_ms, 2),
+                figure(|it| it.beside.p50_ms, 2),
+                figure(|it| it.beside.p99_ms, 2),
+            )?;
+        }
+        out.push('\n');
+        Ok(())
+    }
+}
