@@ -24,7 +24,7 @@ pub enum Source {
     /// The state in this process. The store knows whether it is true now.
     Memory(Arc<Memory>, Box<Store>),
     /// What the read API has read from Redis and the Edge API.
-    Copies(Reads),
+    Copies(Box<Reads>),
 }
 
 impl Source {

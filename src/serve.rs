@@ -64,7 +64,7 @@ impl Answering {
                     copies = reads.owners(),
                     "the copy is restored; it is not fresh"
                 );
-                let source = Source::Copies(reads.clone());
+                let source = Source::Copies(Box::new(reads.clone()));
                 let counts = metrics.snapshots.clone();
                 Some(Saver::start(folder, source, snapshots.interval, counts)?)
             }
