@@ -13,7 +13,7 @@ pub use letters::Letters;
 pub use table::{Lifetimes, Record};
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::clock;
 use crate::keys::{self, Keys, Owner};
@@ -33,11 +33,11 @@ pub struct Memory {
     evictions: AtomicU64,
     changes: AtomicU64,
     letters: Mutex<Letters>,
-    journal: OnceLock<Arc<Journal>>,
+    journal: RwLock<Option<Arc<Journal>>>,
     /// Entries that a restore caused, for the journal.
     unlogged: Mutex<Vec<Vec<u8>>>,
     /// Is told which customer changed.
-    changed: OnceLock<Listener>,
+    changed: RwLock<Option<Listener>>,
 }
 
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
@@ -58,9 +58,9 @@ impl Memory {
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             letters: Mutex::default(),
-            journal: OnceLock::new(),
+            journal: RwLock::default(),
             unlogged: Mutex::default(),
-            changed: OnceLock::new(),
+            changed: RwLock::default(),
         }
     }
 
@@ -68,7 +68,7 @@ impl Memory {
     pub fn log_to(&self, journal: Arc<Journal>) {
         let unlogged = std::mem::take(&mut *lock(&self.unlogged));
         unlogged.iter().for_each(|entry| append(&journal, entry));
-        let _ = self.journal.set(journal);
+        *self.journal.write().unwrap_or_else(PoisonError::into_inner) = Some(journal);
         for part in &self.parts {
             let owners = lock(part).len();
             self.sweep_part(part, owners);
@@ -77,7 +77,8 @@ impl Memory {
 
     /// Sets who is told of each customer that changes or whose change was refused.
     pub fn tell(&self, changed: impl Fn(&str) + Send + Sync + 'static) {
-        let _ = self.changed.set(Box::new(changed));
+        let changed: Listener = Box::new(changed);
+        *self.changed.write().unwrap_or_else(PoisonError::into_inner) = Some(changed);
     }
 
     /// Applies a step by the write rule.
@@ -215,7 +216,7 @@ impl Memory {
 
     /// Records that all of the state is true now, for readers after a restart.
     pub fn log_proven(&self) {
-        if let Some(journal) = self.journal.get() {
+        if let Some(journal) = &*read(&self.journal) {
             let at = clock::now_ms();
             append(journal, &bytes_of(&Entry::Proven { at }));
         }
@@ -271,13 +272,13 @@ impl Memory {
 
     fn log(&self, entry: &Entry<'_>) {
         self.changes.fetch_add(1, Ordering::Relaxed);
-        if let Some(journal) = self.journal.get() {
+        if let Some(journal) = &*read(&self.journal) {
             append(journal, &bytes_of(entry));
         }
     }
 
     fn told(&self, owner: &str) {
-        if let Some(changed) = self.changed.get()
+        if let Some(changed) = &*read(&self.changed)
             && let Some(key) = self.keys.read(owner)
         {
             changed(key.owner.customer);
@@ -314,4 +315,8 @@ fn pair(cell: &Cell) -> Pair {
 
 fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
     part.lock().unwrap_or_else(|lock| lock.into_inner())
+}
+
+fn read<T>(shared: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,6 +11,7 @@ mod breaker;
 mod copy;
 mod flights;
 mod load;
+mod observe;
 mod refill;
 mod room;
 mod saved;
@@ -154,7 +155,7 @@ impl Reads {
             .copy_bytes_limit
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         tokio::spawn(refill::run(reads.clone(), metrics.redis_data_lost.clone()));
-        tokio::spawn(watch(reads.clone()));
+        tokio::spawn(observe::watch(reads.clone()));
         reads
     }
 
@@ -309,40 +310,6 @@ impl Reads {
     pub async fn close(&self) {
         self.loader.tracked.close().await;
     }
-}
-
-/// Keeps the gauges up to date.
-async fn watch(reads: Reads) {
-    loop {
-        reads.observe();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-impl Reads {
-    fn observe(&self) {
-        let metrics = &self.metrics;
-        let tracked = &self.loader.tracked;
-        let is_on = matches!(tracked.tracking(), Tracking::On { .. });
-        metrics.tracking_up.set(i64::from(is_on));
-        metrics
-            .copies
-            .set(i64::try_from(self.owners()).unwrap_or(i64::MAX));
-        metrics
-            .copy_bytes
-            .set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
-        metrics
-            .breaker_open
-            .set(i64::from(self.loader.breaker.is_open()));
-        raise(&metrics.invalidations, tracked.invalidations());
-        raise(&metrics.tracking_losses, tracked.losses());
-        raise(&metrics.evictions, self.copy.evictions());
-    }
-}
-
-/// Brings a counter to what others have counted.
-fn raise(counter: &prometheus_client::metrics::counter::Counter, to: u64) {
-    counter.inc_by(to.saturating_sub(counter.get()));
 }
 
 /// Milliseconds since 1970, as JavaScript has them.

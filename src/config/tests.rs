@@ -436,7 +436,12 @@ fn debug_output_holds_no_secret() {
     let dsn = ("SENTRY_DSN", "https://canary-value@sentry.example.com/1");
     let more: Vec<_> = secrets
         .into_iter()
-        .chain([dsn, ("LOG_LEVEL", "info"), ("SNAPSHOT_PATH", "/data")])
+        .chain([
+            dsn,
+            ("LOG_LEVEL", "info"),
+            ("SNAPSHOT_PATH", "/data"),
+            ("READ_PORT", "4001"),
+        ])
         .collect();
     let debug = format!("{:?}", load(&more).unwrap());
     assert!(!debug.contains("canary"), "{debug}");

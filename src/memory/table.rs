@@ -78,9 +78,10 @@ impl Record {
         self.cells(now).find(|cell| &*cell.suffix == suffix)
     }
 
-    pub fn tombstone(&self, now: Millis) -> Option<Millis> {
+    /// Returns the time of the tombstone, and the last millisecond of its life.
+    pub fn tombstone(&self, now: Millis) -> Option<(Millis, Millis)> {
         let living = self.tombstone.filter(|it| now <= it.expires);
-        living.map(|tombstone| tombstone.at)
+        living.map(|tombstone| (tombstone.at, tombstone.expires))
     }
 
     /// Returns the newest time of what was stored: older changes can no longer be ordered once it is gone.
@@ -196,7 +197,7 @@ impl Table {
             }
         };
         let tombstone = match record {
-            Some(record) => record.tombstone(now),
+            Some(record) => record.tombstone(now).map(|(at, _)| at),
             None => self.floors.of(owner),
         };
         Guards {
@@ -323,10 +324,7 @@ impl Table {
     pub fn entries(&self, now: Millis) -> Vec<OwnerEntry> {
         let entry = |(owner, record): (_, &Record)| OwnerEntry {
             owner: Box::clone(owner),
-            tombstone: record
-                .tombstone
-                .filter(|it| now <= it.expires)
-                .map(|it| (it.at, it.expires)),
+            tombstone: record.tombstone(now),
             changed: record.changed,
             cells: record.cells(now).map(CellEntry::from).collect(),
         };

@@ -31,14 +31,7 @@ pub struct Gate {
     failed: Arc<Notify>,
     health: Arc<Health>,
     metrics: Metrics,
-    of: Of,
-}
-
-/// What a gate is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
-    Redis,
-    Journal,
+    is_of_journal: bool,
 }
 
 /// Writes that failed right after a successful probe, for example because a permission on some keys is missing.
@@ -83,26 +76,26 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
     pub(super) fn start(probe: Probe, health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self::closed_yet(Of::Redis, health, metrics);
+        let gate = Self::closed_yet(false, health, metrics);
         tokio::spawn(monitor(gate.clone(), probe));
         gate
     }
 
     /// Returns the gate of a store in this process. It is open, and closes while the journal cannot be written.
     pub(super) fn of_journal(health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self::closed_yet(Of::Journal, health, metrics);
+        let gate = Self::closed_yet(true, health, metrics);
         gate.open();
         gate
     }
 
     #[cfg(test)]
     pub(super) fn opened_for_good(health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self::closed_yet(Of::Redis, health, metrics);
+        let gate = Self::closed_yet(false, health, metrics);
         gate.open();
         gate
     }
 
-    fn closed_yet(of: Of, health: Arc<Health>, metrics: Metrics) -> Self {
+    fn closed_yet(is_of_journal: bool, health: Arc<Health>, metrics: Metrics) -> Self {
         Self {
             open: watch::Sender::new(false),
             silent: Arc::default(),
@@ -110,7 +103,7 @@ impl Gate {
             failed: Arc::default(),
             health,
             metrics,
-            of,
+            is_of_journal,
         }
     }
 
@@ -158,7 +151,7 @@ impl Gate {
                 strikes.strike();
             }
         }
-        if self.of == Of::Journal {
+        if self.is_of_journal {
             tracing::error!(%error, "the journal cannot be written; receiving stops until it can");
         } else if error.is_of_database() {
             tracing::error!(%error, "Redis does not have this database: check REDIS_DB; receiving stops until it takes writes");
@@ -181,9 +174,9 @@ impl Gate {
             self.metrics.redis_up.set(1);
             self.open.send_replace(true);
         }
-        match self.of {
-            Of::Redis => tracing::info!("Redis takes writes"),
-            Of::Journal => tracing::info!("the state in memory takes changes"),
+        match self.is_of_journal {
+            false => tracing::info!("Redis takes writes"),
+            true => tracing::info!("the state in memory takes changes"),
         }
     }
 }

@@ -140,9 +140,9 @@ impl Both {
             seen.insert(keys::timestamp(&key), (cell.at.to_string(), life));
             seen.insert(key, (cell.value.to_string(), life));
         }
-        if let Some(at) = record.tombstone(now) {
+        if let Some((at, expires)) = record.tombstone(now) {
             let key = self.keys.tombstone(owner);
-            seen.insert(key, (at.to_string(), i64::from(TOMBSTONE_SECS) * 1000));
+            seen.insert(key, (at.to_string(), life(expires)));
         }
         seen
     }

@@ -465,7 +465,7 @@ async fn answers(redis: &Redis, seen: &mut Seen) {
         .map(|entry| entry[..entry.len() - 1].to_owned())
         .collect();
     let map = format!("{{{}}}", features.join(","));
-    for number in 0..200 {
+    for number in 0..800 {
         let key = format!("production:c_large-{number}");
         redis.cmd(&[
             "MSET",
