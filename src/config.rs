@@ -16,6 +16,7 @@ mod snapshots;
 mod tidy;
 mod traces;
 mod unknown;
+mod uses;
 mod variables;
 
 pub use aws::{QueueConfig, RoleConfig, StaticCredentials};
@@ -26,6 +27,7 @@ pub use redis::{Address, IamConfig, Login, Password, RedisConfig, RedisTls, Topo
 pub use snapshot_keys::snapshot_keys;
 pub use snapshots::SnapshotConfig;
 pub use traces::TracesConfig;
+pub use uses::Uses;
 pub use variables::{Need, VARIABLES, Variable};
 
 use std::collections::BTreeMap;
@@ -154,32 +156,6 @@ pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
         }
     }
     entries
-}
-
-/// A service that a command connects to. Only the required variables of these services must be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Uses {
-    Queue,
-    Redis,
-    Edge,
-    /// Answers questions, on `READ_PORT` or its default.
-    Reads,
-}
-
-impl Uses {
-    /// Of the worker.
-    pub const ALL: [Self; 3] = [Self::Queue, Self::Redis, Self::Edge];
-    /// Of a process that only answers.
-    pub const SERVE: [Self; 3] = [Self::Redis, Self::Edge, Self::Reads];
-
-    fn requires(self, name: &str) -> bool {
-        match self {
-            Self::Queue => ["AWS_REGION", "QUEUE_URL"].contains(&name),
-            Self::Redis => name == "REDIS_HOST",
-            Self::Edge => name == "SERVER_API_KEY",
-            Self::Reads => false,
-        }
-    }
 }
 
 /// Names the store and its topology, for people.

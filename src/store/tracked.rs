@@ -20,40 +20,29 @@
 //! expires is told of when Redis removes it, which may be a moment after its time.
 
 mod follow;
+mod following;
 mod proof;
 mod read;
 mod session;
 mod wire;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{StoreError, Watched, connect};
+use super::{StoreError, Watched};
 use crate::config::RedisConfig;
 use crate::keys::{Keys, Owner};
 use crate::reader::Stored;
+pub use following::Following;
+use following::{ANSWER, Shared, Up, is_of_moving_keys};
 pub(super) use proof::Proof;
-use session::Session;
-use wire::Told;
 
 /// Reads what is stored of owners, and knows how long it holds. Clones share all of it.
 #[derive(Clone)]
 pub enum Tracked {
     Redis(Following),
     Memory(Watched),
-}
-
-/// Follows the primary of Redis.
-#[derive(Clone)]
-pub struct Following {
-    shared: Arc<Shared>,
-    closing: CancellationToken,
-    _open: Arc<DropGuard>,
 }
 
 /// When a value was read, and over which connection.
@@ -88,62 +77,14 @@ pub enum Tracking {
     Away(String),
 }
 
-/// A read or a proof of life that has no answer by then has failed.
-const ANSWER: Duration = Duration::from_secs(1);
-
 /// The time at the start of the process, in marks: what was learnt before it, up to ten years ago, has a mark too.
 pub(super) const BEGINNING_MICROS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000_000;
-
-struct Shared {
-    keys: Keys,
-    proof: Proof,
-    /// Of all times in marks.
-    beginning: Instant,
-    state: watch::Sender<State>,
-    returns: watch::Sender<u64>,
-    sessions: AtomicU64,
-    invalidations: AtomicU64,
-    losses: AtomicU64,
-}
-
-enum State {
-    Up(Arc<Up>),
-    Away(StoreError),
-}
-
-/// A session in use.
-struct Up {
-    id: u64,
-    session: Arc<Session>,
-    /// Why the server does not tell of changes, if it does not.
-    refused: Option<StoreError>,
-    since: Instant,
-}
 
 impl Tracked {
     /// Begins to connect and keeps trying; never waits. `fresh`: how long a read counts as fresh where the server
     /// does not tell of changes.
     pub fn start(redis: &RedisConfig, keys: Keys, fresh: Duration) -> anyhow::Result<Self> {
-        // What is wrong with certificates is an error at start.
-        connect::check(redis)?;
-        let shared = Arc::new(Shared {
-            keys,
-            proof: Proof::new(micros(fresh), proof::PROVEN_MICROS),
-            beginning: Instant::now(),
-            state: watch::Sender::new(State::Away(StoreError::looking())),
-            returns: watch::Sender::new(0),
-            sessions: AtomicU64::new(0),
-            invalidations: AtomicU64::new(0),
-            losses: AtomicU64::new(0),
-        });
-        let closing = CancellationToken::new();
-        let following = follow::follow(shared.clone(), redis.clone(), closing.clone());
-        tokio::spawn(following);
-        Ok(Self::Redis(Following {
-            shared,
-            _open: Arc::new(closing.clone().drop_guard()),
-            closing,
-        }))
+        Following::start(redis, keys, fresh).map(Self::Redis)
     }
 
     /// Returns what is stored, and a mark that tells how long it holds. Fails at once while Redis is known to be away,
@@ -166,7 +107,7 @@ impl Tracked {
     /// Returns the mark of a value that was last known to be true so many milliseconds ago, before a restart.
     pub fn past(&self, ago_ms: u64) -> Mark {
         let now = match self {
-            Self::Redis(following) => following.shared.now(),
+            Self::Redis(following) => following.now(),
             Self::Memory(watched) => watched.now(),
         };
         let at = now.saturating_sub(ago_ms.saturating_mul(1000));
@@ -267,190 +208,6 @@ impl Tracked {
             following.close().await;
         }
     }
-}
-
-impl Following {
-    /// Returns what is stored, and a mark that tells how long it holds. Fails at once while Redis is known to be
-    /// away, and within a second otherwise.
-    async fn read(&self, owner: Owner<'_>) -> Result<(Stored, Mark), StoreError> {
-        let up = self.shared.up()?;
-        let mark = || {
-            let at = self.shared.now();
-            Mark {
-                at,
-                known: at,
-                session: up.id,
-            }
-        };
-        let reading = read::read(&up.session.wire, &self.shared.keys, owner, mark);
-        let read = timeout(ANSWER, reading).await;
-        let read = read.unwrap_or_else(|_| Err(StoreError::timeout()));
-        if let Err(error) = &read
-            && is_of_session(error)
-        {
-            self.shared.withdraw(&up, error.clone());
-        }
-        read
-    }
-
-    /// A mark for a state that is learnt elsewhere from now on: take it before the fetch begins.
-    fn mark(&self) -> Mark {
-        self.shared.proof.mark(self.shared.now())
-    }
-
-    /// Whether nothing has changed since the mark: Redis would have told of it, or, where it does not, too little
-    /// time has passed.
-    fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
-        let now = self.shared.now();
-        self.shared.proof.is_fresh(customer, mark, now)
-    }
-
-    /// Whether a change of the customer was told of since the mark.
-    fn has_changed(&self, customer: &str, mark: Mark) -> bool {
-        self.shared.proof.has_changed(customer, mark)
-    }
-
-    /// How long ago the value was last known to be true; zero while it is fresh.
-    fn age(&self, customer: &str, mark: Mark) -> Duration {
-        let now = self.shared.now();
-        Duration::from_micros(self.shared.proof.age(customer, mark, now))
-    }
-
-    /// Whether Redis answers.
-    fn is_up(&self) -> bool {
-        self.shared.up().is_ok()
-    }
-
-    /// How changes are known now.
-    fn tracking(&self) -> Tracking {
-        match &*self.shared.state.borrow() {
-            State::Away(error) => Tracking::Away(error.to_string()),
-            State::Up(up) => match &up.refused {
-                Some(error) => Tracking::Refused(error.to_string()),
-                None => Tracking::On {
-                    since_secs: up.since.elapsed().as_secs(),
-                },
-            },
-        }
-    }
-
-    /// Changes of customers' keys that the server told of.
-    fn invalidations(&self) -> u64 {
-        self.shared.invalidations.load(Ordering::Relaxed)
-    }
-
-    /// Sessions that were lost.
-    fn losses(&self) -> u64 {
-        self.shared.losses.load(Ordering::Relaxed)
-    }
-
-    /// Changes each time that Redis is there again after it was away, and each time that its keys were flushed: what
-    /// it holds may be less than before.
-    fn returns(&self) -> watch::Receiver<u64> {
-        self.shared.returns.subscribe()
-    }
-
-    /// Closes the connection. Redis is away from then on.
-    async fn close(&self) {
-        self.closing.cancel();
-        if let Ok(up) = self.shared.up() {
-            self.shared.withdraw(&up, wire::lost());
-            up.session.wire.closed().await;
-        }
-    }
-}
-
-impl Shared {
-    fn now(&self) -> u64 {
-        BEGINNING_MICROS + micros(self.beginning.elapsed())
-    }
-
-    fn up(&self) -> Result<Arc<Up>, StoreError> {
-        match &*self.state.borrow() {
-            State::Up(up) => Ok(up.clone()),
-            State::Away(error) => Err(error.clone()),
-        }
-    }
-
-    /// Takes a session into use, which answered what it was asked at `at`.
-    fn begin(&self, session: Arc<Session>, refused: Option<StoreError>, at: u64) -> Arc<Up> {
-        let up = Arc::new(Up {
-            id: self.sessions.fetch_add(1, Ordering::Relaxed) + 1,
-            session,
-            refused,
-            since: Instant::now(),
-        });
-        self.state.send_modify(|state| {
-            self.proof.begin(up.id, up.refused.is_none(), at);
-            *state = State::Up(up.clone());
-        });
-        self.returns.send_modify(|count| *count += 1);
-        up
-    }
-
-    /// Takes a session out of use at once, if it still is in use.
-    fn withdraw(&self, failed: &Up, error: StoreError) {
-        self.state.send_if_modified(|state| match state {
-            State::Up(up) if Arc::ptr_eq(&up.session, &failed.session) => {
-                self.proof.end();
-                self.losses.fetch_add(1, Ordering::Relaxed);
-                *state = State::Away(error);
-                true
-            }
-            _ => false,
-        });
-        failed.session.wire.close();
-    }
-
-    /// Takes whichever session there is out of use. Returns why none is.
-    fn end(&self, error: StoreError) -> StoreError {
-        if let Ok(up) = self.up() {
-            self.withdraw(&up, error.clone());
-        }
-        self.up().err().unwrap_or(error)
-    }
-
-    /// Says why there is no session.
-    fn set_away(&self, why: StoreError) {
-        self.end(why.clone());
-        self.state.send_replace(State::Away(why));
-    }
-
-    fn told(&self, news: Told) {
-        let at = self.now();
-        match news {
-            Told::Flushed => {
-                self.proof.flush(at);
-                self.invalidations.fetch_add(1, Ordering::Relaxed);
-                self.returns.send_modify(|count| *count += 1);
-            }
-            Told::Changed(names) => {
-                for name in names {
-                    let name = String::from_utf8_lossy(&name);
-                    if let Some(key) = self.keys.read(&name) {
-                        // A resource is only valid beside its customer's time, so both are one.
-                        self.proof.change(key.owner.customer, at);
-                        self.invalidations.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Whether an error speaks of the connection or of the server, rather than of the keys that were asked for.
-fn is_of_session(error: &StoreError) -> bool {
-    let text = error.to_string();
-    let of_keys = ["NOPERM", "ERR", "CROSSSLOT", "WRONGTYPE", read::CHANGING];
-    !is_of_moving_keys(error) && !of_keys.iter().any(|start| text.starts_with(start))
-}
-
-/// Whether keys are on their way to another node of a cluster.
-fn is_of_moving_keys(error: &StoreError) -> bool {
-    let text = error.to_string();
-    ["ASK", "TRYAGAIN"]
-        .iter()
-        .any(|code| text.starts_with(code))
 }
 
 pub(super) fn micros(time: Duration) -> u64 {
