@@ -1,11 +1,19 @@
 //! One part of the in-process store: owners and their values, changed by the write rule. Pure: the caller gives the time.
 
+mod floors;
+mod record;
+
+pub use floors::hash;
+pub use record::{Cell, Record};
+
 use indexmap::IndexMap;
 
 use super::entry::{CellEntry, OwnerEntry, StepEntry};
 use crate::keys;
 use crate::message::Millis;
 use crate::plan::{Action, Fate, Guards, Held, ItemFate, Step};
+use floors::Floors;
+use record::Tombstone;
 
 /// The values of a share of the owners.
 #[derive(Debug)]
@@ -19,34 +27,6 @@ pub struct Table {
     swept: usize,
 }
 
-/// What is stored of one owner.
-#[derive(Debug, Default, Clone)]
-pub struct Record {
-    cells: Vec<Cell>,
-    tombstone: Option<Tombstone>,
-    /// When it last changed.
-    pub changed: Millis,
-    used: u64,
-}
-
-/// A value with its timestamp. Both expire together.
-#[derive(Debug, Clone)]
-pub struct Cell {
-    /// Its key without the key of its owner's entitlements, which are the empty suffix.
-    pub suffix: Box<str>,
-    pub value: Box<str>,
-    /// The time of the value at its source.
-    pub at: Millis,
-    /// The last millisecond of its life.
-    pub expires: Millis,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Tombstone {
-    at: Millis,
-    expires: Millis,
-}
-
 /// The lifetime of what is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetimes {
@@ -55,72 +35,8 @@ pub struct Lifetimes {
     pub tombstone_secs: u32,
 }
 
-/// What the table holds for one record besides its values, and for one value besides its texts.
-const RECORD_BYTES: usize = 152;
-const CELL_BYTES: usize = 80;
 /// Owners that are compared to find one that was not used for long.
 const SAMPLE: usize = 8;
-
-impl Record {
-    fn new(at: Option<Millis>, expires: Millis) -> Self {
-        Self {
-            tombstone: at.map(|at| Tombstone { at, expires }),
-            ..Self::default()
-        }
-    }
-
-    /// Returns the living values.
-    pub fn cells(&self, now: Millis) -> impl Iterator<Item = &Cell> {
-        self.cells.iter().filter(move |cell| cell.lives(now))
-    }
-
-    pub fn cell(&self, suffix: &str, now: Millis) -> Option<&Cell> {
-        self.cells(now).find(|cell| &*cell.suffix == suffix)
-    }
-
-    /// Returns the time of the tombstone, and the last millisecond of its life.
-    pub fn tombstone(&self, now: Millis) -> Option<(Millis, Millis)> {
-        let living = self.tombstone.filter(|it| now <= it.expires);
-        living.map(|tombstone| (tombstone.at, tombstone.expires))
-    }
-
-    /// Returns the newest time of what was stored: older changes can no longer be ordered once it is gone.
-    fn newest(&self) -> Millis {
-        let times = self.cells.iter().map(|cell| cell.at);
-        let tombstone = self.tombstone.map(|tombstone| tombstone.at);
-        times.chain(tombstone).max().unwrap_or(0)
-    }
-
-    fn put(&mut self, cell: Cell) {
-        match self.cells.iter_mut().find(|it| it.suffix == cell.suffix) {
-            Some(place) => *place = cell,
-            None => self.cells.push(cell),
-        }
-    }
-
-    fn drop_expired(&mut self, now: Millis) -> bool {
-        let before = (self.cells.len(), self.tombstone.is_some());
-        self.cells.retain(|cell| cell.lives(now));
-        self.tombstone = self.tombstone.filter(|it| now <= it.expires);
-        before != (self.cells.len(), self.tombstone.is_some())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.cells.is_empty() && self.tombstone.is_none()
-    }
-
-    fn bytes(&self, owner: &str) -> u64 {
-        let of_cell = |cell: &Cell| CELL_BYTES + cell.suffix.len() + cell.value.len();
-        let cells: usize = self.cells.iter().map(of_cell).sum();
-        (RECORD_BYTES + owner.len() + cells) as u64
-    }
-}
-
-impl Cell {
-    fn lives(&self, now: Millis) -> bool {
-        now <= self.expires
-    }
-}
 
 impl Table {
     pub fn new() -> Self {
@@ -381,51 +297,4 @@ pub fn owner_of(step: &Step) -> &str {
 
 pub fn suffix_of<'a>(owner: &str, key: &'a str) -> &'a str {
     key.strip_prefix(owner).unwrap_or(key)
-}
-
-/// For owners that were forgotten for want of room: the newest time of what was stored. Owners share places. Two that
-/// share one cost a request to the Edge API, never a stale answer.
-#[derive(Debug)]
-struct Floors(Box<[Millis]>);
-
-const FLOORS: usize = 256;
-
-impl Default for Floors {
-    fn default() -> Self {
-        Self(vec![0; FLOORS].into())
-    }
-}
-
-impl Floors {
-    fn of(&self, owner: &str) -> Option<Millis> {
-        Some(self.0[place_of(owner)]).filter(|at| *at > 0)
-    }
-
-    fn raise(&mut self, owner: &str, at: Millis) {
-        let floor = &mut self.0[place_of(owner)];
-        *floor = at.max(*floor);
-    }
-
-    fn raise_place(&mut self, place: u32, at: Millis) {
-        if let Some(floor) = self.0.get_mut(place as usize) {
-            *floor = at.max(*floor);
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = (u32, Millis)> {
-        let all = self.0.iter().enumerate();
-        all.filter_map(|(place, at)| Some((u32::try_from(place).ok()?, *at)).filter(|it| it.1 > 0))
-    }
-}
-
-fn place_of(owner: &str) -> usize {
-    // The remainder is below FLOORS, so it fits.
-    (hash(owner) >> 32) as usize % FLOORS
-}
-
-/// FNV-1a. Snapshots hold places by it, so it must be the same in every process and version.
-pub fn hash(owner: &str) -> u64 {
-    owner.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
