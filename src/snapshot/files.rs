@@ -17,6 +17,8 @@ pub struct Base {
     name: String,
 }
 
+/// No file of ours has a larger number, at a thousand files a second for thousands of years.
+pub const MAX_NUMBER: u64 = 1_000_000_000_000_000;
 const DEFAULT_NAME: &str = "entitlement-sync";
 const TEMPORARY: &str = ".tmp";
 const DAMAGED: &str = ".damaged";
@@ -58,7 +60,10 @@ impl Base {
         let rest = name.strip_prefix(&self.name)?.strip_prefix('-')?;
         let (number, rest) = rest.split_once('.')?;
         let is_number = number.len() >= 10 && number.bytes().all(|it| it.is_ascii_digit());
-        let number = number.parse().ok().filter(|_| is_number)?;
+        let number = number
+            .parse()
+            .ok()
+            .filter(|it| *it <= MAX_NUMBER && is_number)?;
         let (role, state) = match rest.strip_prefix("snapshot") {
             Some(state) => (Role::Snapshot, state),
             None => (Role::Journal, rest.strip_prefix("journal")?),
@@ -161,7 +166,7 @@ mod tests {
             name: "b".into(),
         };
         for role in [Role::Snapshot, Role::Journal] {
-            for number in [1, 9_999_999_999, 10_000_000_000, u64::MAX] {
+            for number in [1, 9_999_999_999, 10_000_000_000, MAX_NUMBER] {
                 let path = base.file(role, number);
                 let name = path.file_name().unwrap().to_str().unwrap();
                 let read = |name: &str| base.read(name).map(|it| (it.role, it.number, it.state));
@@ -178,6 +183,7 @@ mod tests {
             "b-1.snapshot",
             "b-0000000001.snapshots",
             "b-+000000001.snapshot",
+            "b-1000000000000001.journal",
             "b-99999999999999999999.journal",
             "bb-0000000001.snapshot",
             "c-0000000001.journal",

@@ -114,7 +114,7 @@ impl<R: Read> Parts<R> {
             false => return Ok(Next::Cut),
         }
         let Some((kind, length)) = read_lead(sealed) else {
-            let is_blank = sealed.iter().all(|byte| *byte == 0) && self.is_blank()?;
+            let is_blank = self.is_blank()?;
             return Ok(Next::Wrong { is_blank });
         };
         sealed.clear();

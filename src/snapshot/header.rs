@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::files::MAX_NUMBER;
 use super::keys::{Derivation, KeyId, SALT_BYTES};
 
 pub const VERSION: u16 = 1;
@@ -155,6 +156,13 @@ impl Header {
             (2, previous, frames) => Part::Journal { previous, frames },
             _ => return None,
         };
+        let (Part::Snapshot { covers: other }
+        | Part::Journal {
+            previous: other, ..
+        }) = part;
+        if number.max(other) > MAX_NUMBER {
+            return None;
+        }
         let derivation = match (body.u32()?, body.array()?) {
             (0, _) => Derivation::Given,
             (rounds, salt) => Derivation::Pbkdf2 { rounds, salt },

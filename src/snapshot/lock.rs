@@ -27,8 +27,11 @@ pub fn take(path: &Path) -> io::Result<Taken> {
         Err(TryLockError::WouldBlock) => return Ok(Taken::By(holder(&mut file))),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    file.set_len(0)?;
-    writeln!(file, "process {} on {}", std::process::id(), host())?;
+    // The note is for people. A full disk must not keep the worker from its state.
+    let note = format!("process {} on {}\n", std::process::id(), host());
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.write_all(note.as_bytes()));
     Ok(Taken::Lock(file))
 }
 

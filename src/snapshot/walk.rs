@@ -132,9 +132,9 @@ pub struct Frames {
 pub enum Tail {
     #[default]
     Clean,
-    /// One frame was not written to its end, as when a process is killed.
+    /// The last frame was not written to its end, as when a process is killed.
     Cut,
-    /// More than one unfinished frame.
+    /// More than an unfinished frame.
     Wrong(String),
 }
 
@@ -176,7 +176,7 @@ pub fn journal(opened: Opened, take: &mut Take<'_>) -> anyhow::Result<Frames> {
     }
     match (index - frames.last, &frames.tail) {
         (0, _) => {}
-        (1, Tail::Clean) => frames.tail = Tail::Cut,
+        (1, Tail::Clean | Tail::Cut) => frames.tail = Tail::Cut,
         _ => frames.tail = Tail::Wrong("the frames at its end are damaged".into()),
     }
     Ok(frames)

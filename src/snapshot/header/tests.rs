@@ -25,7 +25,7 @@ fn read(bytes: &[u8]) -> Result<Header, Unusable> {
 
 #[test]
 fn a_header_is_read_as_it_was_written() {
-    for part in [header().part, Part::Snapshot { covers: u64::MAX }] {
+    for part in [header().part, Part::Snapshot { covers: MAX_NUMBER }] {
         for derivation in [header().derivation, Derivation::Given] {
             let header = Header {
                 part,
@@ -88,6 +88,23 @@ fn newer_versions_foreign_and_empty_files_are_named() {
     }
     for empty in [&b""[..], &[0; 3], &[0; 5_000]] {
         assert!(matches!(read(empty), Err(Unusable::Empty)));
+    }
+}
+
+#[test]
+fn numbers_that_could_not_be_followed_by_another_are_refused() {
+    for header in [
+        Header {
+            number: MAX_NUMBER + 1,
+            ..header()
+        },
+        Header {
+            part: Part::Snapshot { covers: u64::MAX },
+            ..header()
+        },
+    ] {
+        let read = read(&header.encode().unwrap());
+        assert!(matches!(read, Err(Unusable::Damaged)));
     }
 }
 

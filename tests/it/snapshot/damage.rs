@@ -102,28 +102,27 @@ fn the_last_journal_cut_at_every_byte_gives_the_frames_before_and_is_no_damage()
     let folder = folder();
     let journal = last(folder.path(), "journal");
     let bytes = fs::read(&journal).unwrap();
+    let ends = ends(&bytes);
+    let head = ends[0] - 38;
     for cut in 0..bytes.len() {
-        for zeros in [0, 1, 40, 5_000] {
-            let (folder, journal) = copied(&journal);
-            // A file system may keep the length and lose what was written.
-            let mut cut_off = bytes[..cut].to_vec();
-            cut_off.resize(cut + zeros, 0);
-            fs::write(&journal, &cut_off).unwrap();
-            let (restored, records) = restored(folder.path());
-            if zeros == 0 {
-                assert_eq!(records, left(cut, &ends(&bytes)), "cut at {cut}");
-                assert!(
-                    restored.is_whole && restored.damaged.is_empty(),
-                    "cut at {cut}"
-                );
-            } else {
-                // Zeros within a header or a length look like damage; what is whole is taken all the same.
-                assert!(
-                    records.starts_with(&["a".into(), "b".into()]),
-                    "cut at {cut}"
-                );
-                assert!(left(cut, &ends(&bytes)).len() <= records.len());
+        let (folder, journal) = copied(&journal);
+        for zeros in [0, 3, 5_000] {
+            // A file system may keep the length and lose what was written; never a part of the header alone.
+            if zeros > 0 && (1..head).contains(&cut) {
+                continue;
             }
+            let mut content = bytes[..cut].to_vec();
+            content.resize(cut + zeros, 0);
+            fs::write(&journal, &content).unwrap();
+            let (restored, records) = restored(folder.path());
+            let is_cut = bytes[cut..].iter().any(|byte| *byte != 0);
+            assert!(is_cut, "the last byte is zero: change the key of the test");
+            assert_eq!(records, left(cut, &ends), "cut at {cut}, {zeros} zeros");
+            assert!(
+                restored.is_whole,
+                "cut at {cut}, {zeros} zeros: {restored:?}"
+            );
+            assert!(restored.damaged.is_empty(), "cut at {cut}, {zeros} zeros");
         }
     }
 }
@@ -137,7 +136,6 @@ fn a_journal_that_others_follow_is_damaged_when_a_synced_frame_is_missing() {
     write(&next, &["f"]);
     drop(next);
     let bytes = fs::read(&journal).unwrap();
-    let head = ends(&bytes)[0] - 38;
     for cut in 0..=bytes.len() {
         let (folder, journal) = copied(&journal);
         fs::write(&journal, &bytes[..cut]).unwrap();
@@ -147,7 +145,7 @@ fn a_journal_that_others_follow_is_damaged_when_a_synced_frame_is_missing() {
         assert_eq!(records, expected, "cut at {cut}");
         assert_eq!(restored.is_whole, cut == bytes.len(), "cut at {cut}");
         if cut < bytes.len() {
-            assert_eq!(restored.damaged.len(), 1, "cut at {cut} of {head}");
+            assert_eq!(restored.damaged.len(), 1, "cut at {cut}");
         }
     }
 }

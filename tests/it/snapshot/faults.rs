@@ -93,6 +93,12 @@ fn a_full_disk_fails_syncs_and_snapshots_and_loses_nothing() {
     let (now, records) = restored(copy(&path).path());
     assert_eq!(records, ["before"]);
     assert!(now.is_whole);
+    // A start on a full disk restores too.
+    drop(one);
+    let one = open(&path);
+    assert_eq!(restore(&one).unwrap().1, ["before"]);
+    one.journal().append(record.as_bytes()).unwrap();
+    assert!(one.journal().sync().is_err());
     fs::remove_file(&ballast).unwrap();
     write(&one, &["after"]);
     assert_eq!(one.journal().buffered_bytes(), 0);
