@@ -14,7 +14,7 @@
 //! [`metrics`] record the work, [`edge`] calls the vendor's API, [`shutdown`] handles signals, and [`app`]
 //! connects the parts.
 //!
-//! Deliberately absent: state outside Redis and the queue; a trait in front of Redis; retries of
+//! Deliberately absent: coordination between processes; a trait in front of the store; retries of
 //! the SDKs around receiving and writing; globals; anything that logs a body. docs/architecture.md
 //! says more, and a test holds it.
 
