@@ -34,7 +34,10 @@ pub async fn run(
     telemetry: Telemetry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let health = Arc::new(Health::default());
+    let health = Arc::new(match config.redis {
+        Some(_) => Health::default(),
+        None => Health::in_memory(),
+    });
     let (metrics, mut registry) = Metrics::beside(telemetry.lines.dropped());
     let consumers = config.queue.consumers;
     let pollers = Arc::new(AtomicUsize::new(0));

@@ -62,6 +62,8 @@ pub struct Health {
     consumers: Mutex<Vec<Arc<ConsumerView>>>,
     /// For a process with only the read API: whether it can answer.
     answers: Option<AtomicBool>,
+    /// The name of the store in the reason why the process is not ready.
+    store: &'static str,
 }
 
 impl Default for Health {
@@ -76,6 +78,7 @@ impl Default for Health {
             queue_reason: Mutex::new(None),
             consumers: Mutex::default(),
             answers: None,
+            store: "redis",
         }
     }
 }
@@ -85,6 +88,14 @@ impl Health {
     pub fn answering() -> Self {
         Self {
             answers: Some(AtomicBool::new(false)),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the health of a process that holds the state itself.
+    pub fn in_memory() -> Self {
+        Self {
+            store: "store",
             ..Self::default()
         }
     }
@@ -223,7 +234,7 @@ impl Health {
                 .redis_reason
                 .lock()
                 .unwrap_or_else(|lock| lock.into_inner());
-            return Some(format!("redis: {reason}"));
+            return Some(format!("{}: {reason}", self.store));
         }
         let reason = self
             .queue_reason

@@ -290,6 +290,11 @@ impl Reads {
         }
     }
 
+    /// Whether the state is in this process.
+    pub fn is_memory(&self) -> bool {
+        self.loader.tracked.is_memory()
+    }
+
     pub fn tracking(&self) -> Tracking {
         self.loader.tracked.tracking()
     }

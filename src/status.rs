@@ -128,11 +128,13 @@ impl Observer {
 
     /// By what questions can be answered now.
     pub fn sources(&self) -> Vec<&'static str> {
-        let Some(sources) = self.reads.as_ref().map(Reads::sources) else {
+        let Some(reads) = &self.reads else {
             return Vec::new();
         };
+        let (sources, is_memory) = (reads.sources(), reads.is_memory());
+        let of_store = if is_memory { "the queue" } else { "Redis" };
         let all = [
-            (sources.redis, "Redis"),
+            (sources.redis, of_store),
             (sources.upstream, "the Edge API"),
             (sources.copies, "memory"),
         ];

@@ -277,7 +277,11 @@ async fn while_the_journal_cannot_be_written_nothing_is_acknowledged() {
     reader.wait_unready().await;
     assert_eq!(queue.depth().await, 1);
     let verbose = reader.http("/readyz?verbose").await;
-    assert!(verbose.body.contains("journal"), "{}", verbose.body);
+    assert!(
+        verbose.body.contains("store: cannot write the journal"),
+        "{}",
+        verbose.body
+    );
     std::fs::rename(parent.path().join("elsewhere"), &folder).unwrap();
     reader.wait_ready().await;
     drained(&queue).await;
