@@ -54,17 +54,18 @@ def metrics():
         sys.exit("no metric could be read from src/metrics.rs or src/metrics/scrape.rs: adapt tests/chart/check.py")
     for name in re.findall(r'all\.register\(\s*"(\w+)",\s*"[^"]*",\s*Info::new', text):
         names.add(f"entitlement_sync_{name}_info")
-    return names | metrics_of_reads()
+    reads = (ROOT / "src/metrics/reads.rs").read_text()
+    snapshots, memory = (ROOT / "src/metrics/snapshots.rs").read_text().split("/// The metrics of the state in memory.")
+    return names | registered_in(reads) | registered_in(snapshots) | registered_in(memory)
 
 
-def metrics_of_reads():
-    """The same of the read API, which are registered one by one."""
-    text = (ROOT / "src/metrics/reads.rs").read_text()
+def registered_in(text):
+    """The same of metrics that are registered one by one."""
     prefix = re.search(r'sub_registry_with_prefix\("(\w+)"\)', text)[1]
     fields = dict(re.findall(r"^    (?:pub )?(\w+): ((?:Counter|Gauge|Histogram|Family<).*),$", text, re.M))
     registered = re.findall(r'all\.register(?:_with_unit)?\(\s*"(\w+)",\s*"[^"]*",\s*(?:Unit::(\w+),\s*)?self\.(\w+)\.clone\(\)', text)
     if len(registered) != text.count("all.register") or not registered:
-        sys.exit("not every metric could be read from src/metrics/reads.rs: adapt tests/chart/check.py")
+        sys.exit("not every metric could be read from src/metrics/reads.rs or src/metrics/snapshots.rs: adapt tests/chart/check.py")
     names = set()
     for name, unit, field in registered:
         name = f"{prefix}_{name}" + (f"_{unit.lower()}" if unit else "")
