@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -187,27 +188,11 @@ class Stage:
             {},
             lambda port: self._pings(port),
         )
-        queue_port = self._listening(
-            "queue",
-            lambda _: [str(TOOLS / "ministack/bin/ministack")],
-            {"SERVICES": "sqs", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": "{port}", "LOG_LEVEL": "WARNING"},
-            lambda port: self._get(port, "/_ministack/health")[0] == 200,
-        )
-        endpoint = f"http://127.0.0.1:{queue_port}/"
-        self.queue_url = send.call(endpoint, "CreateQueue", {"QueueName": "entitlements"})["QueueUrl"]
+        self._start_queue()
         self.worker_environment = {
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "demo",
-            "AWS_SECRET_ACCESS_KEY": "demo",
-            "QUEUE_URL": self.queue_url,
-            "SERVER_API_KEY": "demo-key",
-            "ENVIRONMENT_PREFIX": PREFIX,
+            **self._common_environment(),
             "REDIS_HOST": "127.0.0.1",
             "REDIS_PORT": str(self.redis_port),
-            "EDGE_API_URL": self.edge.url,
-            "DISABLE_SENTRY": "1",
-            "LOG_LEVEL": "debug",
-            "LOG_FORMAT": "text",
         }
         self.worker_port = self._listening(
             "worker",
@@ -216,6 +201,30 @@ class Stage:
             lambda port: self._get(port, "/readyz")[0] == 200,
         )
         self.worker_environment["PORT"] = str(self.worker_port)
+
+    def _start_queue(self):
+        queue_port = self._listening(
+            "queue",
+            lambda _: [str(TOOLS / "ministack/bin/ministack")],
+            {"SERVICES": "sqs", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": "{port}", "LOG_LEVEL": "WARNING"},
+            lambda port: self._get(port, "/_ministack/health")[0] == 200,
+        )
+        endpoint = f"http://127.0.0.1:{queue_port}/"
+        self.queue_url = send.call(endpoint, "CreateQueue", {"QueueName": "entitlements"})["QueueUrl"]
+
+    def _common_environment(self):
+        return {
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "demo",
+            "AWS_SECRET_ACCESS_KEY": "demo",
+            "QUEUE_URL": self.queue_url,
+            "SERVER_API_KEY": "demo-key",
+            "ENVIRONMENT_PREFIX": PREFIX,
+            "EDGE_API_URL": self.edge.url,
+            "DISABLE_SENTRY": "1",
+            "LOG_LEVEL": "debug",
+            "LOG_FORMAT": "text",
+        }
 
     def start_reader(self):
         """A process that only answers questions."""
@@ -392,3 +401,66 @@ class Stage:
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
+
+
+class MemoryStage(Stage):
+    """The demo without Redis: a queue, the Edge API, and a worker with STORE=memory that can be killed."""
+
+    def prepare(self):
+        self._in_own_group([str(ROOT / "script/setup"), "ministack"], "script/setup")
+        self.binary = self._build()
+
+    def start(self):
+        self.edge = EdgeApi()
+        self._start_queue()
+        self.snapshots = self.folder / "state"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.reader_port = probe.getsockname()[1]
+        self.worker_environment = {
+            **self._common_environment(), "STORE": "memory", "READ_PORT": str(self.reader_port),
+            "SNAPSHOT_PATH": f"{self.snapshots}/", "SNAPSHOT_KEY": "a passphrase of the demo",
+        }
+        self.start_worker()
+        self.signals.wait_until(self.is_proven, 30)
+
+    def start_worker(self):
+        self.worker_port = self._listening(
+            "worker",
+            lambda _: [str(self.binary)],
+            {**self.worker_environment, "PORT": "{port}"},
+            lambda port: self._get(port, "/livez")[0] == 200 and self._get(self.reader_port, "/livez")[0] == 200,
+        )
+
+    def kill_worker(self):
+        """SIGKILL, so that nothing is saved."""
+        entry = next(entry for entry in self.started if entry[0] == "worker")
+        entry[1].kill()
+        entry[1].wait()
+        self.started.remove(entry)
+
+    def is_proven(self):
+        return self.metrics()["memory_proven"] == 1
+
+    def left(self):
+        """How many messages the queue has, those in flight included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        url = urllib.parse.urljoin(self.queue_url, "/")
+        found = send.call(url, "GetQueueAttributes", {"QueueUrl": self.queue_url, "AttributeNames": names})["Attributes"]
+        return sum(int(found[name]) for name in names)
+
+    def _ask(self, path, body=None):
+        request = urllib.request.Request(
+            self.reader_url() + path, data=body and json.dumps(body).encode(),
+            headers={"X-API-Key": self.worker_environment["SERVER_API_KEY"], "Content-Type": "application/json"})
+        try:
+            with _opener.open(request, timeout=30) as answer:
+                return answer.status, answer.headers.get("Cache-Status", ""), json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers.get("Cache-Status", ""), {}
+
+    def entitlements(self, customer):
+        return self._ask(f"/v1/c/{customer}/entitlements.json")
+
+    def flag(self, flag, customer):
+        return self._ask(f"/ofrep/v1/evaluate/flags/{flag}", {"context": {"targetingKey": customer}})[2]

@@ -30,6 +30,9 @@ KUBERNETES = ("1.27.0", "1.37.0")
 # Kinds that Kubernetes itself does not know.
 CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
+WORKLOADS = ("Deployment", "StatefulSet")
+
+
 def metrics():
     """Every series that /metrics can have."""
     text = (ROOT / "src/metrics.rs").read_text()
@@ -51,17 +54,18 @@ def metrics():
         sys.exit("no metric could be read from src/metrics.rs or src/metrics/scrape.rs: adapt tests/chart/check.py")
     for name in re.findall(r'all\.register\(\s*"(\w+)",\s*"[^"]*",\s*Info::new', text):
         names.add(f"entitlement_sync_{name}_info")
-    return names | metrics_of_reads()
+    reads = (ROOT / "src/metrics/reads.rs").read_text()
+    snapshots, memory = (ROOT / "src/metrics/snapshots.rs").read_text().split("/// The metrics of the state in memory.")
+    return names | registered_in(reads) | registered_in(snapshots) | registered_in(memory)
 
 
-def metrics_of_reads():
-    """The same of the read API, which are registered one by one."""
-    text = (ROOT / "src/metrics/reads.rs").read_text()
+def registered_in(text):
+    """The same of metrics that are registered one by one."""
     prefix = re.search(r'sub_registry_with_prefix\("(\w+)"\)', text)[1]
     fields = dict(re.findall(r"^    (?:pub )?(\w+): ((?:Counter|Gauge|Histogram|Family<).*),$", text, re.M))
     registered = re.findall(r'all\.register(?:_with_unit)?\(\s*"(\w+)",\s*"[^"]*",\s*(?:Unit::(\w+),\s*)?self\.(\w+)\.clone\(\)', text)
     if len(registered) != text.count("all.register") or not registered:
-        sys.exit("not every metric could be read from src/metrics/reads.rs: adapt tests/chart/check.py")
+        sys.exit("not every metric could be read from src/metrics/reads.rs or src/metrics/snapshots.rs: adapt tests/chart/check.py")
     names = set()
     for name, unit, field in registered:
         name = f"{prefix}_{name}" + (f"_{unit.lower()}" if unit else "")
@@ -182,11 +186,11 @@ def check_objects(name, found, openshift=False):
     stray = [i for i in identities if not i[1]]
     check(not stray, f"{name}: every object names its namespace", *stray)
 
-    pods = [d for d in found if d["kind"] in ("Deployment", "Pod")]
+    pods = [d for d in found if d["kind"] in (*WORKLOADS, "Pod")]
     for document in pods:
-        spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]
+        spec = document["spec"]["template"]["spec"] if document["kind"] in WORKLOADS else document["spec"]
         restricted(f"{name}: {document['kind']} {document['metadata']['name']}", spec, openshift)
-    deployments = [d for d in found if d["kind"] == "Deployment"]
+    deployments = [d for d in found if d["kind"] in WORKLOADS]
     deployment = next(d for d in deployments if d["spec"]["template"]["spec"]["containers"][0]["name"] == "worker")
     for other in deployments:
         for one in deployments:
@@ -212,6 +216,32 @@ def check_objects(name, found, openshift=False):
     check(worker["ports"][0]["containerPort"] == int(config.get("PORT", 4000)), f"{name}: the port is PORT")
     timeout = int(config.get("SHUTDOWN_TIMEOUT_SECS", 8))
     check(template["spec"]["terminationGracePeriodSeconds"] > timeout, f"{name}: the grace period is long enough")
+
+
+    if deployment["kind"] == "StatefulSet":
+        check_memory(name, found, deployment, config, worker)
+
+
+def check_memory(name, found, workload, config, worker):
+    """One pod at a time, a volume for its state, and a Service that finds it."""
+    spec = workload["spec"]
+    check(spec["replicas"] == 1 and spec["updateStrategy"] == {"type": "RollingUpdate"} and "strategy" not in spec, f"{name}: never two pods")
+    rivals = [d for d in found if d["kind"] in ("HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget", "Deployment")]
+    check(not rivals, f"{name}: nothing scales the pod or blocks its node", *rivals)
+    check(config["STORE"] == "memory" and not [n for n in config if n.startswith("REDIS_")], f"{name}: no Redis", config)
+    ports = {port["name"]: port["containerPort"] for port in worker["ports"]}
+    check(ports["reads"] == int(config["READ_PORT"]), f"{name}: the port of the answers is READ_PORT", ports)
+    claims = {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
+    mounts = {mount["mountPath"] for mount in worker["volumeMounts"] if mount["name"] in claims}
+    check(mounts == {config["SNAPSHOT_PATH"]}, f"{name}: SNAPSHOT_PATH is on the volume", mounts)
+    check("SNAPSHOT_KEY" in {entry["name"] for entry in worker["env"]}, f"{name}: the key comes from a Secret")
+    services = [d for d in found if d["kind"] == "Service"]
+    check(spec["serviceName"] in {d["metadata"]["name"] for d in services}, f"{name}: the Service of the StatefulSet is there")
+    answers = next(d for d in services if d["metadata"]["name"].endswith("-reads"))["spec"]
+    labels = spec["template"]["metadata"]["labels"].items()
+    check(answers["selector"].items() <= labels and answers["ports"][0]["targetPort"] == "reads", f"{name}: the Service finds the answers")
+    for policy in (d["spec"] for d in found if d["kind"] == "NetworkPolicy"):
+        check("reads" in json.dumps(policy["ingress"]) and "6379" not in json.dumps(policy), f"{name}: the policy allows readers, and no Redis")
 
 
 def check_readers(name, found, deployment, worker):
@@ -280,6 +310,7 @@ def restricted(what, spec, openshift):
     )
 
 
+MEMORY = {"store": "memory", "replicas": 1, "secrets": {"SNAPSHOT_KEY": {"value": "a passphrase of some length"}}}
 REFUSED = [
     # What is wrong, the values, what the message must hold.
     ("a timeout as long as the grace period", {"config": {"SHUTDOWN_TIMEOUT_SECS": 30}}, ["terminationGracePeriodSeconds", "config.SHUTDOWN_TIMEOUT_SECS (30)", "35 or more"]),
@@ -299,6 +330,15 @@ REFUSED = [
     ("KEDA without Prometheus", {"keda": {"enabled": True, "trigger": "prometheus"}}, ["keda.prometheus.serverAddress"]),
     ("KEDA without a queue", {"keda": {"enabled": True}}, ["config.QUEUE_URL"]),
     ("KEDA with two authentications", {"keda": {"enabled": True, "trigger": "prometheus", "prometheus": {"serverAddress": "http://p"}, "authentication": {"a": 1}, "authenticationRef": {"name": "a"}}}, ["keda.authentication", "keda.authenticationRef"]),
+    ("two pods that are the store", {"store": "memory"}, ["replicas is 2", "store is memory", "set replicas to 1"]),
+    ("a scaler of the store", {**MEMORY, "autoscaling": {"enabled": True}}, ["autoscaling.enabled", "store is memory"]),
+    ("KEDA with the store in memory", {**MEMORY, "keda": {"enabled": True, "trigger": "prometheus", "prometheus": {"serverAddress": "http://p"}}}, ["keda.enabled", "store is memory"]),
+    ("readers of a store in memory", {**MEMORY, "reads": {"enabled": True}}, ["reads.enabled", "store is memory"]),
+    ("Redis with the store in memory", {**MEMORY, "config": {"REDIS_HOST": "a"}}, ["config.REDIS_HOST", "uses no Redis"]),
+    ("a secret of Redis with the store in memory", {**MEMORY, "secrets": {"REDIS_URL": {"value": "redis://a"}}}, ["secrets.REDIS_URL", "uses no Redis"]),
+    ("a port of answers that is PORT", {**MEMORY, "memory": {"readPort": 4000}}, ["memory.readPort is 4000"]),
+    ("a volume without a key", {**MEMORY, "secrets": {"SNAPSHOT_KEY": {"value": ""}}}, ["secrets.SNAPSHOT_KEY", "memory.persistence.enabled"]),
+    ("a store that is none", {"store": "disk"}, ["/store"]),
     ("a read port that is PORT", {"reads": {"enabled": True, "config": {"READ_PORT": 4000}}}, ["reads.config.READ_PORT", "4000"]),
     ("a secret among reads.config", {"reads": {"enabled": True, "config": {"READ_API_KEYS": "x"}}}, ["reads.config.READ_API_KEYS is a secret", "secrets.READ_API_KEYS"]),
     ("readers with a short grace period", {"reads": {"enabled": True, "terminationGracePeriodSeconds": 30}}, ["reads.terminationGracePeriodSeconds (30)", "35 or more"]),

@@ -162,6 +162,14 @@ labels:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if eq .Values.store "memory" }}
+{{- range $name, $text := dict "STORE" "memory" "READ_PORT" (include "entitlement-sync.text" .Values.memory.readPort) }}
+{{- $_ := set $config $name $text }}
+{{- end }}
+{{- if .Values.memory.persistence.enabled }}
+{{- $_ := set $config "SNAPSHOT_PATH" "/data" }}
+{{- end }}
+{{- end }}
 {{- toJson (dict "config" $config "values" $values "existing" $existing) }}
 {{- end }}
 
@@ -227,8 +235,40 @@ labels:
 {{- fail (printf "reads.terminationGracePeriodSeconds (%d) must be more than SHUTDOWN_TIMEOUT_SECS (%d) and 5 s before it, in which the Service forgets the pod: set reads.terminationGracePeriodSeconds to %d or more" $grace $timeout (add $timeout 10)) }}
 {{- end }}
 {{- end }}
+{{- if eq .Values.store "memory" }}
+{{- include "entitlement-sync.validateMemory" (dict "root" . "settings" $settings) }}
+{{- end }}
 {{- if and .Values.keda.authentication .Values.keda.authenticationRef }}
 {{- fail "keda.authentication and keda.authenticationRef are both set: set one of them" }}
+{{- end }}
+{{- end }}
+
+{{- /* Rejects what would run a second process beside the one that is the store, or is for Redis only. */ -}}
+{{- define "entitlement-sync.validateMemory" -}}
+{{- $settings := .settings }}
+{{- $values := .root.Values }}
+{{- if ne (int $values.replicas) 1 }}
+{{- fail (printf "replicas is %d, and store is memory: each pod would see only its share of the queue; set replicas to 1" (int $values.replicas)) }}
+{{- end }}
+{{- range list "autoscaling" "keda" "reads" }}
+{{- if (get $values .).enabled }}
+{{- fail (printf "%s.enabled is set, and store is memory, which is one pod: unset one of them" .) }}
+{{- end }}
+{{- end }}
+{{- range $kind, $names := dict "config" $settings.config "secrets" (merge dict $settings.values $settings.existing) }}
+{{- range $name, $_ := $names }}
+{{- if and (hasPrefix "REDIS_" $name) (ne $name "REDIS_ENVIRONMENT_PREFIX") }}
+{{- fail (printf "%s.%s is set, and store is memory, which uses no Redis: unset one of them" $kind $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if eq (get $settings.config "READ_PORT") (get $settings.config "PORT" | default "4000") }}
+{{- fail (printf "memory.readPort is %s, as PORT is: give each a port of its own" (get $settings.config "READ_PORT")) }}
+{{- end }}
+{{- $secrets := merge dict $settings.values $settings.existing }}
+{{- $key := or (get $secrets "SNAPSHOT_KEY") (get $secrets "MEM_ENCRYPTION_KEY") (get $settings.config "SNAPSHOT_KEY_FILE") $values.envFrom $values.extraEnv }}
+{{- if and $values.memory.persistence.enabled (not $key) }}
+{{- fail "memory.persistence.enabled needs a key: set secrets.SNAPSHOT_KEY, or memory.persistence.enabled to false" }}
 {{- end }}
 {{- end }}
 
@@ -262,12 +302,14 @@ labels:
   to:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- if ne .Values.store "memory" }}
 - ports:
     - {port: {{ get $settings.config "REDIS_PORT" | default "6379" }}, protocol: TCP}
   {{- with .Values.networkPolicy.redisTo }}
   to:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- end }}
 {{- if .Values.networkPolicy.podIdentity }}
 - ports:
     - {port: 80, protocol: TCP}

@@ -1,4 +1,5 @@
-{{- /* A Deployment below its metadata; the worker and the readers differ in what they are given:
+{{- /* A Deployment below its metadata, or a StatefulSet (`serviceName` is given, and `claims`); the worker and the readers
+       differ in what they are given:
        root, pod (the values of its pods), selectorLabels, labels, replicas (none: something scales it), checksums,
        serviceAccountName, container, args, envFrom, env, ports, lifecycle, volumes, volumeMounts */ -}}
 {{- define "entitlement-sync.workload" -}}
@@ -9,8 +10,19 @@ replicas: {{ . }}
 {{- end }}
 revisionHistoryLimit: {{ $pod.revisionHistoryLimit }}
 minReadySeconds: {{ $pod.minReadySeconds }}
+{{- with .serviceName }}
+serviceName: {{ . }}
+# Ends the old pod before it starts the new one.
+updateStrategy:
+  type: RollingUpdate
+{{- else }}
 strategy:
   {{- toYaml $pod.strategy | nindent 2 }}
+{{- end }}
+{{- with .claims }}
+volumeClaimTemplates:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 selector:
   matchLabels:
     {{- toYaml .selectorLabels | nindent 4 }}

@@ -1,10 +1,12 @@
 //! A process that is its own store: it answers what the queue has told it, and nothing else.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::messages::{ACME, SITE, at, entitlements, metered, purge, seats, usage};
 use crate::support::http::Reply;
-use crate::support::{Answer, EdgeMock, Reader, Sqs, TestQueue, Worker, until};
+use crate::support::{Answer, EdgeMock, Reader, Sqs, TestQueue, Worker, repo, until};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -177,4 +179,34 @@ async fn what_cannot_work_is_refused_by_name_and_all_at_once() {
     let logs = weak.logs();
     assert!(logs.contains("SNAPSHOT_KEY is too short"), "{logs}");
     assert!(!logs.contains("short-secret"), "{logs}");
+}
+
+/// The names that begin with one of these, of the lines of `# TYPE` or of the tables.
+fn of_memory<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let prefixes = ["entitlement_sync_memory_", "entitlement_sync_snapshot_"];
+    names
+        .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docs_metrics_md_names_the_metrics_of_memory_and_snapshots() {
+    let (sqs, folder) = (Sqs::start().await, tempfile::TempDir::new().unwrap());
+    let queue = sqs.queue("q").await;
+    let reader = Reader::in_memory(&queue, NO_EDGE)
+        .env("SNAPSHOT_PATH", folder.path().display())
+        .env("SNAPSHOT_KEY", "a passphrase of some length")
+        .start()
+        .await;
+    let page = reader.http("/metrics").await.body;
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let exposed = of_memory(samples.filter_map(|line| line.split(' ').next()));
+    let docs = std::fs::read_to_string(repo("docs/metrics.md")).unwrap();
+    let rows = docs.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented = of_memory(rows.filter_map(|row| row.split('`').next()));
+    assert!(exposed.len() > 10, "{exposed:?}");
+    assert_eq!(
+        documented, exposed,
+        "left: docs/metrics.md, right: /metrics"
+    );
 }
