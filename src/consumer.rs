@@ -248,7 +248,8 @@ async fn receive<Q: Queue>(
     };
     let bodies = messages.iter().map(|delivery| delivery.body.len());
     shared.flow.budget.settle(&mut reserved, bodies);
-    shared.work.store.received(&messages);
+    let visibility = shared.flow.settings.borrow().visibility_timeout;
+    shared.work.store.received(&messages, visibility);
     shared.watch.metrics.polled(messages.len());
     if messages.len() >= batch_size {
         // A full batch: wake as many consumers again, until all poll.

@@ -80,6 +80,13 @@ pub struct Saved {
     pub bytes: u64,
 }
 
+/// A folder whose state was put back.
+pub struct Begun {
+    pub folder: Folder,
+    /// The process before this one ended without a last snapshot.
+    pub was_killed: bool,
+}
+
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -96,7 +103,7 @@ pub fn begin(
     config: &SnapshotConfig,
     prefix: &str,
     take: impl FnMut(&[u8]) -> anyhow::Result<()>,
-) -> anyhow::Result<Folder> {
+) -> anyhow::Result<Begun> {
     let started = Instant::now();
     let secret = |text: &str| Secret::parse(text).map_err(anyhow::Error::msg);
     let key = secret(config.key.expose_secret()).context("SNAPSHOT_KEY")?;
@@ -119,7 +126,10 @@ pub fn begin(
             "files of the snapshots are damaged, and no other file makes up for them: customers may be answered as they were before, until the queue or the Edge API tells of them; purge, or start with an empty folder, if that must not be"
         );
     }
-    Ok(folder)
+    Ok(Begun {
+        folder,
+        was_killed: restored.journal_records > 0,
+    })
 }
 
 impl Saver {

@@ -56,7 +56,7 @@ impl Answering {
         let saver = match (&config.redis, &config.snapshots) {
             (Some(_), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
-                let folder = saving::begin(snapshots, &config.writes.prefix, |bytes| {
+                let begun = saving::begin(snapshots, &config.writes.prefix, |bytes| {
                     reads.restore(&serde_json::from_slice(bytes)?);
                     Ok(())
                 })?;
@@ -66,7 +66,12 @@ impl Answering {
                 );
                 let source = Source::Copies(Box::new(reads.clone()));
                 let counts = metrics.snapshots.clone();
-                Some(Saver::start(folder, source, snapshots.interval, counts)?)
+                Some(Saver::start(
+                    begun.folder,
+                    source,
+                    snapshots.interval,
+                    counts,
+                )?)
             }
             _ => None,
         };

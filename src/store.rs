@@ -208,10 +208,11 @@ impl Store {
         }
     }
 
-    /// Sets when the state in memory that was restored was last known to be true.
-    pub fn restored(&self, at: Millis) {
+    /// Sets when the state in memory that was restored was last known to be true, and whether the process before this
+    /// one ended without a last snapshot.
+    pub fn restored(&self, at: Millis, was_killed: bool) {
         if let Place::Memory(local) = &self.place {
-            local.proven.restored(at);
+            local.proven.restored(at, was_killed);
         }
     }
 
@@ -224,9 +225,9 @@ impl Store {
     }
 
     /// Records an answer of the queue: where the state is in memory, it proves that the state is true.
-    pub fn received(&self, messages: &[Delivery]) {
+    pub fn received(&self, messages: &[Delivery], visibility: std::time::Duration) {
         if let Place::Memory(local) = &self.place {
-            local.received(messages);
+            local.received(messages, visibility);
         }
     }
 

@@ -65,18 +65,19 @@ impl State {
         let max_bytes = config.reads.as_ref().and_then(|reads| reads.max_bytes);
         let bytes = reads::max_bytes(max_bytes, memory_limit());
         let memory = Arc::new(Memory::new(keys, lifetimes, bytes.of_state));
-        let mut known_at = 0;
+        let (mut known_at, mut was_killed) = (0, false);
         let folder = match &config.snapshots {
             Some(snapshots) => {
                 let prefix = &config.writes.prefix;
-                let folder = saving::begin(snapshots, prefix, |bytes| {
+                let begun = saving::begin(snapshots, prefix, |bytes| {
                     let entry: Entry<'_> = serde_json::from_slice(bytes)?;
                     known_at = memory.restore(entry).unwrap_or(0).max(known_at);
                     Ok(())
                 })?;
-                memory.log_to(folder.journal().clone());
+                was_killed = begun.was_killed;
+                memory.log_to(begun.folder.journal().clone());
                 tracing::info!(owners = memory.owners(), "the state is in memory");
-                Some(folder)
+                Some(begun.folder)
             }
             None => {
                 tracing::warn!(
@@ -96,7 +97,7 @@ impl State {
         let of_memory = MemoryMetrics::default();
         of_memory.register(registry);
         tokio::spawn(observe(memory.clone(), store.clone(), of_memory.clone()));
-        store.restored(known_at);
+        store.restored(known_at, was_killed);
         let saver = match (folder, &config.snapshots) {
             (Some(folder), Some(snapshots)) => {
                 metrics.snapshots.register(registry);

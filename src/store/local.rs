@@ -9,6 +9,7 @@ pub use proven::Proven;
 pub use watched::Watched;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::monitor::Gate;
 use super::{Applied, Attempt, DeadLetter, StoreError};
@@ -108,15 +109,15 @@ impl Local {
         self.durability.clone()
     }
 
-    pub fn received(&self, messages: &[Delivery]) {
+    pub fn received(&self, messages: &[Delivery], visibility: Duration) {
         let first = messages.iter().filter(|it| it.receive_count <= 1);
         let sent = first.filter_map(|it| it.attributes.sent);
         self.proven
-            .received(messages.is_empty(), sent.min(), clock::now_ms());
+            .received(messages.is_empty(), sent.min(), visibility, clock::now_ms());
     }
 }
 
-const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// Sweeps between two notes in the journal that the state is true.
 const SWEEPS_PER_NOTE: u32 = 75;
 

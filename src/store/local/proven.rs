@@ -1,6 +1,6 @@
 //! Knows whether the queue has been read on to its end, which proves that the state in memory is true.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ pub struct Proven {
     beginning: Instant,
     /// When the state that was restored was last known to be true, as epoch milliseconds.
     restored: AtomicU64,
+    /// The process before this one may have messages in flight, which the queue does not show.
+    was_killed: AtomicBool,
     reading: Mutex<Reading>,
 }
 
@@ -40,6 +42,7 @@ impl Proven {
             proof: Proof::new(0, micros(SILENCE)),
             beginning: Instant::now(),
             restored: AtomicU64::new(0),
+            was_killed: AtomicBool::new(false),
             reading: Mutex::new(Reading {
                 since: now_ms,
                 current: 0,
@@ -49,15 +52,27 @@ impl Proven {
         }
     }
 
-    /// Sets when the state that was restored was last known to be true.
-    pub fn restored(&self, at: Millis) {
+    /// Sets when the state that was restored was last known to be true, and whether the process before this one ended
+    /// without a last snapshot.
+    pub fn restored(&self, at: Millis, was_killed: bool) {
         self.restored.store(at, Ordering::Relaxed);
+        self.was_killed.store(was_killed, Ordering::Relaxed);
     }
 
     /// Records an answer of the queue. `oldest`: when the oldest message of it was sent, of those that were delivered for
-    /// the first time.
-    pub fn received(&self, is_empty: bool, oldest: Option<Millis>, now_ms: Millis) {
+    /// the first time. After a kill, `visibility` must pass: until then messages may be in flight to the process that
+    /// is gone.
+    pub fn received(
+        &self,
+        is_empty: bool,
+        oldest: Option<Millis>,
+        visibility: Duration,
+        now_ms: Millis,
+    ) {
         let at = self.now();
+        if self.was_killed.load(Ordering::Relaxed) && self.beginning.elapsed() < visibility {
+            return;
+        }
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if reading.is_at_end && !self.proof.is_proven(at) {
             self.proof.end();
@@ -115,14 +130,26 @@ mod tests {
     use super::*;
 
     const NOW: Millis = 1_763_150_000_000;
+    const VISIBILITY: Duration = Duration::from_secs(30);
 
     #[test]
     fn an_empty_answer_proves_the_state() {
         let proven = Proven::new(NOW);
         assert!(!proven.is_proven());
-        proven.received(false, Some(NOW - 5_000), NOW);
+        proven.received(false, Some(NOW - 5_000), VISIBILITY, NOW);
         assert!(!proven.is_proven(), "there is more");
-        proven.received(true, None, NOW);
+        proven.received(true, None, VISIBILITY, NOW);
+        assert!(proven.is_proven());
+    }
+
+    #[test]
+    fn after_a_kill_nothing_is_proven_while_messages_may_be_in_flight_to_the_process_that_is_gone()
+    {
+        let proven = Proven::new(NOW);
+        proven.restored(NOW, true);
+        proven.received(true, None, VISIBILITY, NOW);
+        assert!(!proven.is_proven());
+        proven.received(true, None, Duration::ZERO, NOW);
         assert!(proven.is_proven());
     }
 
@@ -130,23 +157,23 @@ mod tests {
     fn a_queue_that_is_never_empty_is_at_its_end_when_it_brings_only_news() {
         let proven = Proven::new(NOW);
         for _ in 1..CURRENT_RECEIVES {
-            proven.received(false, Some(NOW + 1), NOW);
+            proven.received(false, Some(NOW + 1), VISIBILITY, NOW);
         }
         // One that was sent before the start begins the count anew; a redelivery does not.
-        proven.received(false, Some(NOW - 1), NOW);
+        proven.received(false, Some(NOW - 1), VISIBILITY, NOW);
         for _ in 1..CURRENT_RECEIVES {
-            proven.received(false, Some(NOW + 1), NOW);
-            proven.received(false, None, NOW);
+            proven.received(false, Some(NOW + 1), VISIBILITY, NOW);
+            proven.received(false, None, VISIBILITY, NOW);
         }
         assert!(!proven.is_proven());
-        proven.received(false, Some(NOW + 1), NOW);
+        proven.received(false, Some(NOW + 1), VISIBILITY, NOW);
         assert!(proven.is_proven());
     }
 
     #[test]
     fn what_was_restored_is_as_old_as_it_was_last_known_to_be_true() {
         let proven = Proven::new(NOW);
-        proven.restored(NOW - 60_000);
+        proven.restored(NOW - 60_000, false);
         let read = proven.mark();
         let age = |changed| {
             let mark = proven.mark_of(read, changed, NOW);
