@@ -144,7 +144,9 @@ impl Fleet {
         let code = exit_code(&worker, SHUTDOWN).await;
         let text = code.map_or("none".to_owned(), |code| code.to_string());
         self.count_exit(&format!("SIGTERM, code {text}"));
-        if code != Some(0) && !(code == Some(75) && queue_hung()) {
+        // The signal came before the process had its handlers, and before it received anything.
+        let had_not_begun = code == Some(143) && worker.logs().is_empty();
+        if code != Some(0) && !had_not_begun && !(code == Some(75) && queue_hung()) {
             let after = began.elapsed().as_millis();
             self.bad(format!(
                 "worker {slot} ended with code {text} {after} ms after SIGTERM:\n{}",
