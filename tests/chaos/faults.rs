@@ -65,7 +65,7 @@ const REDIS: [Kind; 14] = [
     LinkDelayed,
     LinkTrickles,
 ];
-const QUEUE: [Kind; 11] = [
+pub const QUEUE: [Kind; 11] = [
     QueueServerErrors,
     QueueThrottles,
     QueueHangs,
@@ -361,7 +361,7 @@ const RECEIVE: &str = "ReceiveMessage";
 const DELETE: &str = "DeleteMessageBatch";
 const VISIBILITY: &str = "ChangeMessageVisibilityBatch";
 
-fn of_queue(kind: Kind) -> Vec<(&'static str, Fault)> {
+pub fn of_queue(kind: Kind) -> Vec<(&'static str, Fault)> {
     let all = |fault: Fault| {
         [RECEIVE, DELETE, VISIBILITY, "GetQueueAttributes"].map(|action| (action, fault.clone()))
     };

@@ -1,6 +1,6 @@
 //! The campaign: several workers between one queue and one Redis, all of which fail at random for minutes, and one
 //! model that knows what Redis must hold. Between the rounds all is calm, and answers are exact.
-//! `script/chaos [--seed N] [--minutes M]`.
+//! `script/chaos [--seed N] [--minutes M]`. With `--memory` it is another campaign: that of one process without a Redis.
 //!
 //! The seed gives the messages, their order, and the faults with their spans and order. When exactly a fault meets a
 //! message depends on the machine, so a failure that a seed has shown once it shows again often, not always.
@@ -10,6 +10,7 @@
 mod calm;
 mod faults;
 mod fleet;
+mod memory;
 mod model;
 mod publisher;
 mod report;
@@ -49,6 +50,9 @@ struct Arguments {
     /// Messages a second while faults go on
     #[arg(long, default_value_t = 170)]
     rate: u64,
+    /// One process without a Redis, in the place of the fleet
+    #[arg(long)]
+    memory: bool,
     /// Log filter of the workers; their logs are kept in target/chaos
     #[arg(long, default_value = "info")]
     log: String,
@@ -68,20 +72,34 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .unwrap();
-    let report = runtime.block_on(run(&arguments));
-    print!("{}", report.text());
-    let file = folder().join("report.json");
-    std::fs::write(&file, serde_json::to_string_pretty(&report).unwrap()).unwrap();
-    if report.passed() {
+    let (passed, seed) = match arguments.memory {
+        true => {
+            let report = runtime.block_on(memory::run(&arguments));
+            keep(&memory::folder(), &report.text(), &report);
+            (report.passed(), report.seed)
+        }
+        false => {
+            let report = runtime.block_on(run(&arguments));
+            keep(&folder(), &report.text(), &report);
+            (report.passed(), report.seed)
+        }
+    };
+    if passed {
         println!("chaos: passed");
-        ExitCode::SUCCESS
-    } else {
-        println!(
-            "chaos: FAILED; again with script/chaos --seed {} --minutes {} --rate {}",
-            report.seed, report.minutes, report.rate
-        );
-        ExitCode::FAILURE
+        return ExitCode::SUCCESS;
     }
+    let memory = if arguments.memory { " --memory" } else { "" };
+    println!(
+        "chaos: FAILED; again with script/chaos{memory} --seed {seed} --minutes {} --rate {}",
+        arguments.minutes, arguments.rate
+    );
+    ExitCode::FAILURE
+}
+
+fn keep(folder: &std::path::Path, text: &str, report: &impl serde::Serialize) {
+    print!("{text}");
+    let file = folder.join("report.json");
+    std::fs::write(&file, serde_json::to_string_pretty(report).unwrap()).unwrap();
 }
 
 /// The report and the workers' logs.
