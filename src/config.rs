@@ -168,6 +168,11 @@ pub fn store_name(config: &Config) -> &'static str {
 }
 
 impl Config {
+    #[cfg(test)]
+    fn redis(&self) -> &RedisConfig {
+        self.redis.as_ref().expect("the store is Redis")
+    }
+
     /// Parses all variables, or returns every error in them.
     pub fn load(environment: Vec<(String, String)>) -> Result<Self, ConfigErrors> {
         Self::load_for(environment, &Uses::ALL)

@@ -202,3 +202,91 @@ pub fn admin_token(read: &mut Reader, raw: &mut Raw) -> Option<SecretString> {
 }
 
 const MIN_TOKEN_CHARACTERS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::tests::{errors, load};
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde0";
+
+    /// Without Redis, with these variables.
+    fn in_memory(more: &[(&str, &str)]) -> Config {
+        let all = [("REDIS_HOST", ""), ("READ_PORT", "4001")];
+        load(&[&all, more].concat()).unwrap()
+    }
+
+    #[test]
+    fn the_other_names_work() {
+        let config = in_memory(&[
+            ("MEM_OR_EXTERNAL", "MEM"),
+            ("MEM_DUMP_PATH", "/data"),
+            ("MEM_ENCRYPTION_KEY", KEY),
+            ("MEM_AUTO_SAVE_FREQ", "5m"),
+        ]);
+        assert!(config.redis.is_none());
+        let snapshots = config.snapshots.unwrap();
+        assert_eq!(snapshots.path, PathBuf::from("/data"));
+        assert_eq!(snapshots.key.expose_secret(), KEY);
+        assert_eq!(
+            (snapshots.interval, snapshots.keep),
+            (Some(Duration::from_secs(300)), 3)
+        );
+        let interval = |variables: &[(&str, &str)]| {
+            let own = [
+                ("STORE", "memory"),
+                ("SNAPSHOT_PATH", "/data"),
+                ("SNAPSHOT_KEY", KEY),
+            ];
+            let config = in_memory(&[&own, variables].concat());
+            config.snapshots.unwrap().interval.map(|it| it.as_secs())
+        };
+        assert_eq!(interval(&[]), None);
+        assert_eq!(interval(&[("MEM_AUTO_SAVE_ENABLED", "true")]), Some(300));
+        assert_eq!(
+            interval(&[
+                ("MEM_AUTO_SAVE_FREQ", "60"),
+                ("MEM_AUTO_SAVE_ENABLED", "false")
+            ]),
+            None
+        );
+        assert_eq!(interval(&[("SNAPSHOT_INTERVAL_SECS", "60")]), Some(60));
+    }
+
+    #[test]
+    fn two_names_of_one_setting_must_agree() {
+        for (variables, name) in [
+            (
+                &[("STORE", "redis"), ("MEM_OR_EXTERNAL", "MEM")][..],
+                "STORE and",
+            ),
+            (
+                &[("SNAPSHOT_PATH", "/a"), ("MEM_DUMP_PATH", "/b")],
+                "SNAPSHOT_PATH is",
+            ),
+            (
+                &[("SNAPSHOT_INTERVAL_SECS", "1"), ("MEM_AUTO_SAVE_FREQ", "2")],
+                "SNAPSHOT_INTERVAL_SECS is 1 s",
+            ),
+        ] {
+            let errors = errors(variables);
+            assert!(
+                errors.iter().any(|error| error.starts_with(name)),
+                "{errors:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_would_write_nothing_is_an_error() {
+        let found = |variables: &[(&str, &str)]| errors(variables).join("\n");
+        assert!(
+            found(&[("SNAPSHOT_KEY", KEY)])
+                .contains("SNAPSHOT_KEY is set, but SNAPSHOT_PATH is not")
+        );
+        let unread = found(&[("SNAPSHOT_PATH", "/data"), ("SNAPSHOT_KEY", KEY)]);
+        assert!(unread.contains("there is nothing to write"), "{unread}");
+        assert!(found(&[("ADMIN_TOKEN", "short")]).contains("ADMIN_TOKEN is shorter"));
+    }
+}

@@ -49,19 +49,10 @@ fn what_is_not_set_has_its_documented_default() {
     );
     assert_eq!(config.queue.max_inflight_bytes, None);
     assert!(!config.queue.is_fifo());
-    assert_eq!(
-        config.redis.as_ref().unwrap().to_string(),
-        "redis.internal:6379/0"
-    );
-    assert_eq!(config.redis.as_ref().unwrap().topology.name(), "standalone");
-    assert!(
-        config.redis.as_ref().unwrap().login.username.is_none()
-            && config.redis.as_ref().unwrap().login.password.is_none()
-    );
-    assert!(
-        config.redis.as_ref().unwrap().tls.is_none()
-            && config.redis.as_ref().unwrap().wait_replicas == 0
-    );
+    assert_eq!(config.redis().to_string(), "redis.internal:6379/0");
+    assert_eq!(config.redis().topology.name(), "standalone");
+    assert!(config.redis().login.username.is_none() && config.redis().login.password.is_none());
+    assert!(config.redis().tls.is_none() && config.redis().wait_replicas == 0);
     assert_eq!(config.writes.prefix, "production");
     assert_eq!(config.writes.ttl_secs, Some(604_800));
     assert!(!config.writes.update_if_exists);
@@ -156,31 +147,21 @@ fn every_variable_takes_a_good_value() {
     );
     assert_eq!(config.queue.endpoint.as_str(), "http://sqs:2/");
     assert!(config.queue.is_fifo());
-    assert_eq!(config.queue.sts.unwrap().as_str(), "http://sts:3/");
-    let role = config.queue.role.unwrap();
+    assert_eq!(config.queue.sts.as_ref().unwrap().as_str(), "http://sts:3/");
+    let role = config.queue.role.clone().unwrap();
     assert_eq!(role.arn, "arn:aws:iam::123456789012:role/sync");
     assert_eq!(role.external_id.as_deref(), Some("agreed"));
-    let net = config.edge.net;
+    let net = config.edge.net.clone();
     let https = net.https_proxy.unwrap();
     assert_eq!(https.expose_secret(), "https://user:pass@proxy:3128/");
     let http = net.http_proxy.unwrap();
     assert_eq!(http.expose_secret(), "http://proxy:3128/");
     assert!(net.no_proxy.starts_with("localhost,"));
     assert_eq!(config.writes.prefix, "staging");
+    assert_eq!(config.redis().to_string(), "redis.internal:6380/3");
+    assert!(config.redis().tls.is_some());
     assert_eq!(
-        config.redis.as_ref().unwrap().to_string(),
-        "redis.internal:6380/3"
-    );
-    assert!(config.redis.as_ref().unwrap().tls.is_some());
-    assert_eq!(
-        config
-            .redis
-            .as_ref()
-            .unwrap()
-            .login
-            .current()
-            .unwrap()
-            .unwrap(),
+        config.redis().login.current().unwrap().unwrap(),
         (Some("sync".into()), Some(" with a space ".into()))
     );
     assert_eq!(
@@ -233,9 +214,7 @@ fn every_variable_takes_a_good_value() {
     assert_eq!(
         load(&[("REDIS_USER", "a"), ("REDIS_PASSWORD", "p")])
             .unwrap()
-            .redis
-            .as_ref()
-            .unwrap()
+            .redis()
             .login
             .username
             .as_deref(),
@@ -262,13 +241,7 @@ fn booleans_take_every_usual_word() {
         ("", false),
     ] {
         assert_eq!(
-            load(&[("REDIS_TLS", text)])
-                .unwrap()
-                .redis
-                .as_ref()
-                .unwrap()
-                .tls
-                .is_some(),
+            load(&[("REDIS_TLS", text)]).unwrap().redis().tls.is_some(),
             means,
             "{text}"
         );
@@ -456,10 +429,7 @@ fn kubernetes_service_links_are_understood() {
         ("REDIS_PORT_6379_TCP_ADDR", "10.0.0.7"),
     ])
     .unwrap();
-    assert_eq!(
-        linked.redis.as_ref().unwrap().to_string(),
-        "10.0.0.7:6380/0"
-    );
+    assert_eq!(linked.redis().to_string(), "10.0.0.7:6380/0");
     assert_eq!(linked.warnings, Vec::<String>::new());
     // Beside another host, the port is not that host's.
     for host in [
@@ -469,7 +439,7 @@ fn kubernetes_service_links_are_understood() {
         "my-redis",
     ] {
         let own = load(&[("REDIS_HOST", host), ("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
-        let said = own.redis.as_ref().unwrap().to_string();
+        let said = own.redis().to_string();
         if host == "redis.internal" {
             // A service and its namespace.
             assert_eq!(
@@ -487,14 +457,11 @@ fn kubernetes_service_links_are_understood() {
     }
     for host in ["redis", "redis.ns.svc.cluster.local", "10.0.0.7"] {
         let own = load(&[("REDIS_HOST", host), ("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
-        assert_eq!(
-            own.redis.as_ref().unwrap().to_string(),
-            format!("{host}:6380/0")
-        );
+        assert_eq!(own.redis().to_string(), format!("{host}:6380/0"));
         assert_eq!(own.warnings, Vec::<String>::new());
     }
     let v6 = load(&[("REDIS_HOST", ""), ("REDIS_PORT", "tcp://[fd00::7]:6380")]).unwrap();
-    assert_eq!(v6.redis.as_ref().unwrap().to_string(), "[fd00::7]:6380/0");
+    assert_eq!(v6.redis().to_string(), "[fd00::7]:6380/0");
     // Of other services whose names begin like ours.
     let others = load(&[
         ("REDIS_MASTER_PORT", "tcp://10.0.0.9:6379"),

@@ -204,14 +204,7 @@ mod tests {
             );
         }
         let config = load(&[("REDIS_PASSWORD", "\"canary\"")]).unwrap();
-        let login = config
-            .redis
-            .as_ref()
-            .unwrap()
-            .login
-            .current()
-            .unwrap()
-            .unwrap();
+        let login = config.redis().login.current().unwrap().unwrap();
         assert_eq!(login.1.as_deref(), Some("\"canary\""));
         for fine in ["\"", "it's", "a#b", "can\"ary", "\"canary"] {
             let config = load(&[("REDIS_PASSWORD", fine)]).unwrap();
@@ -261,14 +254,7 @@ mod tests {
         }
         for password in ["p${a}ss", "x$(b)"] {
             let config = load(&[("REDIS_PASSWORD", password)]).unwrap();
-            let login = config
-                .redis
-                .as_ref()
-                .unwrap()
-                .login
-                .current()
-                .unwrap()
-                .unwrap();
+            let login = config.redis().login.current().unwrap().unwrap();
             assert_eq!(login.1.as_deref(), Some(password));
             let [warning] = &config.warnings[..] else {
                 panic!("{:?}", config.warnings)
@@ -294,14 +280,7 @@ mod tests {
                 ("AWS_SECRET_ACCESS_KEY", &format!("secret{ending}")),
             ])
             .unwrap();
-            let login = config
-                .redis
-                .as_ref()
-                .unwrap()
-                .login
-                .current()
-                .unwrap()
-                .unwrap();
+            let login = config.redis().login.current().unwrap().unwrap();
             assert_eq!(login.1.as_deref(), Some(" canary "));
             assert_eq!(config.edge.api_key.expose_secret(), "key");
             let keys = config.queue.credentials.unwrap();

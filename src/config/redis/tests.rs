@@ -428,9 +428,7 @@ fn files_of_passwords_are_read_again() {
     let config = load(&[("REDIS_PASSWORD_FILE", path.to_str().unwrap())]).unwrap();
     let current = || {
         config
-            .redis
-            .as_ref()
-            .unwrap()
+            .redis()
             .login
             .current()
             .map(|pair| pair.unwrap().1.unwrap())
@@ -448,14 +446,7 @@ fn files_of_passwords_are_read_again() {
     ])
     .unwrap();
     fs::write(&path, "redis://b:two@h:1").unwrap();
-    let pair = config
-        .redis
-        .as_ref()
-        .unwrap()
-        .login
-        .current()
-        .unwrap()
-        .unwrap();
+    let pair = config.redis().login.current().unwrap().unwrap();
     assert_eq!(pair, (Some("b".into()), Some("two".into())));
 }
 
