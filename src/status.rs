@@ -147,7 +147,7 @@ impl Observer {
         let metrics = &reads.metrics;
         let sources = reads.sources();
         let reason = match reads.tracking() {
-            Tracking::On { .. } => None,
+            Tracking::On => None,
             Tracking::Refused(reason) | Tracking::Away(reason) => Some(reason),
         };
         ReadStatus {

@@ -17,7 +17,7 @@ impl Reads {
     fn observe(&self) {
         let metrics = &self.metrics;
         let tracked = &self.loader.tracked;
-        let is_on = matches!(tracked.tracking(), Tracking::On { .. });
+        let is_on = matches!(tracked.tracking(), Tracking::On);
         metrics.tracking_up.set(i64::from(is_on));
         metrics
             .copies

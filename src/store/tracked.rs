@@ -70,7 +70,7 @@ impl Mark {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tracking {
     /// The server tells of them.
-    On { since_secs: u64 },
+    On,
     /// It refuses to, and why: what was read is fresh for a fixed time.
     Refused(String),
     /// It cannot be read, and why.

@@ -44,7 +44,7 @@ async fn connected(tracked: &Tracked) {
 fn away(tracked: &Tracked) -> Check {
     let why = match tracked.tracking() {
         Tracking::Away(why) => why,
-        Tracking::On { .. } | Tracking::Refused(_) => "Redis does not answer in time".into(),
+        Tracking::On | Tracking::Refused(_) => "Redis does not answer in time".into(),
     };
     Check::fail(TRACKING, why, PERMISSIONS)
 }
@@ -59,7 +59,7 @@ async fn tracking(tracked: &Tracked, reads: &ReadConfig) -> Check {
         return Check::fail(TRACKING, error.to_string(), PERMISSIONS);
     }
     match tracked.tracking() {
-        Tracking::On { .. } => Check::pass(TRACKING, "Redis reports changes"),
+        Tracking::On => Check::pass(TRACKING, "Redis reports changes"),
         Tracking::Refused(why) | Tracking::Away(why) => Check::warn(
             TRACKING,
             format!(

@@ -8,7 +8,7 @@ use super::finding::Check;
 
 const NAME: &str = "snapshots";
 
-/// Opens the folder as the worker does, and leaves it as it was.
+/// Opens the folder as the worker does, which creates it.
 pub fn check(snapshots: Option<&SnapshotConfig>, prefix: &str, is_memory: bool) -> Option<Check> {
     let Some(snapshots) = snapshots else {
         return is_memory.then(|| {

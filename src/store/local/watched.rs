@@ -72,7 +72,7 @@ impl Watched {
 
     pub fn tracking(&self) -> Tracking {
         match self.is_proven() {
-            true => Tracking::On { since_secs: 0 },
+            true => Tracking::On,
             false => Tracking::Away(UNPROVEN.to_owned()),
         }
     }

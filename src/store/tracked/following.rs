@@ -50,7 +50,6 @@ pub(super) struct Up {
     pub(super) session: Arc<Session>,
     /// Why the server does not tell of changes, if it does not.
     pub(super) refused: Option<StoreError>,
-    pub(super) since: Instant,
 }
 
 impl Following {
@@ -139,9 +138,7 @@ impl Following {
             State::Away(error) => Tracking::Away(error.to_string()),
             State::Up(up) => match &up.refused {
                 Some(error) => Tracking::Refused(error.to_string()),
-                None => Tracking::On {
-                    since_secs: up.since.elapsed().as_secs(),
-                },
+                None => Tracking::On,
             },
         }
     }
@@ -195,7 +192,6 @@ impl Shared {
             id: self.sessions.fetch_add(1, Ordering::Relaxed) + 1,
             session,
             refused,
-            since: Instant::now(),
         });
         self.state.send_modify(|state| {
             self.proof.begin(up.id, up.refused.is_none(), at);

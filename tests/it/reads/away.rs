@@ -393,7 +393,8 @@ async fn a_frozen_redis_costs_one_wait() {
     .await;
     stage.redis.thaw();
     until("Redis answers", SOON, async || {
-        answer_of(&client.get(&path("c1")).await) == "Redis"
+        // A load in the background may have been first.
+        ["Redis", "copy"].contains(&&*answer_of(&client.get(&path("c1")).await))
     })
     .await;
 }

@@ -79,7 +79,7 @@ async fn goes_stale(what: &str, tracked: &Tracked, id: &str, mark: Mark) {
 }
 
 fn is_on(tracked: &Tracked) -> bool {
-    matches!(tracked.tracking(), Tracking::On { .. })
+    matches!(tracked.tracking(), Tracking::On)
 }
 
 #[tokio::test(flavor = "multi_thread")]
