@@ -76,16 +76,18 @@ pub async fn run(
         redis_version: Box::new(move || asked.version()),
         reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
-    if let Some(of_memory) = memory {
+    if let Some(memory) = &memory {
         let own = metrics.inflight_messages.clone();
+        let of_memory = memory.metrics.clone();
         tokio::spawn(state::watch_for_others(settings.clone(), own, of_memory));
     }
+    let memory = memory.map(|memory| memory.state);
     let reads = answering.as_ref().map(|answering| answering.reads.clone());
     let of_copies = answering
         .as_ref()
         .and_then(|answering| answering.saver.clone());
     let admin = config.admin_token.as_ref();
-    let admin = admin.map(|token| Admin::new(token, saver.clone().or(of_copies), reads));
+    let admin = admin.map(|token| Admin::new(token, saver.clone().or(of_copies), reads, memory));
     // Starts before any wait, so that probes always get an answer.
     let (server, server_handle) = server::start(
         config.port,
@@ -162,8 +164,7 @@ pub async fn run(
             answering.end().await;
         }
         if let Some(saver) = saver {
-            // It is logged; the journal holds what a snapshot would.
-            let _ = saver.save("shutdown").await;
+            saver.save_last().await;
         }
         store.close().await;
         telemetry::flush(reports, traces, Duration::from_secs(1)).await;

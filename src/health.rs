@@ -100,6 +100,14 @@ impl Health {
         }
     }
 
+    /// Names the store that takes changes while the process is ready.
+    pub fn store_in_words(&self) -> &'static str {
+        match self.store {
+            "redis" => "Redis answers",
+            _ => "the state is in memory",
+        }
+    }
+
     /// Whether this is a process that only answers questions.
     pub fn only_answers(&self) -> bool {
         self.answers.is_some()

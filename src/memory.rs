@@ -66,6 +66,7 @@ impl Memory {
 
     /// Sets the journal, once what it holds has been restored, and removes what has expired since.
     pub fn log_to(&self, journal: Arc<Journal>) {
+        append(&journal, &bytes_of(&Entry::Begun));
         let unlogged = std::mem::take(&mut *lock(&self.unlogged));
         unlogged.iter().for_each(|entry| append(&journal, entry));
         *self.journal.write().unwrap_or_else(PoisonError::into_inner) = Some(journal);
@@ -83,11 +84,7 @@ impl Memory {
 
     /// Applies a step by the write rule.
     pub fn apply(&self, step: &Step, update_if_exists: bool) -> Fate {
-        self.apply_at(step, update_if_exists, clock::now_ms())
-    }
-
-    /// Applies a step at a time.
-    pub fn apply_at(&self, step: &Step, update_if_exists: bool, now: Millis) -> Fate {
+        let now = clock::now_ms();
         let owner = table::owner_of(step);
         let mut part = self.part(owner);
         let before = part.bytes();
@@ -226,7 +223,7 @@ impl Memory {
     pub fn keep(&self, letter: Letter, most: u64) {
         // Logged while the lock is held, so that the order is that of the changes.
         let mut letters = self.letters();
-        let kept = letters.keep(letter, most).clone();
+        let kept = letters.keep(letter, most);
         self.log(&Entry::Letter(kept));
     }
 

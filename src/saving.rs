@@ -36,8 +36,12 @@ impl Source {
         }
     }
 
-    /// Gives all records to `put`; returns whether there was any state.
-    fn put_all(&self, mut put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+    /// Gives all records to `put`, and in the last snapshot that it is one; returns whether there was any state.
+    fn put_all(
+        &self,
+        is_last: bool,
+        mut put: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let mut is_any = false;
         match self {
             Self::Copies(reads) => reads.entries(|entry| {
@@ -53,6 +57,9 @@ impl Source {
                 if is_proven {
                     let at = crate::clock::now_ms();
                     put(&bytes_of(&Entry::Proven { at }))?;
+                }
+                if is_last {
+                    put(&bytes_of(&Entry::Ended))?;
                 }
             }
         }
@@ -80,13 +87,7 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// A folder whose state was put back.
-pub struct Begun {
-    pub folder: Folder,
-    /// The process before this one ended without a last snapshot.
-    pub was_killed: bool,
-}
-
+const AT_END: &str = "shutdown";
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,7 +104,7 @@ pub fn begin(
     config: &SnapshotConfig,
     prefix: &str,
     take: impl FnMut(&[u8]) -> anyhow::Result<()>,
-) -> anyhow::Result<Begun> {
+) -> anyhow::Result<Folder> {
     let started = Instant::now();
     let secret = |text: &str| Secret::parse(text).map_err(anyhow::Error::msg);
     let key = secret(config.key.expose_secret()).context("SNAPSHOT_KEY")?;
@@ -126,10 +127,7 @@ pub fn begin(
             "files of the snapshots are damaged, and no other file makes up for them: customers may be answered as they were before, until the queue or the Edge API tells of them; purge, or start with an empty folder, if that must not be"
         );
     }
-    Ok(Begun {
-        folder,
-        was_killed: restored.journal_records > 0,
-    })
+    Ok(folder)
 }
 
 impl Saver {
@@ -151,6 +149,11 @@ impl Saver {
         };
         tokio::spawn(task.run(asked, sigusr1, interval));
         Ok(Self { asks })
+    }
+
+    /// Writes the last snapshot, after the drain. It is logged; what cannot be written is in the journal.
+    pub async fn save_last(&self) {
+        let _ = self.save(AT_END).await;
     }
 
     /// Writes a snapshot now.
@@ -224,7 +227,8 @@ impl Task {
         let changes = self.source.changes();
         let (folder, source) = (self.folder.clone(), self.source.clone());
         let started = Instant::now();
-        let written = tokio::task::spawn_blocking(move || write(&folder, &source)).await;
+        let written =
+            tokio::task::spawn_blocking(move || write(&folder, &source, why == AT_END)).await;
         let written = written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
         match written {
             Ok(saved) => {
@@ -251,10 +255,10 @@ impl Task {
     }
 }
 
-fn write(folder: &Folder, source: &Source) -> io::Result<Saved> {
+fn write(folder: &Folder, source: &Source, is_last: bool) -> io::Result<Saved> {
     let covers = folder.rotate();
     let mut writer: Writer = folder.snapshot(covers)?;
-    if !source.put_all(|record| writer.put(record))? {
+    if !source.put_all(is_last, |record| writer.put(record))? {
         return Err(io::Error::other("there is nothing to write"));
     }
     let written = writer.finish()?;

@@ -56,7 +56,7 @@ impl Answering {
         let saver = match (&config.redis, &config.snapshots) {
             (Some(_), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
-                let begun = saving::begin(snapshots, &config.writes.prefix, |bytes| {
+                let folder = saving::begin(snapshots, &config.writes.prefix, |bytes| {
                     reads.restore(&serde_json::from_slice(bytes)?);
                     Ok(())
                 })?;
@@ -66,12 +66,7 @@ impl Answering {
                 );
                 let source = Source::Copies(Box::new(reads.clone()));
                 let counts = metrics.snapshots.clone();
-                Some(Saver::start(
-                    begun.folder,
-                    source,
-                    snapshots.interval,
-                    counts,
-                )?)
+                Some(Saver::start(folder, source, snapshots.interval, counts)?)
             }
             _ => None,
         };
@@ -94,8 +89,7 @@ impl Answering {
     pub async fn end(self) {
         self.serving.stop().await;
         if let Some(saver) = &self.saver {
-            // It is logged.
-            let _ = saver.save("shutdown").await;
+            saver.save_last().await;
         }
         self.reads.close().await;
     }
@@ -149,6 +143,7 @@ pub async fn serve(
             token,
             answering.saver.clone(),
             Some(answering.reads.clone()),
+            None,
         )
     });
     let (server, server_handle) =

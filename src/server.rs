@@ -194,8 +194,9 @@ async fn readyz(shared: Data<Shared>, query: Query<Verbose>) -> HttpResponse {
                 sources => format!("ready: {} answers\n", sources.join(", ")),
             },
             None => format!(
-                "ready: {} consumers poll, Redis answers\n",
-                readiness.consumers
+                "ready: {} consumers poll, {}\n",
+                readiness.consumers,
+                shared.health.store_in_words()
             ),
             Some(reason) => format!("not ready: {reason}\n"),
         })

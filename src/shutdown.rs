@@ -93,7 +93,7 @@ async fn next(
     std::future::poll_fn(|context| {
         for (name, signal) in &mut *ignored {
             while signal.poll_recv(context).is_ready() {
-                tracing::info!(signal = *name, "signal ignored");
+                tracing::info!(signal = *name, "the signal does not end the process");
             }
         }
         for (name, number, signal) in &mut *ending {

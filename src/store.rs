@@ -200,6 +200,14 @@ impl Store {
         }
     }
 
+    /// Names the place of the messages that were given up.
+    pub fn letters(&self) -> &'static str {
+        match &self.place {
+            Place::Redis(_) => "the dead-letter stream in Redis",
+            Place::Memory(_) => "/admin/dead-letters",
+        }
+    }
+
     /// Returns how acknowledgements wait for the store.
     pub fn durability(&self) -> Durability {
         match &self.place {
@@ -267,4 +275,6 @@ pub struct DeadLetter<'a> {
     pub body: &'a str,
     /// The message attribute that named its kind, which the body may lack.
     pub type_attribute: Option<&'a str>,
+    /// Whether its message is deleted for it: a sample may get lost, a message may not.
+    pub must_last: bool,
 }

@@ -22,8 +22,14 @@ use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 pub struct State {
     pub store: Store,
     pub saver: Option<Saver>,
-    /// Of a state in memory.
-    pub memory: Option<MemoryMetrics>,
+    /// The state, if it is in this process.
+    pub memory: Option<InMemory>,
+}
+
+/// A state in this process.
+pub struct InMemory {
+    pub state: Arc<Memory>,
+    pub metrics: MemoryMetrics,
 }
 
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,15 +75,21 @@ impl State {
         let folder = match &config.snapshots {
             Some(snapshots) => {
                 let prefix = &config.writes.prefix;
-                let begun = saving::begin(snapshots, prefix, |bytes| {
+                let folder = saving::begin(snapshots, prefix, |bytes| {
                     let entry: Entry<'_> = serde_json::from_slice(bytes)?;
+                    was_killed = match entry {
+                        Entry::Ended => false,
+                        Entry::Proven { .. } => was_killed,
+                        _ => true,
+                    };
                     known_at = memory.restore(entry).unwrap_or(0).max(known_at);
                     Ok(())
                 })?;
-                was_killed = begun.was_killed;
-                memory.log_to(begun.folder.journal().clone());
+                memory.log_to(folder.journal().clone());
+                // While it cannot be written, nothing is acknowledged either: each acknowledgement tries again.
+                let _ = folder.journal().sync();
                 tracing::info!(owners = memory.owners(), "the state is in memory");
-                Some(begun.folder)
+                Some(folder)
             }
             None => {
                 tracing::warn!(
@@ -101,7 +113,7 @@ impl State {
         let saver = match (folder, &config.snapshots) {
             (Some(folder), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
-                let source = Source::Memory(memory, Box::new(store.clone()));
+                let source = Source::Memory(memory.clone(), Box::new(store.clone()));
                 Some(Saver::start(
                     folder,
                     source,
@@ -114,7 +126,10 @@ impl State {
         Ok(Self {
             store,
             saver,
-            memory: Some(of_memory),
+            memory: Some(InMemory {
+                state: memory,
+                metrics: of_memory,
+            }),
         })
     }
 }
@@ -170,5 +185,32 @@ async fn observe(memory: Arc<Memory>, store: Store, metrics: MemoryMetrics) {
         let evicted = memory.evictions().saturating_sub(metrics.evictions.get());
         metrics.evictions.inc_by(evicted);
         tokio::time::sleep(OBSERVE_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Depth;
+
+    #[tokio::test]
+    async fn messages_in_flight_elsewhere_count_after_three_readings() {
+        let (sender, settings) = watch::channel(Settings::default());
+        let (own, metrics) = (Gauge::default(), MemoryMetrics::default());
+        own.set(10);
+        tokio::spawn(watch_for_others(settings, own, metrics.clone()));
+        let mut seen = Vec::new();
+        for in_flight in [100, 100, 100, 15] {
+            sender.send_modify(|settings| {
+                settings.depth = Some(Depth {
+                    visible: 0,
+                    in_flight,
+                    delayed: 0,
+                });
+            });
+            tokio::task::yield_now().await;
+            seen.push(metrics.foreign_in_flight.get());
+        }
+        assert_eq!(seen, [0, 0, 90, 0]);
     }
 }

@@ -37,6 +37,10 @@ pub enum Entry<'a> {
     },
     /// The state was known to be true.
     Proven { at: Millis },
+    /// A process began: from here on it may have messages in flight.
+    Begun,
+    /// The process ended after its drain: it has no message in flight.
+    Ended,
     /// A message that was given up is kept.
     Letter(Letter),
     /// A kept message was deleted.

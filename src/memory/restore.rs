@@ -41,6 +41,7 @@ impl Memory {
                 return None;
             }
             Entry::Proven { at } => return Some(*at),
+            Entry::Begun | Entry::Ended => return None,
             Entry::Letter(letter) => {
                 self.letters().restore(letter.clone());
                 return None;

@@ -257,6 +257,8 @@ impl Table {
 
     /// Puts back a record of a snapshot.
     pub fn restore(&mut self, entry: OwnerEntry) {
+        // As something used, so that it can make room for others.
+        self.clock += 1;
         let record = Record {
             cells: entry.cells.into_iter().map(Cell::from).collect(),
             tombstone: entry

@@ -1,19 +1,24 @@
-//! The routes that change something. They exist only with `ADMIN_TOKEN`:
+//! The routes that change something, or show bodies. They exist only with `ADMIN_TOKEN`:
 //!
-//! | `POST` | |
+//! | | |
 //! |---|---|
-//! | `/admin/snapshot` | writes a snapshot now |
-//! | `/admin/reload` | `{"customerId", "resourceId"?}`: loads a customer from the Edge API |
+//! | `POST /admin/snapshot` | writes a snapshot now |
+//! | `POST /admin/reload` | `{"customerId", "resourceId"?}`: loads a customer from the Edge API |
+//! | `GET /admin/dead-letters` | with `STORE=memory`: the messages that were given up, with their bodies |
+//! | `DELETE /admin/dead-letters/{id}` | deletes one of them |
+
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL};
-use actix_web::web::{Data, Json, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse, post};
+use actix_web::web::{Data, Json, Path, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, delete, get, post};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::keys::Owner;
+use crate::memory::{Letter, Memory};
 use crate::reads::{Access, NotLoaded, Reads};
 use crate::saving::Saver;
 
@@ -22,14 +27,21 @@ pub struct Admin {
     access: Access,
     pub saver: Option<Saver>,
     pub reads: Option<Reads>,
+    pub memory: Option<Arc<Memory>>,
 }
 
 impl Admin {
-    pub fn new(token: &SecretString, saver: Option<Saver>, reads: Option<Reads>) -> Self {
+    pub fn new(
+        token: &SecretString,
+        saver: Option<Saver>,
+        reads: Option<Reads>,
+        memory: Option<Arc<Memory>>,
+    ) -> Self {
         Self {
             access: Access::of(std::slice::from_ref(token)),
             saver,
             reads,
+            memory,
         }
     }
 
@@ -42,7 +54,11 @@ impl Admin {
 
 /// Adds the routes.
 pub fn routes(config: &mut ServiceConfig) {
-    config.service(snapshot).service(reload);
+    config
+        .service(snapshot)
+        .service(reload)
+        .service(dead_letters)
+        .service(delete_dead_letter);
 }
 
 #[post("/admin/snapshot")]
@@ -100,6 +116,41 @@ async fn reload(
     match reads.reload(owner).await {
         Ok(is_known) => answer(StatusCode::OK, json!({"known": is_known})),
         Err(error) => unavailable(&error),
+    }
+}
+
+const IN_REDIS: &str = "the messages are in Redis: entitlement-sync dead-letter list shows them";
+
+#[get("/admin/dead-letters")]
+async fn dead_letters(request: HttpRequest, admin: Data<Admin>) -> HttpResponse {
+    if !admin.admits(&request) {
+        return refused();
+    }
+    let Some(memory) = &admin.memory else {
+        return answer(StatusCode::CONFLICT, json!({"error": IN_REDIS}));
+    };
+    let letters: Vec<Letter> = memory.letters().all().cloned().collect();
+    answer(StatusCode::OK, json!({"letters": letters}))
+}
+
+#[delete("/admin/dead-letters/{id}")]
+async fn delete_dead_letter(
+    request: HttpRequest,
+    admin: Data<Admin>,
+    id: Path<u64>,
+) -> HttpResponse {
+    if !admin.admits(&request) {
+        return refused();
+    }
+    let Some(memory) = &admin.memory else {
+        return answer(StatusCode::CONFLICT, json!({"error": IN_REDIS}));
+    };
+    match memory.delete_letter(*id) {
+        true => answer(StatusCode::OK, json!({"deleted": *id})),
+        false => answer(
+            StatusCode::NOT_FOUND,
+            json!({"error": "there is no such message"}),
+        ),
     }
 }
 

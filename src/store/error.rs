@@ -189,6 +189,14 @@ impl StoreError {
         }
     }
 
+    /// Returns the error of a customer that is too large for an entry of the journal.
+    pub fn too_large() -> Self {
+        Self {
+            heals: false,
+            ..Self::healing("the customer is too large for the journal".into())
+        }
+    }
+
     /// Returns the error of a journal that cannot be written.
     pub fn of_journal(error: &std::io::Error) -> Self {
         Self::healing(format!(

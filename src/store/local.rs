@@ -17,14 +17,13 @@ use crate::clock;
 use crate::memory::{Letter, Memory};
 use crate::plan::{Fate, Step};
 use crate::queue::Delivery;
-use crate::snapshot::Journal;
+use crate::snapshot::{Journal, MAX_RECORD_BYTES};
 
 /// The state in memory. Clones share it.
 #[derive(Clone)]
 pub(super) struct Local {
     memory: Arc<Memory>,
     durability: Durability,
-    has_journal: bool,
     update_if_exists: bool,
     pub proven: Arc<Proven>,
 }
@@ -37,7 +36,6 @@ impl Local {
         gate: Gate,
     ) -> Self {
         let proven = Arc::new(Proven::new(clock::now_ms()));
-        let has_journal = journal.is_some();
         let durability = match journal {
             Some(journal) => Durability::start(journal, gate),
             None => Durability::default(),
@@ -46,7 +44,6 @@ impl Local {
         Self {
             memory,
             durability,
-            has_journal,
             update_if_exists,
             proven,
         }
@@ -60,29 +57,33 @@ impl Local {
     }
 
     pub fn apply(&self, steps: &[&Step]) -> Attempt {
-        let applied =
-            steps.iter().map(
-                |step| match self.memory.apply(step, self.update_if_exists) {
-                    Fate::Locked => Applied::Locked,
-                    Fate::NotCached => Applied::NotCached,
-                    Fate::Done {
-                        items,
-                        leaves_tombstone,
-                    } => match Fate::counts(&items, leaves_tombstone) {
-                        Some((written, stale)) => Applied::Written { written, stale },
-                        None => Applied::Expired,
-                    },
-                },
-            );
+        let applied = steps.iter().map(|step| self.apply_one(step));
         Attempt {
             applied: applied.collect(),
             error: None,
         }
     }
 
-    /// Keeps a message where a restart finds it. Without a journal there is no such place, so it stays in the queue.
+    fn apply_one(&self, step: &Step) -> Applied {
+        if bytes_of(step) > MAX_STEP_BYTES {
+            return Applied::Failed(StoreError::too_large());
+        }
+        match self.memory.apply(step, self.update_if_exists) {
+            Fate::Locked => Applied::Locked,
+            Fate::NotCached => Applied::NotCached,
+            Fate::Done {
+                items,
+                leaves_tombstone,
+            } => match Fate::counts(&items, leaves_tombstone) {
+                Some((written, stale)) => Applied::Written { written, stale },
+                None => Applied::Expired,
+            },
+        }
+    }
+
+    /// Keeps a message. One that must survive a restart needs a journal; without one it stays in the queue.
     pub fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
-        if !self.has_journal {
+        if letter.must_last && self.durability.is_immediate() {
             return Err(StoreError::without_journal());
         }
         let letter = Letter {
@@ -115,6 +116,14 @@ impl Local {
         self.proven
             .received(messages.is_empty(), sent.min(), visibility, clock::now_ms());
     }
+}
+
+/// An entry of the journal escapes the quotes of its values, so it may be twice as large as its step.
+const MAX_STEP_BYTES: usize = MAX_RECORD_BYTES / 3;
+
+fn bytes_of(step: &Step) -> usize {
+    let items = step.items.iter();
+    items.map(|item| item.key.len() + item.value.len()).sum()
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_millis(200);

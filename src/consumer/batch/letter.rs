@@ -1,5 +1,5 @@
-//! Keeps bodies in Redis: of messages given up, and of the first messages of each unrecognised kind. While Redis
-//! is down they stay with the consumer, so that an outage does not raise their receive count.
+//! Keeps bodies in the store: of messages given up, and of the first messages of each unrecognised kind. While the store
+//! takes no writes they stay with the consumer, so that an outage does not raise their receive count.
 
 use super::Batch;
 use super::apply::while_alive;
@@ -101,6 +101,7 @@ impl<Q: Queue> Batch<'_, Q> {
             sent_at: held.attributes.sent,
             body: &held.body,
             type_attribute: held.attributes.kind.as_deref(),
+            must_last: matches!(letter.cause, Cause::GivenUp),
         };
         Some(
             store
@@ -114,6 +115,7 @@ impl<Q: Queue> Batch<'_, Q> {
             held, kind, reason, ..
         } = letter;
         let message_id = &held.message_id;
+        let kept_in = self.shared.work.store.letters();
         match letter.cause {
             Cause::GivenUp => {
                 self.shared.flow.suspects.forget(message_id);
@@ -123,7 +125,8 @@ impl<Q: Queue> Batch<'_, Q> {
                     kind = kind.as_str(),
                     receive_count = held.receive_count,
                     reason,
-                    "gave up on a message; its body is in the dead-letter stream in Redis"
+                    kept_in,
+                    "gave up on a message; its body is kept"
                 );
                 self.shared.work.acknowledger.acknowledge(held.done()).await;
             }
@@ -137,7 +140,8 @@ impl<Q: Queue> Batch<'_, Q> {
                         message_id,
                         event = self.shared.watch.unknown.shown(&name),
                         skeleton = message::skeleton(&held.body),
-                        "a message of an unknown kind was not recognised and is acknowledged; the dead-letter stream in Redis keeps the first 10 of this kind"
+                        kept_in,
+                        "a message of an unknown kind was not recognised and is acknowledged; the first 10 of this kind are kept"
                     );
                 }
                 self.finish(held, kind, trace_id.as_deref(), Outcome::Unrecognised)
@@ -151,12 +155,12 @@ impl<Q: Queue> Batch<'_, Q> {
         match &letter.cause {
             Cause::GivenUp => {
                 if let Some(unsaid) = self.shared.watch.refusals.allow() {
-                    tracing::warn!(message_id, %error, unsaid, "cannot keep a message to give up on in Redis; it stays in the queue");
+                    tracing::warn!(message_id, %error, unsaid, "cannot keep a message to give up on; it stays in the queue");
                 }
             }
             Cause::Unrecognised { name, .. } => {
                 self.shared.watch.unknown.forget(name);
-                tracing::debug!(message_id, %error, "cannot keep an unrecognised message in Redis");
+                tracing::debug!(message_id, %error, "cannot keep an unrecognised message");
             }
         }
         let delay = retry_delay(held.receive_count);

@@ -29,6 +29,11 @@ impl Durability {
         }
     }
 
+    /// Whether there is no journal to wait for.
+    pub fn is_immediate(&self) -> bool {
+        self.waiting.is_none()
+    }
+
     /// Returns once everything applied before is durable, however long that takes.
     pub async fn durable(&self) {
         let Some(waiting) = &self.waiting else {

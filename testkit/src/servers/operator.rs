@@ -42,6 +42,14 @@ impl Operator {
             .env("REDIS_PORT", redis.port())
     }
 
+    /// Of a process without a Redis.
+    pub fn in_memory() -> Operator {
+        let env = BTreeMap::new();
+        Operator { env }
+            .env("STORE", "memory")
+            .env("READ_PORT", super::free_port())
+    }
+
     #[must_use]
     pub fn queue(self, queue: &TestQueue) -> Operator {
         self.sqs().env("QUEUE_URL", &queue.url)

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::messages::{ACME, SITE, at, entitlements, metered, purge, seats, usage};
 use crate::support::http::Reply;
-use crate::support::{Answer, EdgeMock, Reader, Sqs, TestQueue, Worker, repo, until};
+use crate::support::{Answer, EdgeMock, Operator, Reader, Sqs, TestQueue, Worker, repo, until};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -209,4 +209,45 @@ async fn docs_metrics_md_names_the_metrics_of_memory_and_snapshots() {
         documented, exposed,
         "left: docs/metrics.md, right: /metrics"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_looks_at_the_folder_and_commands_for_redis_say_that_there_is_none() {
+    let (sqs, folder) = (Sqs::start().await, tempfile::TempDir::new().unwrap());
+    let queue = sqs.queue("q").await;
+    let operator = || {
+        Operator::in_memory()
+            .queue(&queue)
+            .env("SERVER_API_KEY", "test-key")
+    };
+    let row = async |operator: Operator| {
+        let report = operator.run(&["check", "--json"]).await.json();
+        let checks = report["checks"].as_array().unwrap().clone();
+        let of_folder = checks.iter().find(|check| check["name"] == "snapshots");
+        of_folder.unwrap_or_else(|| panic!("{checks:#?}")).clone()
+    };
+    let none = row(operator()).await;
+    assert_eq!(none["status"], "warn", "{none}");
+    let kept = || {
+        let key = "9a1cc83b6a2b4f6f8fd46a0a41a9d37d3e6a9a0f4d0f1f6cbb5c4a1e2d3c4b5a";
+        operator()
+            .env("SNAPSHOT_PATH", folder.path().display())
+            .env("SNAPSHOT_KEY", key)
+    };
+    let free = row(kept()).await;
+    assert_eq!(free["status"], "pass", "{free}");
+    let unusable = row(kept().env("SNAPSHOT_PATH", "/dev/null/state")).await;
+    assert_eq!(unusable["status"], "fail", "{unusable}");
+    for command in [
+        &["inspect", "acme"][..],
+        &["stats"],
+        &["purge", "acme", "--yes"],
+    ] {
+        let done = kept().run(command).await;
+        assert_eq!(done.code, 78, "{command:?}: {done:?}");
+        assert!(
+            done.stderr.contains("needs Redis, and STORE is memory"),
+            "{done:?}"
+        );
+    }
 }

@@ -339,3 +339,123 @@ async fn a_reader_answers_after_a_restart_with_redis_and_the_edge_api_away() {
     let back = builder.start().await;
     assert_eq!(limit(&back, "acme").await, Some(20));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_given_up_is_kept_over_a_restart_and_shown() {
+    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
+    let queue = sqs.queue("q").await;
+    let token = "token-of-sixteen-characters";
+    let builder = kept_in(folder.path(), &queue, NO_EDGE)
+        .env("ADMIN_TOKEN", token)
+        .env("MAX_RECEIVE_COUNT", 1);
+    let reader = builder.start().await;
+    let bad = seats(ACME, 10, at(1)).replace("acme", "");
+    queue.send(&bad).await;
+    drained(&queue).await;
+    let logs = reader.logs();
+    assert!(logs.contains("kept_in=\"/admin/dead-letters\""), "{logs}");
+    kill(reader).await;
+    let reader = builder.start().await;
+    let admin = async |method: &str, path: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        http::request(reader.port(), (method, path), &headers, "")
+            .await
+            .unwrap()
+    };
+    let letters = admin("GET", "/admin/dead-letters").await.json();
+    assert_eq!(letters["letters"][0]["body"], bad, "{letters}");
+    let path = format!("/admin/dead-letters/{}", letters["letters"][0]["id"]);
+    assert_eq!(admin("DELETE", &path).await.status, 200);
+    assert_eq!(admin("DELETE", &path).await.status, 404);
+    let without = http::request(reader.port(), ("GET", "/admin/dead-letters"), &[], "").await;
+    assert_eq!(without.unwrap().status, 401);
+}
+
+/// Without a place to keep it, a message is not deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_journal_a_message_that_cannot_be_applied_stays_in_the_queue() {
+    let sqs = Sqs::start().await;
+    let queue = sqs.queue("q").await;
+    let reader = Reader::in_memory(&queue, NO_EDGE)
+        .env("MAX_RECEIVE_COUNT", 1)
+        .start()
+        .await;
+    queue
+        .send(&seats(ACME, 10, at(1)).replace("acme", ""))
+        .await;
+    until("it is said", SOON, async || {
+        reader.logs().contains("it stays in the queue")
+    })
+    .await;
+    assert_eq!(queue.depth().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_bound_holds_from_the_start() {
+    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
+    let queue = sqs.queue("q").await;
+    let builder = kept_in(folder.path(), &queue, NO_EDGE);
+    let reader = builder
+        .clone()
+        .env("LOCAL_MAX_BYTES", 64 << 20)
+        .start()
+        .await;
+    let bodies = (0..3_000).map(|n| seats((&format!("customer-{n}"), None), 10, at(1)));
+    queue.send_all(bodies).await;
+    drained(&queue).await;
+    reader.term();
+    assert_eq!(reader.wait_exit(SOON).await, 0);
+    let reader = builder.env("LOCAL_MAX_BYTES", 1 << 20).start().await;
+    let metric = async |name: &str| {
+        reader
+            .metric(&format!("entitlement_sync_memory_{name}"))
+            .await
+    };
+    until("the state is counted", SOON, async || {
+        metric("owners").await > 0.0
+    })
+    .await;
+    let (bytes, most) = (
+        metric("state_bytes").await,
+        metric("state_limit_bytes").await,
+    );
+    assert!(bytes <= most * 1.1, "{bytes} of {most}");
+}
+
+/// Messages may be in flight to a process that was killed, and no receive shows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_an_empty_queue_proves_nothing_until_the_visibility_timeout_has_passed() {
+    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
+    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "600")]).await;
+    let builder = kept_in(folder.path(), &queue, NO_EDGE);
+    let reader = builder.start().await;
+    queue.send(&seats(ACME, 10, at(1))).await;
+    drained(&queue).await;
+    // Nothing is in the journal after this snapshot, and still the process is killed.
+    reader.signal(Signal::SIGUSR1);
+    until("a snapshot is written", SOON, async || {
+        snapshots(folder.path()) > 0
+    })
+    .await;
+    kill(reader).await;
+    let reader = builder.start().await;
+    let receives = async || reader.metric("entitlement_sync_empty_receives_total").await;
+    until("the queue answers that it is empty", SOON, async || {
+        receives().await > 0.0
+    })
+    .await;
+    assert!(!is_proven(&reader).await);
+    let reply = reader.get("/v1/c/acme/entitlements.json").await;
+    assert_eq!(
+        reply.header("cache-status"),
+        "entitlement-sync; hit; detail=unproven"
+    );
+    reader.term();
+    assert_eq!(reader.wait_exit(SOON).await, 0);
+    let reader = builder.start().await;
+    until("the state is proven", SOON, async || {
+        is_proven(&reader).await
+    })
+    .await;
+}

@@ -292,8 +292,9 @@ async fn what_is_no_order_to_end_ends_nothing() {
         worker.signal(signal);
         until(&format!("{name} is ignored"), SOON, async || {
             let log = worker.logs();
-            log.lines()
-                .any(|line| line.contains("signal ignored") && line.contains(name))
+            log.lines().any(|line| {
+                line.contains("the signal does not end the process") && line.contains(name)
+            })
         })
         .await;
     }
