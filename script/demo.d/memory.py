@@ -1,12 +1,12 @@
 """The demo of memory mode: no Redis, a worker that is killed, and the answers after its restart. See script/demo."""
 
 import json
-import sys
 
 import events
 import page
-from page import block, bold, dim, green, item, label, note, red, room, say
-from stage import Failed, MemoryStage, Signals, Stopped
+import show
+from page import block, dim, green, item, label, note, red, room, say
+from stage import MemoryStage
 
 PROVEN = "the queue, read to its end, proves the state"
 
@@ -103,42 +103,7 @@ def suggest(stage):
     ]:
         say(dim(f"  # {what}"))
         say(f"  {command}")
-    say()
-    say(bold("Ctrl-C ends everything."))
-
-
-def run(once):
-    signals = Signals()
-    story = None
-    try:
-        with MemoryStage(signals, lambda text: say(dim("demo: ") + text)) as stage:
-            stage.prepare()
-            stage.start()
-            introduce(stage)
-            story = Story(stage)
-            story.tell()
-            say()
-            total = story.right + story.wrong
-            if story.wrong:
-                say(red(f"{story.wrong} of {total} checks are WRONG."))
-                say(stage.tail("worker"))
-            else:
-                say(green(f"All {total} checks are right."))
-            if not once:
-                suggest(stage)
-                try:
-                    while not stage.ended("worker"):
-                        signals.sleep(0.2)
-                    story.wrong += 1
-                except Stopped:
-                    signals.number = None  # the user asked for the end of the demo, so this is not a failure
-    except Stopped:
-        return 128 + signals.number
-    except Failed as failure:
-        print(f"{red('demo failed:')} {failure}", file=sys.stderr)
-        return 1
-    return 1 if story.wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(run(once="--once" in sys.argv[1:]))
+    show.main(MemoryStage, Story, introduce, suggest)

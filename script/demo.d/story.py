@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 
 import events
 import page
+import show
 from events import at_ms, clock
-from page import block, bold, dim, green, item, label, note, red, room, say, yellow
-from stage import PREFIX, READER_KEY, Failed, Signals, Stage, Stopped
+from page import block, dim, green, item, label, note, red, room, say, yellow
+from stage import PREFIX, READER_KEY, Stage
 
 CUSTOMER = f"{PREFIX}:c_acme"
 CALLS = f"{CUSTOMER}:f_calls"
@@ -382,50 +382,7 @@ def suggest(stage):
         say(dim(f"  # {what}"))
         for command in commands:
             say(f"  {command}")
-    say()
-    say(bold("Ctrl-C ends everything."))
-
-
-def run(once):
-    signals = Signals()
-    try:
-        with Stage(signals, lambda text: say(dim("demo: ") + text)) as stage:
-            stage.prepare()
-            stage.start()
-            introduce(stage)
-            story = Story(stage)
-            story.tell()
-            say()
-            total = story.right + story.wrong
-            if story.wrong:
-                say(red(f"{story.wrong} of {total} checks are WRONG."))
-                say(dim("The worker's last lines:"))
-                say(stage.tail("worker"))
-            else:
-                say(green(f"All {total} checks are right."))
-            if not once:
-                suggest(stage)
-                try:
-                    while not stage.ended("worker"):
-                        signals.sleep(0.2)
-                    say(red("the worker has exited"))
-                    story.wrong += 1
-                except Stopped:
-                    say()
-                    signals.number = None  # the user asked for the end of the demo, so this is not a failure
-    except Stopped:
-        say()
-        return 128 + signals.number
-    except Failed as failure:
-        print(f"{red('demo failed:')} {failure}", file=sys.stderr)
-        return 1
-    return 1 if story.wrong else 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(run(once="--once" in sys.argv[1:]))
-    except BrokenPipeError:
-        # The reader of the output has gone; everything has stopped by now.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    show.main(Stage, Story, introduce, suggest)

@@ -150,7 +150,7 @@ impl Gets {
                     line.clear();
                     stream.read_line(&mut line)?;
                     let elapsed = began.elapsed();
-                    // "$-1" is the whole answer where there is no such key.
+                    // Redis answers "$-1", without a value, if the key does not exist.
                     if line.trim_end() != "$-1" {
                         stream.read_line(&mut line)?;
                     }

@@ -15,7 +15,7 @@ pub enum Fact {
     PeriodEnd,
     PeriodStart,
     ResetPeriod,
-    /// Only where `ResetPeriod` is no text.
+    /// Present only if `ResetPeriod` is not a text.
     ResetPeriodOfLimit,
     ResetPeriodConfiguration,
     ResourceId,
