@@ -10,7 +10,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, store_name};
+use crate::config::{Config, QueueConfig, WriteConfig, store_name};
 use crate::consumer::budget::{Budget, memory_limit};
 use crate::consumer::{Acknowledger, Flow, Parking, Policy, Shared, Watch, Work};
 use crate::edge::Edge;
@@ -20,7 +20,6 @@ use crate::metrics::{Metrics, Operation, Scrape};
 use crate::plan::Planner;
 use crate::queue::{self, Settings, SqsQueue};
 use crate::serve::Answering;
-use crate::server::Admin;
 use crate::shutdown::{EXIT_MARGIN, Ended};
 use crate::status::Observer;
 use crate::telemetry::{self, Telemetry, Traces};
@@ -54,11 +53,8 @@ pub async fn run(
         settings: settings.clone(),
     }));
     let keys = Keys::new(&config.writes.prefix);
-    let State {
-        store,
-        saver,
-        memory,
-    } = State::begin(&config, &metrics, &mut registry, &health)?;
+    let state = State::begin(&config, &metrics, &mut registry, &health)?;
+    let store = state.store.clone();
     let edge = Edge::new(&config.edge);
     let answering = Answering::begin(&config, &store, &edge, &metrics, &mut registry)?;
     let asked = store.clone();
@@ -76,18 +72,8 @@ pub async fn run(
         redis_version: Box::new(move || asked.version()),
         reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
-    if let Some(memory) = &memory {
-        let own = metrics.inflight_messages.clone();
-        let of_memory = memory.metrics.clone();
-        tokio::spawn(state::watch_for_others(settings.clone(), own, of_memory));
-    }
-    let memory = memory.map(|memory| memory.state);
-    let reads = answering.as_ref().map(|answering| answering.reads.clone());
-    let of_copies = answering
-        .as_ref()
-        .and_then(|answering| answering.saver.clone());
-    let admin = config.admin_token.as_ref();
-    let admin = admin.map(|token| Admin::new(token, saver.clone().or(of_copies), reads, memory));
+    state.watch_for_others(&settings, &metrics);
+    let admin = state.admin(config.admin_token.as_ref(), answering.as_ref());
     // Starts before any wait, so that probes always get an answer.
     let (server, server_handle) = server::start(
         config.port,
@@ -134,14 +120,7 @@ pub async fn run(
                 ttl_secs: config.writes.ttl_secs,
             },
             acknowledger,
-            policy: Policy {
-                batch_size: config.queue.batch_size,
-                fifo: config.queue.is_fifo(),
-                update_if_exists: config.writes.update_if_exists,
-                lock_retries: config.writes.lock_retries,
-                max_receive_count: config.queue.max_receive_count,
-                dead_letter_max_len: config.queue.dead_letter_max_len,
-            },
+            policy: policy(&config.queue, &config.writes),
         },
         flow: Flow::new(
             Budget::new(config.queue.max_inflight_bytes, memory_limit(), &metrics),
@@ -163,7 +142,7 @@ pub async fn run(
         if let Some(answering) = answering {
             answering.end().await;
         }
-        if let Some(saver) = saver {
+        if let Some(saver) = &state.saver {
             saver.save_last().await;
         }
         store.close().await;
@@ -176,4 +155,15 @@ pub async fn run(
     server_handle.stop(false).await;
     server.abort();
     Ok(ended)
+}
+
+fn policy(queue: &QueueConfig, writes: &WriteConfig) -> Policy {
+    Policy {
+        batch_size: queue.batch_size,
+        fifo: queue.is_fifo(),
+        update_if_exists: writes.update_if_exists,
+        lock_retries: writes.lock_retries,
+        max_receive_count: queue.max_receive_count,
+        dead_letter_max_len: queue.dead_letter_max_len,
+    }
 }

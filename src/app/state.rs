@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -16,6 +17,8 @@ use crate::metrics::{MemoryMetrics, Metrics};
 use crate::queue::Settings;
 use crate::reads;
 use crate::saving::{self, Saver, Source};
+use crate::serve::Answering;
+use crate::server::Admin;
 use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 
 /// The store, and what writes its snapshots.
@@ -134,13 +137,37 @@ impl State {
     }
 }
 
+impl State {
+    /// Watches for another consumer of the queue, where the state is in memory.
+    pub fn watch_for_others(&self, settings: &watch::Receiver<Settings>, metrics: &Metrics) {
+        if let Some(memory) = &self.memory {
+            let own = metrics.inflight_messages.clone();
+            let of_memory = memory.metrics.clone();
+            tokio::spawn(watch_for_others(settings.clone(), own, of_memory));
+        }
+    }
+
+    /// Returns what the administration routes act on; `None`: there are none.
+    pub fn admin(
+        &self,
+        token: Option<&SecretString>,
+        answering: Option<&Answering>,
+    ) -> Option<Admin> {
+        let of_copies = || answering.and_then(|answering| answering.saver.clone());
+        let saver = self.saver.clone().or_else(of_copies);
+        let reads = answering.map(|answering| answering.reads.clone());
+        let memory = self.memory.as_ref().map(|memory| memory.state.clone());
+        token.map(|token| Admin::new(token, saver, reads, memory))
+    }
+}
+
 /// Readings in a row, one a minute, after which messages in flight elsewhere are no coincidence.
 const FOREIGN_READINGS: u32 = 3;
 /// Messages in flight that the approximate count of SQS may show too many.
 const APPROXIMATE: u64 = 20;
 
 /// Watches for another process that receives from the queue: a state in memory would see only its share.
-pub async fn watch_for_others(
+async fn watch_for_others(
     mut settings: watch::Receiver<Settings>,
     own: Gauge,
     metrics: MemoryMetrics,

@@ -1,0 +1,206 @@
+//! Asks questions over connections that are kept, and measures the answers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bench::process::Process;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::customers::{change, customer, write_customer};
+use super::{Figure, Plan, Question, Who};
+
+pub fn request(question: Question, rank: usize) -> String {
+    let customer = customer(rank);
+    match question {
+        Question::Flag => {
+            let body = format!(r#"{{"context":{{"targetingKey":"{customer}"}}}}"#);
+            format!(
+                "POST /ofrep/v1/evaluate/flags/feature-00 HTTP/1.1\r\nHost: bench\r\nX-API-Key: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        }
+        Question::List => format!(
+            "GET /v1/c/{customer}/entitlements.json HTTP/1.1\r\nHost: bench\r\nX-API-Key: bench\r\n\r\n"
+        ),
+    }
+}
+
+pub fn node_request(question: Question, rank: usize) -> String {
+    let path = match question {
+        Question::Flag => format!("/flag?customer={}&feature=feature-00", customer(rank)),
+        Question::List => format!("/list?customer={}", customer(rank)),
+    };
+    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
+}
+
+/// Reads one answer; returns where it ends.
+pub async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<usize> {
+    buffer.clear();
+    let mut chunk = [0; 16_384];
+    let mut end = None;
+    loop {
+        let count = stream.read(&mut chunk).await?;
+        if count == 0 {
+            bail!("the server closed the connection");
+        }
+        buffer.extend_from_slice(&chunk[..count]);
+        if end.is_none()
+            && let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n")
+        {
+            let head = std::str::from_utf8(&buffer[..at])?;
+            let length = head
+                .split("\r\n")
+                .find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length: ")?
+                        .parse::<usize>()
+                        .ok()
+                })
+                .context("no content-length")?;
+            if !head.starts_with("HTTP/1.1 200") {
+                bail!("{}", head.lines().next().unwrap_or_default());
+            }
+            end = Some(at + 4 + length);
+        }
+        if let Some(end) = end
+            && buffer.len() >= end
+        {
+            return Ok(end);
+        }
+    }
+}
+
+pub async fn one(port: u16, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut buffer = Vec::new();
+    let end = answer(&mut stream, &mut buffer).await?;
+    Ok(String::from_utf8_lossy(&buffer[..end]).into_owned())
+}
+
+/// Every customer once, so that the copy holds all of them.
+pub async fn ask_all(port: u16, plan: &Plan) -> Result<()> {
+    let mut tasks = Vec::new();
+    for first in 0..32 {
+        let (customers, step) = (plan.customers, 32);
+        tasks.push(async move {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            let mut buffer = Vec::new();
+            for rank in (first..customers).step_by(step) {
+                stream
+                    .write_all(request(Question::Flag, rank).as_bytes())
+                    .await?;
+                answer(&mut stream, &mut buffer).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    join(tasks).await.map(drop)
+}
+
+pub async fn join<T>(tasks: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+    let local = tokio::task::LocalSet::new();
+    let mut results = Vec::new();
+    for result in local.run_until(futures_util::future::join_all(tasks)).await {
+        results.push(result?);
+    }
+    Ok(results)
+}
+
+pub async fn measure(
+    (process, port): (&Process, u16),
+    (who, question, connections): (Who, Question, usize),
+    changes: Option<u16>,
+    plan: &Plan,
+) -> Result<Figure> {
+    // Hot customers: those of the copy are its own, and all of them are asked by the one that reads Redis.
+    let hot = match who {
+        Who::Redis => plan.customers,
+        _ => plan.customers.min(10_000),
+    };
+    let ask = |rank: usize| match who {
+        Who::Node => node_request(question, rank),
+        _ => request(question, rank),
+    };
+    let warm = Instant::now() + Duration::from_millis(500);
+    let end = warm + plan.window;
+    let mut tasks = Vec::new();
+    for connection in 0..connections {
+        tasks.push(async move {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            stream.set_nodelay(true)?;
+            let (mut buffer, mut times) = (Vec::new(), Vec::new());
+            let mut rank = connection.wrapping_mul(7_919) % hot;
+            loop {
+                let started = Instant::now();
+                if started >= end {
+                    return anyhow::Ok(times);
+                }
+                stream.write_all(ask(rank).as_bytes()).await?;
+                answer(&mut stream, &mut buffer).await?;
+                if started >= warm {
+                    times.push(started.elapsed());
+                }
+                rank = (rank + 104_729) % hot;
+            }
+        });
+    }
+    let usage = async {
+        tokio::time::sleep_until(warm.into()).await;
+        let before = process.usage()?.cpu;
+        tokio::time::sleep_until(end.into()).await;
+        anyhow::Ok(process.usage()?.cpu - before)
+    };
+    let writing = async {
+        if let Some(redis_port) = changes {
+            change(redis_port, hot, plan.features, end).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (times, cpu, wrote) = tokio::join!(join(tasks), usage, writing);
+    wrote?;
+    let mut times: Vec<Duration> = times?.into_iter().flatten().collect();
+    times.sort_unstable();
+    if times.is_empty() {
+        bail!("nothing was answered");
+    }
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    Ok(Figure {
+        rate: times.len() as f64 / plan.window.as_secs_f64(),
+        cpu_micros: cpu?.as_secs_f64() * 1e6 / times.len() as f64,
+        p50_micros: at(0.5),
+        p99_micros: at(0.99),
+    })
+}
+
+/// From the write to the first answer that has it: median and 99th part of a hundred.
+pub async fn visible(port: u16, redis_port: u16, plan: &Plan) -> Result<(f64, f64)> {
+    let mut redis = TcpStream::connect(("127.0.0.1", redis_port)).await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    let (mut buffer, mut times) = (Vec::new(), Vec::new());
+    for round in 0..300_usize {
+        let usage = 500_000 + round;
+        let at = 1_763_100_000_000 + round as u64;
+        let started = Instant::now();
+        redis
+            .write_all(write_customer(round, plan.features, usage, at).as_bytes())
+            .await?;
+        let mut ok = [0; 5];
+        redis.read_exact(&mut ok).await?;
+        let expected = format!("\"currentUsage\":{usage}");
+        loop {
+            stream
+                .write_all(request(Question::Flag, round).as_bytes())
+                .await?;
+            let end = answer(&mut stream, &mut buffer).await?;
+            if String::from_utf8_lossy(&buffer[..end]).contains(&expected) {
+                break;
+            }
+        }
+        times.push(started.elapsed().as_secs_f64() * 1_000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
+}
