@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::model::{Dump, Fact, Wrong};
 use crate::report::Report;
-use crate::story::{Owner, PREFIX, Spec, Story, What, real_time};
+use crate::story::{Owner, PREFIX, Spec, Story, Event, real_time};
 use crate::verdict::dump_of;
 use crate::world::{World, depth};
 use crate::writer::load;
@@ -202,7 +202,7 @@ impl Phase<'_> {
             .iter()
             .map(|&owner| {
                 let set = self.story.set(owner, since);
-                self.story.spec(What::Set(set))
+                self.story.spec(Event::Set(set))
             })
             .collect();
         for ten in sets.chunks(10) {
@@ -213,7 +213,7 @@ impl Phase<'_> {
         let lock = self.calm.owners[locked].lock();
         let redis = &self.world.redis;
         redis.cmd(&["SET", &lock, "an-sdk", "PX", "20000"]);
-        let purge = self.story.spec(What::Purge {
+        let purge = self.story.spec(Event::Purge {
             owners: owners.clone(),
             at,
         });

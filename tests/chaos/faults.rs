@@ -245,8 +245,9 @@ async fn strike(world: &World, planned: Planned) {
     if matches!(strike, Strike::One) {
         struck.truncate(1);
     }
+    // All at once: while one is being killed, nobody else may choose another of them.
+    struck.retain(|slot| world.fleet.claim(*slot));
     for slot in &struck {
-        world.fleet.claim(*slot);
         world.fleet.kill(*slot).await;
     }
     for slot in struck {
@@ -262,7 +263,7 @@ async fn carry_out(world: &World, planned: Planned) {
     let redis = &world.redis;
     let links = || match alone {
         Some(slot) => vec![world.fleet.link(slot)],
-        None => (0..crate::fleet::MOST)
+        None => (0..crate::fleet::MAX_SIZE)
             .map(|slot| world.fleet.link(slot))
             .collect(),
     };
@@ -498,7 +499,9 @@ impl WorkerFaults {
         let Some(&one) = unclaimed.get((chance * unclaimed.len() as f64) as usize) else {
             return fault;
         };
-        fleet.claim(one);
+        if !fleet.claim(one) {
+            return fault;
+        }
         match fault {
             Term => {
                 fleet.term(one, || world.queue_hung()).await;

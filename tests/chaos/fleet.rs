@@ -11,7 +11,7 @@ use crate::model::Moment;
 use testkit::worker::Builder;
 use testkit::{FaultProxy, Redis, TcpProxy, TestQueue, Worker};
 
-pub const MOST: usize = 5;
+pub const MAX_SIZE: usize = 5;
 /// SHUTDOWN_TIMEOUT_SECS is 8, and a machine may be busy.
 const SHUTDOWN: Duration = Duration::from_secs(12);
 
@@ -64,7 +64,7 @@ impl Fleet {
         max_receive_count: u32,
     ) -> Fleet {
         let mut slots = Vec::new();
-        for number in 0..MOST {
+        for number in 0..MAX_SIZE {
             let link = TcpProxy::start(redis.port()).await;
             let builder = Worker::builder(redis, queue)
                 .redis_port(link.port())
@@ -119,8 +119,9 @@ impl Fleet {
         Some(vacant.number)
     }
 
-    pub fn claim(&self, slot: usize) {
-        self.slots[slot].claimed.store(true, Ordering::SeqCst);
+    /// Returns false if another has claimed it.
+    pub fn claim(&self, slot: usize) -> bool {
+        !self.slots[slot].claimed.swap(true, Ordering::SeqCst)
     }
 
     pub fn release(&self, slot: usize) {
@@ -197,7 +198,7 @@ impl Fleet {
     }
 
     pub fn bury_all(&self) {
-        for slot in 0..MOST {
+        for slot in 0..MAX_SIZE {
             self.bury(slot);
         }
     }

@@ -18,7 +18,7 @@ use fastrand::Rng;
 
 pub use clock::{ahead, real_time};
 pub use owner::Owner;
-pub use spec::{Metered, Set, Spec, Used, What};
+pub use spec::{Metered, Set, Spec, Used, Event};
 
 pub const PREFIX: &str = "production";
 /// The first source time; each message of the story is `STEP` later than the one before.
@@ -72,11 +72,11 @@ impl Story {
         }
     }
 
-    pub fn spec(&mut self, what: What) -> Arc<Spec> {
+    pub fn spec(&mut self, what: Event) -> Arc<Spec> {
         self.spec_ahead(what, None)
     }
 
-    pub fn spec_ahead(&mut self, what: What, ahead: Option<u64>) -> Arc<Spec> {
+    pub fn spec_ahead(&mut self, what: Event, ahead: Option<u64>) -> Arc<Spec> {
         let seq = self.next_seq();
         Arc::new(Spec { seq, what, ahead })
     }
@@ -99,7 +99,7 @@ impl Story {
             .map(|owner| {
                 let at = self.tick();
                 let set = self.set(owner, at);
-                Self::once(self.spec(What::Set(set)))
+                Self::once(self.spec(Event::Set(set)))
             })
             .collect()
     }
@@ -124,7 +124,7 @@ impl Story {
                 88..97 => self.rng.u64(0..1_500),
                 _ => self.rng.u64(0..6_000),
             };
-            let dead = matches!(spec.what, What::Invalid(_));
+            let dead = matches!(spec.what, Event::Invalid(_));
             if !dead && self.rng.u32(0..100) < 14 {
                 let again = match self.rng.u32(0..4) {
                     0 => 1,
@@ -165,20 +165,20 @@ impl Story {
                 } else {
                     self.rng.usize(200..1_200)
                 };
-                What::Set(set)
+                Event::Set(set)
             }
-            0..370 => What::Set(self.set(owner, at)),
-            370..780 => What::Usage {
+            0..370 => Event::Set(self.set(owner, at)),
+            370..780 => Event::Usage {
                 owner,
                 of: Metered::Feature(self.rng.u8(0..METERED)),
                 at,
             },
-            780..880 => What::Usage {
+            780..880 => Event::Usage {
                 owner,
                 of: Metered::Credit(self.rng.u8(0..CREDITS)),
                 at,
             },
-            880..930 => What::Purge {
+            880..930 => Event::Purge {
                 owners: vec![owner],
                 at,
             },
@@ -188,17 +188,17 @@ impl Story {
                 owners.push(owner);
                 owners.sort_unstable();
                 owners.dedup();
-                What::Purge { owners, at }
+                Event::Purge { owners, at }
             }
-            950..960 => What::Package,
-            960..992 => What::Unknown { owner },
-            _ if invalid => What::Invalid(self.rng.u8(0..4)),
-            _ => What::Unknown { owner },
+            950..960 => Event::Package,
+            960..992 => Event::Unknown { owner },
+            _ if invalid => Event::Invalid(self.rng.u8(0..4)),
+            _ => Event::Unknown { owner },
         };
         let is_fast = |owner: &usize| self.owners[*owner].has_fast_clock();
         let ahead = match &what {
             // Such a time counts as newer than all others of these histories, so the rest is kept from it.
-            What::Purge { owners, .. } if !owners.iter().all(is_fast) => None,
+            Event::Purge { owners, .. } if !owners.iter().all(is_fast) => None,
             _ if is_fast(&owner) && self.rng.bool() => Some(ahead(&mut self.rng)),
             _ => None,
         };
@@ -293,7 +293,7 @@ impl Story {
             denied: false,
             bulk: 0,
         };
-        Self::once(self.spec(What::Set(set)))
+        Self::once(self.spec(Event::Set(set)))
     }
 
     /// The last word on everyone, newer than all before, and than the time of sending: entitlements with all metered
@@ -310,7 +310,7 @@ impl Story {
                     denied: owner.is_multiple_of(2),
                     bulk: 0,
                 };
-                Self::once(self.spec(What::Set(set)))
+                Self::once(self.spec(Event::Set(set)))
             })
             .collect()
     }
@@ -324,7 +324,7 @@ impl Story {
         all.into_iter()
             .map(|(owner, of)| {
                 let at = self.tick();
-                Self::once(self.spec(What::Usage { owner, of, at }))
+                Self::once(self.spec(Event::Usage { owner, of, at }))
             })
             .collect()
     }

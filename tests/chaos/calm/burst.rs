@@ -4,24 +4,24 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Calm;
-use crate::story::{Metered, STEP, Spec, Story, What, ahead};
+use crate::story::{Metered, STEP, Spec, Story, Event, ahead};
 
 const SIZE: usize = 10;
 
 /// What is told of one owner, in the order of delivery: what, and how many steps after the others' first.
 #[derive(Clone, Copy)]
-enum Said {
+enum Sent {
     Set(u64),
     Usage(u64),
     Credit(u64),
     Purge(u64),
 }
 
-use Said::{Credit, Purge, Set, Usage};
+use Sent::{Credit, Purge, Set, Usage};
 
 /// Each depends on what stands between its writes: a set before a usage decides whether it is written, a purge whether
 /// anything is.
-const PATTERNS: [&[Said]; 8] = [
+const PATTERNS: [&[Sent]; 8] = [
     &[Set(1), Credit(2), Usage(5), Set(3)],
     &[Set(1), Usage(2), Set(3)],
     &[Purge(1), Set(2), Usage(3), Set(4)],
@@ -62,7 +62,7 @@ pub fn next(story: &mut Story, calm: &mut Calm) -> Vec<Arc<Spec>> {
 
 fn of_owner(story: &mut Story, calm: &mut Calm, owner: usize) -> Vec<Arc<Spec>> {
     let rng = &mut calm.rng;
-    let chosen: Vec<Said> = match rng.u32(0..3) {
+    let chosen: Vec<Sent> = match rng.u32(0..3) {
         0 => (0..rng.usize(2..7))
             .map(|_| {
                 let after = rng.u64(0..8);
@@ -83,18 +83,18 @@ fn of_owner(story: &mut Story, calm: &mut Calm, owner: usize) -> Vec<Arc<Spec>> 
     let mut specs: Vec<Arc<Spec>> = Vec::new();
     for said in chosen {
         let what = match said {
-            Set(after) => What::Set(story.set(owner, since + after * STEP)),
-            Usage(after) => What::Usage {
+            Set(after) => Event::Set(story.set(owner, since + after * STEP)),
+            Usage(after) => Event::Usage {
                 owner,
                 of: Metered::Feature(calm.rng.u8(0..6)),
                 at: since + after * STEP,
             },
-            Credit(after) => What::Usage {
+            Credit(after) => Event::Usage {
                 owner,
                 of: Metered::Credit(calm.rng.u8(0..2)),
                 at: since + after * STEP,
             },
-            Purge(after) => What::Purge {
+            Purge(after) => Event::Purge {
                 owners: vec![owner],
                 at: since + after * STEP,
             },

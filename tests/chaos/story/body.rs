@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::spec::{Metered, Set, Spec, Used, What};
+use super::spec::{Metered, Set, Spec, Used, Event};
 use super::value::{self, Feature};
 use super::{BASE, Owner, PERIOD};
 
@@ -17,35 +17,35 @@ impl Spec {
         let marker = self.marker();
         let spelt = |at: u64| self.ahead.map_or(at, |ahead| sent + ahead);
         let event = match &self.what {
-            What::Set(set) => match self.ahead {
+            Event::Set(set) => match self.ahead {
                 Some(ahead) => set
                     .told_at(sent + ahead, seq)
                     .event(seq, &owners[set.owner]),
                 None => set.event(seq, &owners[set.owner]),
             },
-            What::Usage { owner, of, at } => usage_event(seq, &owners[*owner], *of, spelt(*at)),
-            What::Purge { owners: purged, at } => purge_event(seq, owners, purged, spelt(*at)),
-            What::Package => {
+            Event::Usage { owner, of, at } => usage_event(seq, &owners[*owner], *of, spelt(*at)),
+            Event::Purge { owners: purged, at } => purge_event(seq, owners, purged, spelt(*at)),
+            Event::Package => {
                 json!({"type": "package.published", "timestamp": iso(BASE), "package": {"id": "p"}})
             }
-            What::Unknown { owner } => self.unknown(&owners[*owner]),
-            What::Invalid(0) => {
+            Event::Unknown { owner } => self.unknown(&owners[*owner]),
+            Event::Invalid(0) => {
                 return format!(r#"{{"type":"entitlements.updated","messageId":"{marker}","cust"#);
             }
-            What::Invalid(1) => {
+            Event::Invalid(1) => {
                 json!({"type": "measurement.reported", "timestamp": iso(BASE), "currentUsage": 3, "feature": {"id": "feature-0"}})
             }
-            What::Invalid(2) => {
+            Event::Invalid(2) => {
                 json!({"type": "ENTITLEMENTS_UPDATED", "entitlementsUpdatedAt": iso(BASE * 2), "customer": {"id": owners[0].customer},
                 "entitlements": [graphql(&Feature::metered(0, "1".into(), Used::Now)), {"feature": {"id": "feature-9"}, "usageLimit": "lots"}]})
             }
-            What::Invalid(_) => {
+            Event::Invalid(_) => {
                 json!({"type": "CUSTOMER_DELETED", "timestamp": iso(BASE * 2), "customer": {"name": owners[0].customer}})
             }
         };
         match &self.what {
             // A wrapping might make it larger than SQS takes.
-            What::Set(set) if set.bulk > 0 => event.to_string(),
+            Event::Set(set) if set.bulk > 0 => event.to_string(),
             _ => wrap(seq, event, &marker),
         }
     }

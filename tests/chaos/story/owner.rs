@@ -3,8 +3,8 @@
 use super::{CANARIES, PREFIX};
 
 const CUSTOMERS: usize = 2_000;
-/// Customers of whom every so many has the trait that its name says.
-const ONE_IN: usize = 50;
+/// Of this many customers in a row, one has each of the traits that follow.
+const TRAIT_CYCLE: usize = 50;
 const COLON: usize = 7;
 const ODD_LETTERS: usize = 8;
 const LONG_ID: usize = 9;
@@ -45,7 +45,7 @@ pub fn all() -> (Vec<Owner>, usize) {
     let mut owners = Vec::new();
     for number in 0..CUSTOMERS {
         // Ids are used as they come.
-        let customer = match number % ONE_IN {
+        let customer = match number % TRAIT_CYCLE {
             COLON => format!("cust:{number}"),
             ODD_LETTERS => format!("c\u{fc}st {{{number}}}#x"),
             LONG_ID => format!("long-{number}-{}", "x".repeat(LONG - 10)),

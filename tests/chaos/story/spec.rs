@@ -9,14 +9,14 @@ use crate::model::{Fact, Item};
 #[derive(Debug)]
 pub struct Spec {
     pub seq: u64,
-    pub what: What,
+    pub what: Event,
     /// The source's clock is ahead: its times are this many milliseconds after the message is sent. They count as the
     /// time of sending.
     pub ahead: Option<u64>,
 }
 
 #[derive(Debug)]
-pub enum What {
+pub enum Event {
     Set(Set),
     Usage { owner: usize, of: Metered, at: u64 },
     Purge { owners: Vec<usize>, at: u64 },
@@ -75,31 +75,31 @@ impl Metered {
 impl Spec {
     pub fn kind(&self) -> &'static str {
         match &self.what {
-            What::Set(set) if set.bulk > 0 => "entitlements oversize",
-            What::Set(_) => "entitlements",
-            What::Usage { of, .. } => match of {
+            Event::Set(set) if set.bulk > 0 => "entitlements oversize",
+            Event::Set(_) => "entitlements",
+            Event::Usage { of, .. } => match of {
                 Metered::Feature(_) => "usage",
                 Metered::Credit(_) => "credit",
             },
-            What::Purge { owners, .. } if owners.len() > 1 => "purge of several",
-            What::Purge { .. } => "purge",
-            What::Package => "package published",
-            What::Unknown { .. } if self.is_unrecognised() => "unknown kind",
-            What::Unknown { .. } => "kind without effect",
-            What::Invalid(_) => "invalid",
+            Event::Purge { owners, .. } if owners.len() > 1 => "purge of several",
+            Event::Purge { .. } => "purge",
+            Event::Package => "package published",
+            Event::Unknown { .. } if self.is_unrecognised() => "unknown kind",
+            Event::Unknown { .. } => "kind without effect",
+            Event::Invalid(_) => "invalid",
         }
     }
 
     /// Of a kind that is published nowhere: acknowledged, and some of them are kept.
     pub fn is_unrecognised(&self) -> bool {
-        matches!(self.what, What::Unknown { .. }) && self.seq.is_multiple_of(2)
+        matches!(self.what, Event::Unknown { .. }) && self.seq.is_multiple_of(2)
     }
 
     /// The one owner that it is of.
     pub fn owner(&self) -> Option<usize> {
         match &self.what {
-            What::Set(set) => Some(set.owner),
-            What::Usage { owner, .. } => Some(*owner),
+            Event::Set(set) => Some(set.owner),
+            Event::Usage { owner, .. } => Some(*owner),
             _ => None,
         }
     }
@@ -107,9 +107,9 @@ impl Spec {
     /// The time at its source, by a clock that is right.
     pub fn at(&self) -> Option<u64> {
         match &self.what {
-            What::Set(set) => Some(set.at),
-            What::Usage { at, .. } | What::Purge { at, .. } => Some(*at),
-            What::Package | What::Unknown { .. } | What::Invalid(_) => None,
+            Event::Set(set) => Some(set.at),
+            Event::Usage { at, .. } | Event::Purge { at, .. } => Some(*at),
+            Event::Package | Event::Unknown { .. } | Event::Invalid(_) => None,
         }
     }
 
@@ -122,14 +122,14 @@ impl Spec {
     pub fn facts(&self, sent: u64) -> Vec<(usize, Fact)> {
         let limited = |at: u64| if self.ahead.is_some() { sent } else { at };
         match &self.what {
-            What::Set(set) => {
+            Event::Set(set) => {
                 let set = match self.ahead {
                     Some(_) => set.told_at(sent, self.seq),
                     None => set.clone(),
                 };
                 vec![(set.owner, set.fact(self.seq))]
             }
-            What::Usage { owner, of, at } => vec![(
+            Event::Usage { owner, of, at } => vec![(
                 *owner,
                 Fact::Usage(Item {
                     of: *of,
@@ -138,11 +138,11 @@ impl Spec {
                     only_if_absent: false,
                 }),
             )],
-            What::Purge { owners, at } => owners
+            Event::Purge { owners, at } => owners
                 .iter()
                 .map(|owner| (*owner, Fact::Purge { at: limited(*at) }))
                 .collect(),
-            What::Package | What::Unknown { .. } | What::Invalid(_) => Vec::new(),
+            Event::Package | Event::Unknown { .. } | Event::Invalid(_) => Vec::new(),
         }
     }
 }
