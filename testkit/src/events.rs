@@ -1,6 +1,8 @@
-//! Bodies for tests that tell a story. Every shape and wrapping has a fixture; here one will do.
+//! Bodies for tests that tell a story, in one shape: every shape and wrapping has a fixture.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A customer, or a resource of one.
 pub type Owner<'a> = (&'a str, Option<&'a str>);
@@ -22,14 +24,23 @@ pub fn metered(feature: &str, limit: u64, usage: u64, used_at: u64) -> Value {
         "feature": {"id": feature, "featureType": "NUMBER", "meterType": "Fluctuating", "units": "seat", "unitsPlural": "seats"},
         "usageLimit": limit,
         "currentUsage": usage,
-        "usageUpdatedAt": used_at,
+        "usageUpdatedAt": iso(used_at),
     })
 }
 
 pub fn entitlements(owner: Owner<'_>, at: u64, entitlements: &[Value]) -> String {
     event(
         owner,
-        json!({"type": "ENTITLEMENTS_UPDATED", "entitlementsUpdatedAt": at, "entitlements": entitlements}),
+        json!({"type": "ENTITLEMENTS_UPDATED", "entitlementsUpdatedAt": iso(at), "entitlements": entitlements}),
+    )
+}
+
+/// Entitled to nothing, for this reason.
+pub fn denied(owner: Owner<'_>, reason: &str, at: u64) -> String {
+    event(
+        owner,
+        json!({"type": "ENTITLEMENTS_UPDATED", "entitlementsUpdatedAt": iso(at), "accessDeniedReason": reason,
+            "entitlements": []}),
     )
 }
 
@@ -41,14 +52,14 @@ pub fn seats(owner: Owner<'_>, limit: u64, at: u64) -> String {
 pub fn usage(owner: Owner<'_>, feature: &str, current: u64, at: u64) -> String {
     event(
         owner,
-        json!({"type": "MEASUREMENT_REPORTED", "featureId": feature, "currentUsage": current, "usageUpdatedAt": at}),
+        json!({"type": "MEASUREMENT_REPORTED", "featureId": feature, "currentUsage": current, "usageUpdatedAt": iso(at)}),
     )
 }
 
 pub fn credit(owner: Owner<'_>, currency: &str, consumed: u64, at: u64) -> String {
     event(
         owner,
-        json!({"type": "CREDIT_BALANCE_UPDATED", "currencyId": currency, "totalConsumed": consumed, "usageUpdatedAt": at}),
+        json!({"type": "CREDIT_BALANCE_UPDATED", "currencyId": currency, "totalConsumed": consumed, "usageUpdatedAt": iso(at)}),
     )
 }
 
@@ -57,13 +68,22 @@ pub fn purge<'a>(owners: impl IntoIterator<Item = Owner<'a>>, at: u64) -> String
         .into_iter()
         .map(|(customer, resource)| json!({"customerId": customer, "resourceId": resource}))
         .collect();
-    json!({"type": "SUBSCRIPTIONS_MIGRATED", "timestamp": at, "customers": customers}).to_string()
+    json!({"type": "SUBSCRIPTIONS_MIGRATED", "timestamp": iso(at), "customers": customers})
+        .to_string()
 }
 
-fn event((customer, resource): Owner<'_>, mut event: Value) -> String {
+/// An event about this owner.
+pub fn event((customer, resource): Owner<'_>, mut event: Value) -> String {
     event["customerId"] = customer.into();
     event["resourceId"] = resource.into();
     event.to_string()
+}
+
+/// A time as text: as a number a small one would count seconds.
+pub fn iso(at: u64) -> String {
+    let nanos = i128::from(at) * 1_000_000;
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap();
+    time.format(&Rfc3339).unwrap()
 }
 
 /// The usage limit in an entitlements value as it stands in Redis.

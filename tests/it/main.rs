@@ -6,12 +6,9 @@
 mod commands;
 mod delivery;
 mod memory;
-mod messages;
 mod operations;
 mod project;
 mod reads;
 mod redis;
 mod snapshot;
 mod stand;
-
-use testkit as support;

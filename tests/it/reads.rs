@@ -21,9 +21,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::http::Reply;
-use crate::support::reader::KEY;
-use crate::support::{Answer, Redis};
+use testkit::events::entitlements;
+use testkit::http::Reply;
+use testkit::reader::KEY;
+use testkit::{Answer, Redis};
 
 /// For what has no limit of its own.
 const SOON: Duration = Duration::from_secs(60);
@@ -114,11 +115,8 @@ fn store(redis: &Redis, customer: &str, map: &Value, at: u64) {
 
 /// The same as an event.
 fn event(customer: &str, version: u64) -> String {
-    let at = entitlement_sync::message::iso(UPDATED_MS + version).unwrap();
-    json!({"type": "ENTITLEMENTS_UPDATED", "timestamp": at, "payload": {"customerId": customer, "entitlements": [
-        {"usageLimit": version, "entitlementUpdatedAt": at,
-            "feature": {"id": VERSION, "featureType": "NUMBER", "meterType": "None"}}]}})
-    .to_string()
+    let entitlement = json!({"usageLimit": version, "feature": {"id": VERSION, "featureType": "NUMBER", "meterType": "None"}});
+    entitlements((customer, None), UPDATED_MS + version, &[entitlement])
 }
 
 /// The version that an answer holds.

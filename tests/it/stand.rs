@@ -6,12 +6,13 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::support::http::{self, Outcome, Received, Server};
-use crate::support::worker::Builder;
-use crate::support::{FaultProxy, Redis, Sqs, TcpProxy, TestQueue, Worker, until};
+use testkit::events;
+use testkit::http::{self, Outcome, Received, Server};
+use testkit::worker::Builder;
+use testkit::{FaultProxy, Redis, Sqs, TcpProxy, TestQueue, Worker, until};
 
 /// What the issue allows Redis to be gone before receiving stops, and to be back before it goes on.
 pub const TWO_SECS: Duration = Duration::from_secs(2);
@@ -104,21 +105,8 @@ impl Stand {
     }
 }
 
-/// As text: a small number would count seconds.
-fn iso(at: u64) -> String {
-    entitlement_sync::message::iso(at).unwrap()
-}
-
 pub fn state(customer: &str, at: u64) -> String {
-    json!({"type": "ENTITLEMENTS_UPDATED", "timestamp": iso(at), "payload": {
-        "customerId": customer, "accessDeniedReason": format!("Reason{at}"), "entitlements": []}})
-    .to_string()
-}
-
-pub fn usage(customer: &str, at: u64, current: u64) -> String {
-    json!({"type": "measurement.reported", "timestamp": iso(at), "currentUsage": current, "customer": {"id": customer},
-        "feature": {"id": "calls", "featureType": "NUMBER", "meterType": "INCREMENTAL"}})
-    .to_string()
+    events::denied((customer, None), &format!("Reason{at}"), at)
 }
 
 fn reason(at: u64) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::samples::{Samples, Series, What};
+use crate::samples::{Samples, Series, Quantity};
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 50.0;
@@ -14,10 +14,10 @@ const TOP: f64 = 60.0;
 
 pub fn draw(samples: &Samples) -> String {
     let panels = [
-        What::RssMib,
-        What::UsedMemoryMib,
-        What::FileDescriptors,
-        What::Threads,
+        Quantity::RssMib,
+        Quantity::UsedMemoryMib,
+        Quantity::FileDescriptors,
+        Quantity::Threads,
     ];
     let height = TOP + panels.len() as f64 * STEP;
     let length = samples.seconds.last().copied().unwrap_or_default();
@@ -35,7 +35,7 @@ pub fn draw(samples: &Samples) -> String {
     svg + "</svg>\n"
 }
 
-fn panel(svg: &mut String, top: f64, what: What, lines: &[&Series], samples: &Samples) {
+fn panel(svg: &mut String, top: f64, what: Quantity, lines: &[&Series], samples: &Samples) {
     let values = || lines.iter().flat_map(|line| &line.values);
     let most = values().copied().fold(1.0, f64::max) * 1.1;
     let length = samples.seconds.last().copied().unwrap_or(1.0).max(1.0);

@@ -6,8 +6,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use fastrand::Rng;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use testkit::events;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -21,7 +20,7 @@ const BATCH: usize = 10;
 /// Batches under way; more would hide that the queue does not keep up.
 const MAX_SENDS: usize = 8;
 
-/// What the newest messages of a customer say.
+/// Quantity the newest messages of a customer say.
 #[derive(Debug, Clone)]
 pub struct Customer {
     pub id: String,
@@ -40,7 +39,7 @@ pub struct Load {
     rng: Rng,
 }
 
-/// What was sent in how long it was to take.
+/// Quantity was sent in how long it was to take.
 #[derive(Debug, Default)]
 pub struct Sent {
     pub entitlements: u64,
@@ -144,19 +143,14 @@ impl Customer {
         ];
         let others = (0..OTHERS).map(|other| format!("feature-{other}"));
         list.extend(others.map(|other| entitlement(&other, "BOOLEAN", None, None)));
-        json!({"type": "ENTITLEMENTS_UPDATED", "timestamp": iso(at),
-            "payload": {"customerId": self.id, "entitlements": list}})
-        .to_string()
+        events::entitlements((&self.id, None), at, &list)
     }
 
     fn usage(&mut self) -> String {
         let at = self.next_time();
         self.usage += 1;
         self.usage_at = at;
-        json!({"type": "measurement.reported", "timestamp": iso(at), "currentUsage": self.usage,
-            "feature": {"id": CALLS, "featureType": "NUMBER", "meterType": "INCREMENTAL"},
-            "customer": {"id": self.id}})
-        .to_string()
+        events::usage((&self.id, None), CALLS, self.usage, at)
     }
 }
 
@@ -173,12 +167,6 @@ fn entitlement(feature: &str, kind: &str, limit: Option<u64>, usage: Option<u64>
     json!({"__typename": "Entitlement", "isGranted": true, "usageLimit": limit, "hasUnlimitedUsage": false,
         "hasSoftLimit": false, "currentUsage": usage,
         "feature": {"__typename": "EntitlementFeature", "refId": feature, "featureType": kind, "meterType": meter}})
-}
-
-fn iso(millis: u64) -> String {
-    let nanos = i128::from(millis) * 1_000_000;
-    let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap();
-    time.format(&Rfc3339).unwrap()
 }
 
 async fn send(client: Client, queue_url: String, bodies: Vec<String>) {

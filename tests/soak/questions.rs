@@ -20,7 +20,7 @@ use crate::load::{VERSION, id_of};
 /// Connections to each process.
 const CONNECTIONS: usize = 2;
 
-/// What was answered.
+/// Quantity was answered.
 #[derive(Debug, Default)]
 pub struct Asked {
     pub right: u64,

@@ -1,4 +1,4 @@
-//! What a soak tells, and where it is written.
+//! Quantity a soak tells, and where it is written.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::Arguments;
 use crate::chart;
 use crate::load::Sent;
 use crate::questions::Asked;
-use crate::samples::{Samples, What};
+use crate::samples::{Samples, Quantity};
 use crate::trend::Trend;
 use crate::verdict::Compared;
 
@@ -95,7 +95,7 @@ impl Report {
 
     fn trends(&self) -> impl Iterator<Item = (String, Trend)> + '_ {
         let judged = self.samples.series.iter();
-        let judged = judged.filter(|series| series.what != What::Queued);
+        let judged = judged.filter(|series| series.what != Quantity::Queued);
         judged.map(|series| {
             let name = format!("{}: {}", series.of, series.what.name());
             (name, Trend::of(series, &self.samples.seconds))

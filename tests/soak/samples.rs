@@ -18,12 +18,12 @@ const MIN_DISTANCE: Duration = Duration::from_secs(1);
 pub struct Series {
     /// The process.
     pub of: &'static str,
-    pub what: What,
+    pub what: Quantity,
     pub values: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum Quantity {
     RssMib,
     FileDescriptors,
     Threads,
@@ -32,27 +32,27 @@ pub enum What {
     Queued,
 }
 
-impl What {
+impl Quantity {
     pub fn name(self) -> &'static str {
         match self {
-            What::RssMib => "RSS, MiB",
-            What::FileDescriptors => "file descriptors",
-            What::Threads => "threads",
-            What::UsedMemoryMib => "used_memory, MiB",
-            What::Queued => "messages in the queue",
+            Quantity::RssMib => "RSS, MiB",
+            Quantity::FileDescriptors => "file descriptors",
+            Quantity::Threads => "threads",
+            Quantity::UsedMemoryMib => "used_memory, MiB",
+            Quantity::Queued => "messages in the queue",
         }
     }
 
     pub fn is_count(self) -> bool {
-        matches!(self, What::FileDescriptors | What::Threads)
+        matches!(self, Quantity::FileDescriptors | Quantity::Threads)
     }
 
     /// A growth that is noise, whatever the size.
     pub fn noise(self) -> f64 {
         match self {
-            What::RssMib | What::UsedMemoryMib | What::Threads => 1.0,
-            What::FileDescriptors => 3.0,
-            What::Queued => f64::INFINITY,
+            Quantity::RssMib | Quantity::UsedMemoryMib | Quantity::Threads => 1.0,
+            Quantity::FileDescriptors => 3.0,
+            Quantity::Queued => f64::INFINITY,
         }
     }
 }
@@ -65,13 +65,13 @@ pub struct Samples {
 
 impl Samples {
     fn new(processes: &[(&'static str, u32)]) -> Samples {
-        let mut columns: Vec<(&'static str, What)> = Vec::new();
+        let mut columns: Vec<(&'static str, Quantity)> = Vec::new();
         for (name, _) in processes {
-            let each = [What::RssMib, What::FileDescriptors, What::Threads];
+            let each = [Quantity::RssMib, Quantity::FileDescriptors, Quantity::Threads];
             columns.extend(each.map(|what| (*name, what)));
         }
-        columns.push(("redis", What::UsedMemoryMib));
-        columns.push(("queue", What::Queued));
+        columns.push(("redis", Quantity::UsedMemoryMib));
+        columns.push(("queue", Quantity::Queued));
         let series = columns.into_iter().map(|(of, what)| Series {
             of,
             what,

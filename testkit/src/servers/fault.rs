@@ -161,11 +161,11 @@ pub enum Fault {
     /// Passes the call on after that long.
     Delay(Duration),
     /// Passes a batch call on without some of its entries, and says that those failed.
-    FailEntries { which: Which, sender_fault: bool },
+    FailEntries { which: Matching, sender_fault: bool },
 }
 
 #[derive(Clone, Debug)]
-pub enum Which {
+pub enum Matching {
     All,
     /// By position in the call, from 0.
     At(Vec<usize>),
@@ -232,14 +232,14 @@ impl Fault {
 
     pub fn fail_entries(positions: &[usize], sender_fault: bool) -> Fault {
         Fault::FailEntries {
-            which: Which::At(positions.to_vec()),
+            which: Matching::At(positions.to_vec()),
             sender_fault,
         }
     }
 
     pub fn fail_all_entries(sender_fault: bool) -> Fault {
         Fault::FailEntries {
-            which: Which::All,
+            which: Matching::All,
             sender_fault,
         }
     }
@@ -328,7 +328,7 @@ async fn exchange(request: &Received, target: u16, body: Bytes) -> Result<Respon
 async fn fail_entries(
     request: &Received,
     target: u16,
-    which: &Which,
+    which: &Matching,
     sender_fault: bool,
 ) -> Outcome {
     let mut call = request.json();
@@ -338,8 +338,8 @@ async fn fail_entries(
             .into_iter()
             .enumerate()
             .partition(|(position, _)| match which {
-                Which::All => true,
-                Which::At(positions) => positions.contains(position),
+                Matching::All => true,
+                Matching::At(positions) => positions.contains(position),
             });
     let mut answer = json!({"Successful": []});
     if !passed.is_empty() {

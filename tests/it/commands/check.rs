@@ -8,9 +8,9 @@ use entitlement_sync::config::{Need, VARIABLES};
 use serde_json::{Value, json};
 
 use crate::stand::{SOON, Stand};
-use crate::support::aws::Sts;
-use crate::support::https::{Authority, TlsFront};
-use crate::support::{Answer, EdgeMock, Fault, Redis, free_port, repo, until};
+use testkit::aws::Sts;
+use testkit::https::{Authority, TlsFront};
+use testkit::{Answer, EdgeMock, Fault, Redis, free_port, repo, until};
 
 const ALL: [&str; 21] = [
     "configuration",
@@ -497,7 +497,7 @@ async fn a_replica_is_told_from_its_primary() {
     let (stand, edge) = (Stand::start().await, EdgeMock::start().await);
     let port = stand.redis.port().to_string();
     let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
-    crate::support::until("it follows", Duration::from_secs(20), async || {
+    testkit::until("it follows", Duration::from_secs(20), async || {
         replica.info("master_link_status") == "up"
     })
     .await;

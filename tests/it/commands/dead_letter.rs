@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::messages::Cli;
-use crate::messages::{at, limit_in, seats};
-use crate::support::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
+use testkit::events::{at, limit_in, seats};
+use testkit::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
 
 const SOON: Duration = Duration::from_secs(30);
 const STREAM: &str = "production:dead-letter";

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::messages::FAR_FUTURE;
-use crate::support::{EdgeMock, Operator, Redis, free_port, sdk};
+use testkit::events::FAR_FUTURE;
+use testkit::{EdgeMock, Operator, Redis, free_port, sdk};
 
 const AT: u64 = 1_763_000_000_000;
 

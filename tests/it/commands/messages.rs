@@ -10,8 +10,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::delivery::fixtures;
-use crate::stand::{state, usage};
-use crate::support::{Fault, FaultProxy, Redis, Sqs, TestQueue, free_port};
+use crate::stand::state;
+use testkit::events::usage;
+use testkit::{Fault, FaultProxy, Redis, Sqs, TestQueue, free_port};
 
 /// The binary on a command line, with a small environment and a folder of its own.
 pub struct Cli {
@@ -582,7 +583,7 @@ async fn a_closed_pipe_is_no_failure() {
 fn names(bodies: impl IntoIterator<Item = Value>) -> Vec<String> {
     let mut all: Vec<String> = bodies
         .into_iter()
-        .map(|body| body["payload"]["customerId"].as_str().unwrap().to_owned())
+        .map(|body| body["customerId"].as_str().unwrap().to_owned())
         .collect();
     all.sort();
     all
@@ -686,7 +687,7 @@ async fn publish_gives_fifo_messages_a_group_and_an_identity() {
         "events.jsonl",
         &[
             state("acme", 1),
-            usage("globex", 2, 3),
+            usage(("globex", None), "calls", 3, 2),
             r#"{"type":"a.b"}"#.into(),
         ]
         .join("\n"),

@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::commands::messages::ended;
-use crate::messages::{at, seats};
-use crate::support::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
+use testkit::events::{at, seats};
+use testkit::{Fault, FaultProxy, Operator, Redis, Sqs, TestQueue, Worker, until};
 
 const SOON: Duration = Duration::from_secs(30);
 

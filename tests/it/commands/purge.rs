@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::commands::messages::Cli;
-use crate::messages::{at, seats};
-use crate::support::{Operator, Redis, Sqs, Worker};
+use testkit::events::{at, seats};
+use testkit::{Operator, Redis, Sqs, Worker};
 
 const ACME: [&str; 4] = [
     "production:c_acme",
@@ -201,7 +201,7 @@ async fn a_lock_of_one_does_not_purge_the_others_again() {
             .run_with(&["purge", "-", "--yes", "--json"], &list)
             .await
     });
-    crate::support::until("the first is purged", Duration::from_secs(20), async || {
+    testkit::until("the first is purged", Duration::from_secs(20), async || {
         redis.get(first).is_none()
     })
     .await;
@@ -236,7 +236,7 @@ async fn what_was_purged_before_redis_failed_is_shown() {
             .run_with(&["purge", "-", "--yes", "--json"], &list)
             .await
     });
-    crate::support::until("most are purged", Duration::from_secs(20), async || {
+    testkit::until("most are purged", Duration::from_secs(20), async || {
         redis.get("production:c_customer-248").is_none()
     })
     .await;

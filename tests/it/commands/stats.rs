@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::support::{Operator, Redis};
+use testkit::{Operator, Redis};
 
 /// Customers, each with metadata and a usage: six keys.
 fn fill(redis: &Redis, customers: usize, at: u64) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::commands::messages::{Cli, ended};
 use crate::stand::state;
-use crate::support::{Answer, EdgeMock, Redis, free_port, sdk, until};
+use testkit::{Answer, EdgeMock, Redis, free_port, sdk, until};
 
 const UPDATED: &str = "2025-11-14T19:59:45.133Z";
 const UPDATED_MS: &str = "1763150385133";
@@ -298,7 +298,6 @@ async fn loaded_means_that_the_entitlements_were_written() {
     );
 }
 
-/// A clock that was ahead at the source must not keep out what is true later.
 /// Our layout cannot hold credit entitlements: a customer that has them would seem to have none.
 #[tokio::test(flavor = "multi_thread")]
 async fn customers_with_credits_are_left_to_sdks_and_counted() {
@@ -352,6 +351,7 @@ async fn customers_with_credits_are_left_to_sdks_and_counted() {
         .says(0, &["2 the same"]);
 }
 
+/// A clock that was ahead at the source must not keep out later state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_ahead_counts_as_the_time_of_the_request() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
@@ -781,7 +781,7 @@ async fn verify_takes_a_sample_of_what_redis_holds() {
 async fn the_documented_rights_are_enough() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
     edge.answer(&path("acme"), entitlements(&[calls(100, 7)]));
-    let document = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    let document = std::fs::read_to_string(testkit::repo("docs/operations.md")).unwrap();
     let line = document
         .lines()
         .find(|line| line.starts_with("ACL SETUSER"))

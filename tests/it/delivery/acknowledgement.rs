@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::messages::{ACME, at, entitlements, limit_in, seats, usage_in};
-use crate::support::fault::{Fault, FaultProxy};
-use crate::support::proxy::TcpProxy;
-use crate::support::redis::Redis;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::Worker;
+use testkit::events::{ACME, at, entitlements, limit_in, seats, usage_in};
+use testkit::fault::{Fault, FaultProxy};
+use testkit::proxy::TcpProxy;
+use testkit::redis::Redis;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::Worker;
 
 const SOON: Duration = Duration::from_secs(30);
 const DELETE: &str = "DeleteMessageBatch";

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde_json::{Value, json};
 
-use crate::messages::{ACME, at, credit, entitlements, metered, purge, seats, usage, usage_in};
 use crate::stand::Stand;
-use crate::support::redis::Redis;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::Worker;
+use testkit::events::{ACME, at, credit, entitlements, metered, purge, seats, usage, usage_in};
+use testkit::redis::Redis;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::Worker;
 
 const SOON: Duration = Duration::from_secs(60);
 const ACKNOWLEDGED: &str = "entitlement_sync_messages_acknowledged_total";

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
-use crate::support::worker::Worker;
-use crate::support::{repo, until};
+use testkit::redis::Redis;
+use testkit::sqs::Sqs;
+use testkit::worker::Worker;
+use testkit::{repo, until};
 
 pub struct Fixture {
     pub name: String,

@@ -10,9 +10,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
-use crate::support::worker::Worker;
+use testkit::redis::Redis;
+use testkit::sqs::Sqs;
+use testkit::worker::Worker;
 
 /// The largest that SQS takes, nearly.
 fn body(customer: usize) -> String {

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::messages::{
+use testkit::events::{
     ACME, FAR_FUTURE, Owner, at, credit, entitlements, limit_in, metered, seats, usage, usage_in,
 };
-use crate::support::fault::{Fault, FaultProxy};
-use crate::support::redis::Redis;
-use crate::support::sdk::{self, Running};
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::Worker;
+use testkit::fault::{Fault, FaultProxy};
+use testkit::redis::Redis;
+use testkit::sdk::{self, Running};
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::Worker;
 
 const SOON: Duration = Duration::from_secs(30);
 const LOCKED: &str = "entitlement_sync_locked_retries_total";

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::messages::{
-    ACME, FAR_FUTURE, Owner, SITE, at, credit, limit_in, purge, seats, usage, usage_in,
+use testkit::edge::{Answer, EdgeMock};
+use testkit::events::{
+    ACME, FAR_FUTURE, Owner, SITE, at, credit, iso, limit_in, purge, seats, usage, usage_in,
 };
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::redis::Redis;
-use crate::support::sdk::{self, Running};
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::Worker;
+use testkit::redis::Redis;
+use testkit::sdk::{self, Running};
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::Worker;
 
 const SOON: Duration = Duration::from_secs(30);
 /// As long as SQS keeps a message at most.
@@ -269,12 +269,6 @@ fn loaded(limit: u64, time: u64) -> Value {
             "featureUnits": "seat", "featureUnitsPlural": "seats",
         },
     }])
-}
-
-fn iso(millis: u64) -> String {
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
-    let format = &time::format_description::well_known::Rfc3339;
-    time.unwrap().format(format).unwrap()
 }
 
 fn asked(customer: &str) -> Value {

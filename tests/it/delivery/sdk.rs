@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::messages::{FAR_FUTURE, purge};
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::redis::Redis;
-use crate::support::sdk;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::worker::Worker;
+use testkit::edge::{Answer, EdgeMock};
+use testkit::events::{FAR_FUTURE, purge};
+use testkit::redis::Redis;
+use testkit::sdk;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::worker::Worker;
 
 const SOON: Duration = Duration::from_secs(30);
 const UPDATED: &str = "2025-11-14T19:59:45.133Z";

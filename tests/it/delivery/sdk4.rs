@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::messages::purge;
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::{Operator, Redis, Sqs, TestQueue, Worker, sdk, until};
+use testkit::edge::{Answer, EdgeMock};
+use testkit::events::purge;
+use testkit::{Operator, Redis, Sqs, TestQueue, Worker, sdk, until};
 
 const SOON: Duration = Duration::from_secs(30);
 const UPDATED: &str = "2025-11-14T19:59:45.133Z";

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::messages::{ACME, at, credit, limit_in, purge, seats, usage, usage_in};
-use crate::support::redis::Redis;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::{Builder, Worker};
+use testkit::events::{ACME, at, credit, limit_in, purge, seats, usage, usage_in};
+use testkit::redis::Redis;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::{Builder, Worker};
 
 const SOON: Duration = Duration::from_secs(20);
 const WEEK: i64 = 604_800;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::fault::FaultProxy;
-use crate::support::proxy::TcpProxy;
-use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
-use crate::support::until;
-use crate::support::worker::Worker;
+use testkit::fault::FaultProxy;
+use testkit::proxy::TcpProxy;
+use testkit::redis::Redis;
+use testkit::sqs::Sqs;
+use testkit::until;
+use testkit::worker::Worker;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -184,10 +184,7 @@ async fn without_the_right_to_ask_30_s_and_no_dead_letter_queue_are_assumed() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("unknown").await;
     let faults = FaultProxy::start(sqs.endpoint()).await;
-    faults.always(
-        "GetQueueAttributes",
-        crate::support::fault::Fault::access_denied(),
-    );
+    faults.always("GetQueueAttributes", testkit::fault::Fault::access_denied());
     let worker = Worker::builder(&redis, &queue)
         .endpoint(faults.url())
         .env("MAX_RECEIVE_COUNT", 1)

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::process::{flag, limit};
 use super::restart::{KEY, NO_EDGE};
-use crate::messages::{at, purge, seats, usage};
-use crate::support::{Fault, FaultProxy, Reader, Signal, Sqs, TestQueue, until};
+use testkit::events::{at, purge, seats, usage};
+use testkit::{Fault, FaultProxy, Reader, Signal, Sqs, TestQueue, until};
 
 const SOON: Duration = Duration::from_secs(120);
 const CUSTOMERS: usize = 60;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::messages::{ACME, SITE, at, entitlements, metered, purge, seats, usage};
-use crate::support::http::Reply;
-use crate::support::{Answer, EdgeMock, Operator, Reader, Sqs, TestQueue, Worker, repo, until};
 use std::time::Duration;
+use testkit::events::{ACME, SITE, at, entitlements, metered, purge, seats, usage};
+use testkit::http::Reply;
+use testkit::{Answer, EdgeMock, Operator, Reader, Sqs, TestQueue, Worker, repo, until};
 
 const SOON: Duration = Duration::from_secs(60);
 const NO_EDGE: &str = "http://127.0.0.1:1";

@@ -7,9 +7,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::process::{drained, flag, is_proven, limit, until_limit};
-use crate::messages::{ACME, at, purge, seats, usage};
-use crate::support::reader::Builder;
-use crate::support::{Answer, EdgeMock, Reader, Redis, Signal, Sqs, TestQueue, http, until};
+use testkit::events::{ACME, at, purge, seats, usage};
+use testkit::reader::Builder;
+use testkit::{Answer, EdgeMock, Reader, Redis, Signal, Sqs, TestQueue, http, until};
 
 const SOON: Duration = Duration::from_secs(60);
 pub const NO_EDGE: &str = "http://127.0.0.1:1";
@@ -179,7 +179,7 @@ async fn one_process_has_the_folder_and_the_wrong_key_or_prefix_ends_with_78() {
     drained(&queue).await;
     let second = builder
         .clone()
-        .env("READ_PORT", crate::support::free_port())
+        .env("READ_PORT", testkit::free_port())
         .spawn();
     assert_eq!(second.wait_exit(SOON).await, 78);
     let logs = second.logs();
@@ -314,10 +314,7 @@ async fn a_reader_answers_after_a_restart_with_redis_and_the_edge_api_away() {
     assert_eq!(limit(&reader, "acme").await, Some(10));
     reader.term();
     assert_eq!(reader.wait_exit(SOON).await, 0);
-    let away = builder
-        .clone()
-        .redis_port(crate::support::free_port())
-        .spawn();
+    let away = builder.clone().redis_port(testkit::free_port()).spawn();
     until("it answers", SOON, async || {
         let ready = http::get(away.read_port(), "/readyz").await;
         ready.is_ok_and(|reply| reply.status == 200)

@@ -7,7 +7,7 @@ use entitlement_sync::keys::{self, Keys, Owner};
 use entitlement_sync::memory::{Lifetimes, Memory};
 use entitlement_sync::plan::{Action, Condition, Fate, Item, Step, restrict_to_stored};
 
-use crate::support::{Redis, until};
+use testkit::{Redis, until};
 
 const SCRIPT: &str = include_str!("../../../src/store/apply.lua");
 const TOMBSTONE_SECS: u32 = 1_209_600;

@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::stand::{SOON, Stand};
-use crate::support::aws::{Agent, Sts};
-use crate::support::forward::HttpProxy;
-use crate::support::https::{Authority, TlsFront};
-use crate::support::worker::Builder;
-use crate::support::{Answer, EdgeMock, Fault, Worker, until};
+use testkit::aws::{Agent, Sts};
+use testkit::forward::HttpProxy;
+use testkit::https::{Authority, TlsFront};
+use testkit::worker::Builder;
+use testkit::{Answer, EdgeMock, Fault, Worker, until};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/entitlements";
 const CREDENTIALS: &str = "/v1/credentials/event-queue.json";
@@ -29,7 +29,7 @@ fn without_keys(stand: &Stand) -> Builder {
 /// How many receives were signed by this key, and whether they had this session's token.
 fn signed(stand: &Stand, key: &str, token: &str) -> usize {
     let calls = stand.calls.requests("ReceiveMessage");
-    let by_key = |call: &&crate::support::http::Received| {
+    let by_key = |call: &&testkit::http::Received| {
         call.header("authorization")
             .contains(&format!("Credential={key}/"))
             && call.header("x-amz-security-token") == token

@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::stand::{SOON, Stand, TWO_SECS, state};
-use crate::support::worker::Builder;
-use crate::support::{Answer, EdgeMock, Redis, Sqs, Worker, free_port, until};
+use testkit::worker::Builder;
+use testkit::{Answer, EdgeMock, Redis, Sqs, Worker, free_port, until};
 
 const CREDENTIALS: &str = "/v1/credentials/event-queue.json";
 const CONFIGURATION: &str = "/v1/config/server-sdk-configuration.json";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::stand::{SOON, Stand};
-use crate::support::until;
+use testkit::until;
 
 /// What a pipe holds on Linux.
 const PIPE: usize = 65_536;

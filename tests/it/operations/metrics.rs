@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::fault::{Fault, FaultProxy};
-use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
-use crate::support::worker::Worker;
-use crate::support::{Reader, free_port, repo, until};
+use testkit::edge::{Answer, EdgeMock};
+use testkit::events;
+use testkit::fault::{Fault, FaultProxy};
+use testkit::redis::Redis;
+use testkit::sqs::Sqs;
+use testkit::worker::Worker;
+use testkit::{Reader, free_port, repo, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const NEW: &str = "2025-11-14T20:00:00.000Z";
-const OLD: &str = "2025-11-14T19:00:00.000Z";
+/// 2025-11-14T20:00:00Z.
+const NEW: u64 = 1_763_150_400_000;
+const OLD: u64 = NEW - 3_600_000;
 
 /// What no fault from outside brings about reliably, and the unit test that moves it instead. A consumer panics only by
 /// a bug, and stalls only in a process that stands still for 45 s: what is silent then is a matter of who wakes first.
@@ -34,17 +36,18 @@ const ELSEWHERE: [(&str, &str, &str); 2] = [
     ),
 ];
 
-fn entitlements(customer: &str, at: &str) -> String {
-    let body = json!({"type": "entitlements.updated", "timestamp": at, "customerId": customer, "entitlements": []});
-    body.to_string()
+fn entitlements(customer: &str, at: u64) -> String {
+    events::entitlements((customer, None), at, &[])
 }
 
-fn event(kind: &str, more: Value) -> String {
-    let mut body = json!({"type": kind, "timestamp": NEW, "customerId": "canary-customer"});
-    body.as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    body.to_string()
+fn usage(customer: &str) -> String {
+    events::usage((customer, None), "canary-feature", 3, NEW)
+}
+
+/// An event of this kind about the customer.
+fn event(kind: &str, mut more: Value) -> String {
+    (more["type"], more["timestamp"]) = (kind.into(), events::iso(NEW).into());
+    events::event(("canary-customer", None), more)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +172,6 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
     })
     .await;
 
-    let usage = json!({"feature": {"id": "canary-feature"}, "currentUsage": 3});
     let credits = json!({"currency": {"currencyId": "canary"}, "creditBalance": {}});
     let ahead = json!({"canary": {"customerId": "canary-ahead", "entitlements": [], "timestamp": "2999-01-01"}});
     let mut ids = vec![
@@ -182,13 +184,9 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
     ];
     seen.wait(&worker, "messages_dead_lettered_total", 1.0)
         .await;
-    ids.push(queue.send(&event("measurement.reported", usage)).await);
+    ids.push(queue.send(&usage("canary-customer")).await);
     ids.push(queue.send(&event("customer.deleted", json!({}))).await);
-    let of_nobody = json!({
-        "type": "measurement.reported", "timestamp": NEW, "customerId": "nobody",
-        "feature": {"id": "canary-feature"}, "currentUsage": 3,
-    });
-    ids.push(queue.send(&of_nobody.to_string()).await);
+    ids.push(queue.send(&usage("nobody")).await);
     queue.wait_empty(LIMIT).await;
 
     // While an SDK writes: in hand, tried again, extended.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::cluster::Cluster;
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::redis::Redis;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::worker::Worker;
-use crate::support::{Reader, until};
+use testkit::cluster::Cluster;
+use testkit::edge::{Answer, EdgeMock};
+use testkit::redis::Redis;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::worker::Worker;
+use testkit::{Reader, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// What docs/operations.md tells people to grant, and no more.
@@ -88,7 +88,7 @@ async fn the_documented_rights_suffice() {
         worker.metric("entitlement_sync_redis_errors_total").await,
         0.0
     );
-    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    let operations = std::fs::read_to_string(testkit::repo("docs/operations.md")).unwrap();
     assert!(
         operations.contains(RIGHTS),
         "docs/operations.md does not name {RIGHTS}"
@@ -124,7 +124,7 @@ async fn the_rights_documented_for_readers_suffice() {
     assert!(redis.get("production:c_acme:f_seats").is_some());
     assert_eq!(metric("redis_errors_total").await, 0.0);
     assert!(!reader.logs().contains("NOPERM"), "{}", reader.logs());
-    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    let operations = std::fs::read_to_string(testkit::repo("docs/operations.md")).unwrap();
     assert!(
         operations.contains(RIGHTS_OF_READERS),
         "docs/operations.md does not name {RIGHTS_OF_READERS}"
@@ -155,7 +155,7 @@ async fn the_look_at_the_layout_needs_scan_and_nothing_else_does() {
         let errors = worker.metric("entitlement_sync_redis_errors_total").await;
         assert_eq!(errors, 0.0, "{more}");
     }
-    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    let operations = std::fs::read_to_string(testkit::repo("docs/operations.md")).unwrap();
     assert!(operations.contains("So does the look at the layout at the worker's start"));
 }
 
@@ -186,7 +186,7 @@ async fn the_rights_documented_for_a_cluster_suffice() {
         worker.metric("entitlement_sync_redis_errors_total").await,
         0.0
     );
-    let operations = std::fs::read_to_string(crate::support::repo("docs/operations.md")).unwrap();
+    let operations = std::fs::read_to_string(testkit::repo("docs/operations.md")).unwrap();
     assert!(
         operations.contains(&rights),
         "docs/operations.md does not name {rights}"

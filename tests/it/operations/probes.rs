@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 
-use crate::stand::{SOON, Stand, TWO_SECS, state, usage};
-use crate::support::{Fault, Redis, Sqs, TcpProxy, Worker, http, until};
+use crate::stand::{SOON, Stand, TWO_SECS, state};
+use testkit::events::{ACME, usage};
+use testkit::{Fault, Redis, Sqs, TcpProxy, Worker, http, until};
 
 const UP: &str = r#"{"status":"UP"}"#;
 const READY: &str = r#"{"status":"UP","consumers":2,"redis":"CONNECTED"}"#;
@@ -406,7 +407,7 @@ async fn why_the_queue_fails_is_said_and_its_recovery_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_was_deleted_is_named_and_found_again() {
     let (stand, worker) = working().await;
-    let client = crate::support::sqs::client(&stand.calls.url());
+    let client = testkit::sqs::client(&stand.calls.url());
     client
         .delete_queue()
         .queue_url(&stand.queue.url)
@@ -531,7 +532,7 @@ async fn lost_data_is_noticed_once_and_nothing_is_half_cached() {
     let mut losses = 0.0;
     for restarted in [false, true, false] {
         stand.applies("acme", 1_000, SOON).await;
-        stand.queue.send(&usage("acme", 1_000, 7)).await;
+        stand.queue.send(&usage(ACME, "calls", 7, 1_000)).await;
         until("usage is written", SOON, async || {
             stand.redis.get("production:c_acme:f_calls").is_some()
         })
@@ -555,7 +556,7 @@ async fn lost_data_is_noticed_once_and_nothing_is_half_cached() {
         );
 
         let before = worker.metric(skipped).await;
-        stand.queue.send(&usage("acme", 2_000, 8)).await;
+        stand.queue.send(&usage(ACME, "calls", 8, 2_000)).await;
         until("usage is skipped", SOON, async || {
             worker.metric(skipped).await == before + 1.0
         })

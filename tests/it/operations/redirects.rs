@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::stand::{SOON, Stand};
-use crate::support::{Answer, EdgeMock, until};
+use testkit::{Answer, EdgeMock, until};
 
 const CREDENTIALS: &str = "/v1/credentials/event-queue.json";
 const CONFIGURATION: &str = "/v1/config/server-sdk-configuration.json";

@@ -7,8 +7,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::stand::{SOON, Stand, state, usage};
-use crate::support::{Answer, EdgeMock, Fault, Worker, until};
+use crate::stand::{SOON, Stand, state};
+use testkit::events::usage;
+use testkit::{Answer, EdgeMock, Fault, Worker, until};
 
 /// Every secret and every body holds this word, and nothing else does. Long ones repeat it, so that it shows in a dump
 /// of a few bytes a line too.
@@ -88,8 +89,14 @@ async fn nothing_leaks(format: &str, filter: &str) {
     // What goes well: written, stale, skipped, purged, unknown, locked.
     stand.applies("canary-customer", 2_000, SOON).await;
     stand.send("canary-customer", 1_000).await;
-    stand.queue.send(&usage("canary-customer", 2_000, 7)).await;
-    stand.queue.send(&usage("canary-nobody", 2_000, 7)).await;
+    stand
+        .queue
+        .send(&usage(("canary-customer", None), "calls", 7, 2_000))
+        .await;
+    stand
+        .queue
+        .send(&usage(("canary-nobody", None), "calls", 7, 2_000))
+        .await;
     stand
         .queue
         .send(r#"{"type":"SOMETHING_ELSE","canary":"canary"}"#)

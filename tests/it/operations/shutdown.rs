@@ -7,13 +7,13 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use futures_util::future::join_all;
 
 use crate::stand::{SOON, Stand, TWO_SECS, state};
-use crate::support::{Fault, Signal, Worker, until};
+use testkit::{Fault, Signal, Worker, until};
 
 const DOWN: &str = r#"{"status":"DOWN","consumers":0,"redis":"DISCONNECTED"}"#;
 /// Docker kills after 10 s.
 const IN_TIME: Duration = Duration::from_secs(8);
 const DRAINED: i32 = 0;
-const OVERRAN: i32 = 75;
+const SHUTDOWN_OVERRAN: i32 = 75;
 const LOCK: &str = "production-acme";
 
 /// A worker whose consumers all poll an empty queue.
@@ -248,7 +248,7 @@ async fn delete_calls_that_all_hang_are_left_in_time() {
     })
     .await;
     worker.term();
-    assert_eq!(worker.wait_exit(IN_TIME).await, OVERRAN);
+    assert_eq!(worker.wait_exit(IN_TIME).await, SHUTDOWN_OVERRAN);
     assert!(
         worker.logs().contains("SHUTDOWN_TIMEOUT_SECS"),
         "{}",

@@ -6,11 +6,11 @@ use http_body_util::Full;
 use hyper::Request;
 use serde_json::{Value, json};
 
-use crate::support::http;
-use crate::support::redis::Redis;
-use crate::support::sqs::Sqs;
-use crate::support::until;
-use crate::support::worker::{Builder, Worker};
+use testkit::http;
+use testkit::redis::Redis;
+use testkit::sqs::Sqs;
+use testkit::until;
+use testkit::worker::{Builder, Worker};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// One for each variable that holds a secret.

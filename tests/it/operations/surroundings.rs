@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use crate::stand::{SOON, Stand};
-use crate::support::aws::Sts;
-use crate::support::edge::EdgeMock;
-use crate::support::worker::Builder;
-use crate::support::{Answer, Worker, until};
+use testkit::aws::Sts;
+use testkit::edge::EdgeMock;
+use testkit::worker::Builder;
+use testkit::{Answer, Worker, until};
 
 async fn wait_log(worker: &Worker, part: &str) {
     until(&format!("the log says {part}"), SOON, async || {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::redis::Redis;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::Worker;
+use testkit::edge::{Answer, EdgeMock};
+use testkit::redis::Redis;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::Worker;
 
 const BODY: &str = r#"{"type":"entitlements.updated","customerId":"acme","entitlements":[]}"#;
 const TRACE: &str = "5759e988bd862e3fe1be46a994272793";

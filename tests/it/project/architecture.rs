@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::support::repo;
+use testkit::repo;
 
 struct Source {
     /// Below src/ or core/src/, such as `queue/sqs.rs`.

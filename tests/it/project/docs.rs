@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use entitlement_sync::config::{Need, VARIABLES};
 
 use crate::stand::{SOON, Stand};
-use crate::support::{repo, until};
+use testkit::{repo, until};
 
 fn text(path: &str) -> String {
     fs::read_to_string(repo(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -87,7 +87,7 @@ async fn the_readme_shows_the_answers_of_the_probes() {
     let stand = Stand::start().await;
     stand
         .calls
-        .always("ReceiveMessage", crate::support::Fault::throttle());
+        .always("ReceiveMessage", testkit::Fault::throttle());
     let worker = stand
         .worker()
         .env("CONSUMERS", 10)

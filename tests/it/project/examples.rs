@@ -7,7 +7,7 @@ use std::process::Command;
 use entitlement_sync::config::VARIABLES;
 use serde_json::Value;
 
-use crate::support::repo;
+use testkit::repo;
 
 type Environment = BTreeMap<String, String>;
 

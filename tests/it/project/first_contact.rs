@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::commands::messages::Cli;
-use crate::messages::{ACME, at, metered, seats};
 use crate::stand::{SOON, Stand};
-use crate::support::{Answer, EdgeMock, Worker, repo, until};
+use testkit::events::{ACME, at, metered, seats};
+use testkit::{Answer, EdgeMock, Worker, repo, until};
 
 /// Of a kind that is not known.
 const NEW: &str = r#"{"type":"NEW","id":"canary"}"#;

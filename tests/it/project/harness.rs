@@ -8,9 +8,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::http::{self, Received};
-use crate::support::worker::sum_of;
-use crate::support::{
+use testkit::http::{self, Received};
+use testkit::worker::sum_of;
+use testkit::{
     Answer, EdgeMock, Fault, FaultProxy, Redis, Sqs, TcpProxy, TestQueue, free_port, sqs, until,
 };
 

@@ -8,8 +8,8 @@ use super::{
     Client, SOON, UPDATED, UPDATED_MS, VERSION, context, entitlement, listed, map, path, store,
     version,
 };
-use crate::support::http::Reply;
-use crate::support::{Answer, EdgeMock, Reader, Redis, TcpProxy, http, repo, until};
+use testkit::http::Reply;
+use testkit::{Answer, EdgeMock, Reader, Redis, TcpProxy, http, repo, until};
 
 const PAST_VALID: &str = "asked before, past `validUntil`";
 const PAST_PERIOD: &str = "asked before, past the end of its period";
@@ -73,7 +73,7 @@ impl Stage {
         }
     }
 
-    fn reader(&self, ttl: &str) -> crate::support::reader::Builder {
+    fn reader(&self, ttl: &str) -> testkit::reader::Builder {
         let url = format!("http://127.0.0.1:{}", self.to_edge.port());
         Reader::builder(&self.redis, &url)
             .redis_port(self.to_redis.port())

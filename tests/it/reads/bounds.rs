@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::{Client, SOON, context, map, path, store, version};
-use crate::support::reader::KEY;
-use crate::support::{EdgeMock, Reader, Redis, http, until};
+use testkit::reader::KEY;
+use testkit::{EdgeMock, Reader, Redis, http, until};
 
 const CUSTOMERS: u64 = 200_000;
 const LIMIT: f64 = 4.0 * 1024.0 * 1024.0;

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::sdk::{entitlements, know};
-use crate::support::edge::Answer;
-use crate::support::http::Reply;
-use crate::support::{EdgeMock, Reader, Redis, sdk};
+use testkit::edge::Answer;
+use testkit::http::Reply;
+use testkit::{EdgeMock, Reader, Redis, sdk};
 
 /// It sends these two and nothing else of its own.
 const HEADERS: [(&str, &str); 2] = [("X-API-KEY", "test-key"), ("X-API-VERSION", "1")];

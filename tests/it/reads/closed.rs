@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{Client, SOON, UPDATED, context, listed, map, path, store, version};
-use crate::support::reader::KEY;
-use crate::support::{Answer, EdgeMock, Reader, Redis, free_port, until};
+use testkit::reader::KEY;
+use testkit::{Answer, EdgeMock, Reader, Redis, free_port, until};
 
 const UNAUTHENTICATED: &str =
     r#"{"errors":[{"message":"Unauthenticated","extensions":{"code":"Unauthenticated"}}]}"#;

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 
 use super::{Client, SOON, VERSION, context, event, map, path, store, version};
 use crate::stand::Stand;
-use crate::support::cluster::Cluster;
-use crate::support::http::Reply;
-use crate::support::sentinel::{MASTER, Sentinels};
-use crate::support::{Reader, Redis, TcpProxy, until};
+use testkit::cluster::Cluster;
+use testkit::http::Reply;
+use testkit::sentinel::{MASTER, Sentinels};
+use testkit::{Reader, Redis, TcpProxy, until};
 
 /// Of keys that begin with `{production}`.
 const SLOT: u16 = 15_882;

@@ -6,10 +6,10 @@ mod protocol;
 use serde_json::{Value, json};
 
 use super::sdk::{entitlements, know};
-use crate::support::openfeature::{CLIENTS, Client};
-use crate::support::reader::KEY;
-use crate::support::{EdgeMock, Reader, Redis, free_port};
 use protocol::{Recorder, failure, flags, success};
+use testkit::openfeature::{CLIENTS, Client};
+use testkit::reader::KEY;
+use testkit::{EdgeMock, Reader, Redis, free_port};
 
 fn question(kind: &str, flag: &str, default: Value, context: Value) -> Value {
     json!({"type": kind, "flag": flag, "default": default, "context": context})

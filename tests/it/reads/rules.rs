@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::edge::EdgeMock;
-use crate::support::reader::Reader;
-use crate::support::{Redis, sdk};
 use state::{Kind, State};
+use testkit::edge::EdgeMock;
+use testkit::reader::Reader;
+use testkit::{Redis, sdk};
 
 const STATES: usize = 90;
 

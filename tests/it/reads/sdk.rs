@@ -3,8 +3,8 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::support::edge::{Answer, EdgeMock};
-use crate::support::{Reader, Redis, free_port, sdk};
+use testkit::edge::{Answer, EdgeMock};
+use testkit::{Reader, Redis, free_port, sdk};
 
 const UPDATED: &str = "2025-11-14T19:59:45.133Z";
 const CONFIGURATION: &str = "/v1/config/server-sdk-configuration.json";

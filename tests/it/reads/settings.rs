@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{SOON, context, event, map, path, store, version};
 use crate::stand::{Stand, state};
-use crate::support::reader::KEY;
-use crate::support::{EdgeMock, Reader, Redis, free_port, http, until};
+use testkit::reader::KEY;
+use testkit::{EdgeMock, Reader, Redis, free_port, http, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_are_named_all_at_once() {
@@ -45,7 +45,7 @@ async fn wrong_settings_are_named_all_at_once() {
         let builder = Reader::builder(&redis, "http://127.0.0.1:1");
         let reader = match name {
             "READ_PORT" => {
-                let builder = crate::support::worker::Builder::of_command(&["serve"], &redis);
+                let builder = testkit::worker::Builder::of_command(&["serve"], &redis);
                 builder.env(name, value).spawn()
             }
             _ => builder.env(name, value).spawn().into_process(),

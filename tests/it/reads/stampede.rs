@@ -8,9 +8,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{Client, SOON, UPDATED, VERSION, context, listed, path, version};
-use crate::support::http::Reply;
-use crate::support::reader::KEY;
-use crate::support::{Answer, EdgeMock, Reader, Redis, http, until};
+use testkit::http::Reply;
+use testkit::reader::KEY;
+use testkit::{Answer, EdgeMock, Reader, Redis, http, until};
 
 const REQUESTS: &str = "entitlement_sync_read_upstream_requests_total";
 

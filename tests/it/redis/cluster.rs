@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::stand::{SOON, state};
-use crate::support::cluster::Cluster;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::until;
-use crate::support::worker::{Builder, Worker};
+use testkit::cluster::Cluster;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::until;
+use testkit::worker::{Builder, Worker};
 
 /// The slot of `{production}`.
 const SLOT: u16 = 15_882;

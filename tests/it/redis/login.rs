@@ -6,9 +6,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::stand::{SOON, state};
-use crate::support::sqs::Sqs;
-use crate::support::worker::Worker;
-use crate::support::{Redis, until};
+use testkit::sqs::Sqs;
+use testkit::worker::Worker;
+use testkit::{Redis, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::stand::{SOON, TWO_SECS, state};
-use crate::support::sentinel::{MASTER, Sentinels};
-use crate::support::sqs::Sqs;
-use crate::support::worker::{Builder, Worker};
-use crate::support::{Redis, repo, until};
+use testkit::sentinel::{MASTER, Sentinels};
+use testkit::sqs::Sqs;
+use testkit::worker::{Builder, Worker};
+use testkit::{Redis, repo, until};
 
 /// What docs/operations.md tells people to grant on sentinels, and no more.
 const RIGHTS: &str = "+ping +info +client|id +client|setname +sentinel|get-master-addr-by-name";

@@ -4,10 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use crate::stand::{SOON, state};
-use crate::support::certs::Certs;
-use crate::support::sqs::{Sqs, TestQueue};
-use crate::support::worker::{Builder, Worker};
-use crate::support::{Redis, free_port, until};
+use testkit::certs::Certs;
+use testkit::sqs::{Sqs, TestQueue};
+use testkit::worker::{Builder, Worker};
+use testkit::{Redis, free_port, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

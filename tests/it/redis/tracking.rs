@@ -10,10 +10,10 @@ use entitlement_sync::reader::Stored;
 use entitlement_sync::store::{Mark, Tracked, Tracking};
 
 use super::sentinel::servers;
-use crate::support::certs::Certs;
-use crate::support::cluster::Cluster;
-use crate::support::sentinel::{MASTER, Sentinels};
-use crate::support::{Redis, TcpProxy, free_port, repo, until};
+use testkit::certs::Certs;
+use testkit::cluster::Cluster;
+use testkit::sentinel::{MASTER, Sentinels};
+use testkit::{Redis, TcpProxy, free_port, repo, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::path::Path;
 use entitlement_sync::snapshot::Folder;
 
 use super::{PREFIX, copy, secret};
-use crate::support::repo;
+use testkit::repo;
 
 const PASSPHRASE: &str = "the passphrase of the fixtures";
 

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::Request;
 use serde_json::Value;
 
-use crate::support::http::{self, Outcome, Received, Server};
+use testkit::http::{self, Outcome, Received, Server};
 
 pub type Checked = Result<(), String>;
 

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::support::Redis;
+use testkit::Redis;
 
 const PREFIX: &str = "production";
 /// Far from now on both sides: a run that takes minutes changes nothing.
