@@ -9,7 +9,7 @@ mod aws;
 pub use aws::cut_aws;
 
 /// The replacement of omitted words.
-const LEFT_OUT: &str = "…";
+const OMITTED: &str = "…";
 const MAX_CHARS: usize = 200;
 
 /// Returns the first line of a text, with only words of the vocabulary in it.
@@ -26,7 +26,7 @@ pub fn cut(text: &str) -> String {
         if !cut.is_empty() {
             cut.push(' ');
         }
-        cut.push_str(if passes { word } else { LEFT_OUT });
+        cut.push_str(if passes { word } else { OMITTED });
         if cut.chars().count() > MAX_CHARS {
             break;
         }
@@ -140,7 +140,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 /// Words of messages, in lower case.
-const WORDS: &str = include_str!("said/words.txt");
+const WORDS: &str = include_str!("foreign_text/words.txt");
 
 #[cfg(test)]
 mod tests {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// What it holds is said at its head.
-    const REPLIES: &str = include_str!("said/replies.tsv");
+    const REPLIES: &str = include_str!("foreign_text/replies.tsv");
 
     fn replies() -> impl Iterator<Item = &'static str> {
         let lines = REPLIES.lines().filter(|line| !line.starts_with('#'));

@@ -41,7 +41,7 @@ enum Command {
 
 const BAD_CONFIGURATION: u8 = commands::BAD_CONFIGURATION;
 const FAILED: u8 = commands::FAILED;
-const OVERRAN: u8 = 75;
+const SHUTDOWN_OVERRAN: u8 = 75;
 
 fn main() -> ExitCode {
     // Comes first: until then a signal ends the worker without a drain. Commands keep the default handlers.
@@ -118,7 +118,7 @@ fn run(role: Role, signals: std::io::Result<Signals>) -> ExitCode {
     lines.flush(FLUSH_TIMEOUT);
     match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Overran) => ExitCode::from(OVERRAN),
+        Ok(Ended::Overran) => ExitCode::from(SHUTDOWN_OVERRAN),
         Err(error) => {
             print(format!("entitlement-sync: {error:#}"));
             ExitCode::from(match saving::is_configuration(&error) {

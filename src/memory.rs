@@ -45,7 +45,7 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 /// Parts that are locked apart.
 const PARTS: usize = 256;
 /// Owners that one call of [`Memory::sweep`] looks at in each part.
-const SWEPT_AT_ONCE: usize = 8;
+const OWNERS_PER_SWEEP: usize = 8;
 
 impl Memory {
     pub fn new(keys: Keys, lifetimes: Lifetimes, max_bytes: u64) -> Self {
@@ -186,7 +186,7 @@ impl Memory {
     /// Removes some of what has expired.
     pub fn sweep(&self) {
         for part in &self.parts {
-            self.sweep_part(part, SWEPT_AT_ONCE);
+            self.sweep_part(part, OWNERS_PER_SWEEP);
         }
     }
 

@@ -5,7 +5,7 @@ use entitlement_sync::plan::Step;
 use entitlement_sync::store::{AdminClient, Applied, StoreError};
 use serde::Serialize;
 
-use super::messages::{self, Beside, Outcome, Picture, understand};
+use super::messages::{self, Outcome, Picture, SqsAttributes, understand};
 use super::output::{self, Format, bad, doubtful, good};
 use super::{Ended, session};
 
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// A file with one message, or JSON lines; - for standard input
     file: String,
     #[command(flatten)]
-    beside: Beside,
+    attributes: SqsAttributes,
     /// Print what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -60,7 +60,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let config = session::configuration(&[Uses::Redis])?;
     let planner = session::planner(&config);
     let redis = session::redis(&config).await?;
-    let attributes = arguments.beside.attributes();
+    let attributes = arguments.attributes.attributes();
     let mut picture = Picture::new(redis.clone(), &config.writes);
     let mut report = Report {
         dry_run: arguments.dry_run,
@@ -79,7 +79,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
             Ok(understood) => {
                 let steps: Vec<&Step> = understood.steps.iter().collect();
                 let applied = match arguments.dry_run {
-                    true => foresee(&mut picture, &steps).await,
+                    true => predict(&mut picture, &steps).await,
                     false => apply(&redis, &steps, config.writes.lock_retries).await,
                 };
                 let outcome = applied.map(Outcome::judge).unwrap_or_else(|error| {
@@ -129,10 +129,10 @@ async fn apply(
     redis.apply_when_unlocked(steps, retries).await
 }
 
-async fn foresee(picture: &mut Picture, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
+async fn predict(picture: &mut Picture, steps: &[&Step]) -> Result<Vec<Applied>, StoreError> {
     let mut applied = Vec::with_capacity(steps.len());
     for step in steps {
-        applied.push(messages::counts(&picture.foresee(step).await?.fate));
+        applied.push(messages::counts(&picture.predict(step).await?.fate));
     }
     Ok(applied)
 }

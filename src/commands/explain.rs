@@ -7,7 +7,7 @@ use entitlement_sync::config::{self, Config, Uses};
 use entitlement_sync::message::Attributes;
 use entitlement_sync::plan::Planner;
 
-use super::messages::{self, Beside, InputMessage, Outcome, Picture, understand};
+use super::messages::{self, InputMessage, Outcome, Picture, SqsAttributes, understand};
 use super::output::{self, Format};
 use super::{Ended, session};
 pub use report::{Explained, Explanation};
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// A file with one message, or JSON lines; - for standard input
     file: String,
     #[command(flatten)]
-    beside: Beside,
+    attributes: SqsAttributes,
     /// Do not read Redis
     #[arg(long)]
     no_redis: bool,
@@ -43,7 +43,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
     let text = messages::read(&arguments.file)?;
     let (config, mut picture, redis) = look(arguments.no_redis).await?;
     let planner = session::planner(&config);
-    let attributes = arguments.beside.attributes();
+    let attributes = arguments.attributes.attributes();
     let mut all = Vec::new();
     for given in messages::split(&text) {
         all.push(one(given, &attributes, &planner, &mut picture).await?);
@@ -86,12 +86,12 @@ pub async fn one(
     };
     let mut fates = Vec::new();
     for (number, step) in understood.steps.iter().enumerate() {
-        let foreseen = picture.foresee(step).await;
-        let foreseen = foreseen
+        let predicted = picture.predict(step).await;
+        let predicted = predicted
             .context("cannot be read")
             .map_err(|error| session::redis_failure(&error))?;
-        fates.push(messages::counts(&foreseen.fate));
-        explained.foresee(number, step, foreseen);
+        fates.push(messages::counts(&predicted.fate));
+        explained.predict(number, step, predicted);
     }
     explained.judge(&Outcome::judge(fates));
     Ok(explained)

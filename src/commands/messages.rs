@@ -3,7 +3,7 @@
 mod picture;
 mod understood;
 
-pub use picture::{Foreseen, Picture, counts};
+pub use picture::{Picture, Predicted, counts};
 pub use understood::{Understood, understand};
 
 use entitlement_sync::clock::now_ms;
@@ -26,7 +26,7 @@ pub struct InputMessage<'a> {
 
 /// The attributes that SQS would deliver with the body.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Beside {
+pub struct SqsAttributes {
     /// A message attribute; the worker reads `type` and `eventType`
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = read_attribute)]
     attributes: Vec<(String, String)>,
@@ -36,7 +36,7 @@ pub struct Beside {
     sent: Option<Millis>,
 }
 
-impl Beside {
+impl SqsAttributes {
     pub fn attributes(&self) -> Attributes {
         let named = |wanted: &str| {
             let found = self.attributes.iter().find(|(name, _)| name == wanted);

@@ -14,7 +14,7 @@ pub struct History {
 }
 
 const SLICE: Duration = Duration::from_secs(10);
-const KEPT: usize = 90;
+const MAX_POINTS: usize = 90;
 /// Buckets at quarter powers of two: a quantile is accurate to a tenth, from 1 ms to 12 days.
 const BUCKETS: usize = 120;
 
@@ -59,7 +59,7 @@ impl History {
         let number = self.now();
         let mut slices = self.slices.lock().unwrap_or_else(|lock| lock.into_inner());
         if slices.back().is_none_or(|slice| slice.number != number) {
-            if slices.len() == KEPT {
+            if slices.len() == MAX_POINTS {
                 slices.pop_front();
             }
             slices.push_back(Slice {
@@ -106,7 +106,7 @@ impl History {
         let slices = self.slices.lock().unwrap_or_else(|lock| lock.into_inner());
         let recent = slices
             .iter()
-            .filter(|slice| now.saturating_sub(slice.number) < KEPT as u64);
+            .filter(|slice| now.saturating_sub(slice.number) < MAX_POINTS as u64);
         recent
             .map(|slice| Point {
                 secs_ago: now.saturating_sub(slice.number) * SLICE.as_secs(),

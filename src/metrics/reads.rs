@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::reader::Miss;
-use labels::{OfOutcome, OfReason, OfRoute, Question};
+use labels::{OutcomeLabel, Question, ReasonLabel, RouteLabel};
 
 /// Seconds: answers from memory take microseconds, those of the Edge API up to 10 s.
 const ANSWERS: [f64; 12] = [
@@ -27,12 +27,12 @@ const AGES: [f64; 8] = [0.0, 1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600.0, 86_400.0]
 #[derive(Debug, Clone)]
 pub struct ReadMetrics {
     questions: Family<Question, Counter>,
-    answers: Family<OfRoute, Histogram, fn() -> Histogram>,
+    answers: Family<RouteLabel, Histogram, fn() -> Histogram>,
     /// The members of both families by route and result, so that a question looks up no labels.
     by_route: Arc<[(Histogram, [Counter; ReadResult::ALL.len()])]>,
     pub ages: Histogram,
-    misses: Family<OfReason, Counter>,
-    upstream: Family<OfOutcome, Counter>,
+    misses: Family<ReasonLabel, Counter>,
+    upstream: Family<OutcomeLabel, Counter>,
     upstream_calls: Histogram,
     pub joined: Counter,
     pub copies: Gauge,
@@ -54,10 +54,10 @@ impl Default for ReadMetrics {
         let of_route = |route: ReadRoute| {
             let counter =
                 |result| Counter::clone(&questions.get_or_create(&question(route, result)));
-            let of = OfRoute {
+            let label = RouteLabel {
                 route: route.as_str(),
             };
-            let histogram = Histogram::clone(&answers.get_or_create(&of));
+            let histogram = Histogram::clone(&answers.get_or_create(&label));
             (histogram, ReadResult::ALL.map(counter))
         };
         Self {
@@ -173,12 +173,12 @@ impl ReadMetrics {
         );
         // Created at the start, so that rates and alerts see the first event too.
         for miss in Miss::ALL {
-            drop(self.misses.get_or_create(&OfReason {
+            drop(self.misses.get_or_create(&ReasonLabel {
                 reason: miss.as_str(),
             }));
         }
         for outcome in UpstreamOutcome::ALL {
-            drop(self.upstream.get_or_create(&OfOutcome {
+            drop(self.upstream.get_or_create(&OutcomeLabel {
                 outcome: outcome.as_str(),
             }));
         }
@@ -193,7 +193,7 @@ impl ReadMetrics {
 
     pub fn missed(&self, miss: Miss) {
         self.misses
-            .get_or_create(&OfReason {
+            .get_or_create(&ReasonLabel {
                 reason: miss.as_str(),
             })
             .inc();
@@ -201,7 +201,7 @@ impl ReadMetrics {
 
     pub fn upstream(&self, outcome: UpstreamOutcome) {
         self.upstream
-            .get_or_create(&OfOutcome {
+            .get_or_create(&OutcomeLabel {
                 outcome: outcome.as_str(),
             })
             .inc();
@@ -220,7 +220,7 @@ impl ReadMetrics {
     /// How many requests to the Edge API ended so.
     pub fn upstream_count(&self, outcome: UpstreamOutcome) -> u64 {
         self.upstream
-            .get_or_create(&OfOutcome {
+            .get_or_create(&OutcomeLabel {
                 outcome: outcome.as_str(),
             })
             .get()

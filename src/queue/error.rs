@@ -8,7 +8,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::{QueueError, QueueErrorKind};
-use crate::said::cut_aws;
+use crate::foreign_text::cut_aws;
 pub(super) use foreign::described;
 use foreign::foreign;
 

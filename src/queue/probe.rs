@@ -19,7 +19,7 @@ use super::sqs::max_receive_count;
 use super::{QueueError, QueueErrorKind, SqsQueue};
 use crate::config::QueueConfig;
 use crate::edge::Edge;
-use crate::said::cut_aws;
+use crate::foreign_text::cut_aws;
 
 /// Why STS did not identify the caller.
 #[derive(Debug)]

@@ -174,7 +174,7 @@ fn covers(file: &Found) -> Option<u64> {
 /// Returns how the key of a file came from a passphrase.
 fn salted(file: &Found) -> Option<Derivation> {
     let header = open::head(&file.path).ok()?.header;
-    (header.derivation != Derivation::Given).then_some(header.derivation)
+    (header.derivation != Derivation::None).then_some(header.derivation)
 }
 
 impl Shared {

@@ -82,7 +82,7 @@ impl Header {
             Part::Journal { previous, frames } => (2, previous, frames),
         };
         let (rounds, salt) = match self.derivation {
-            Derivation::Given => (0, [0; SALT_BYTES]),
+            Derivation::None => (0, [0; SALT_BYTES]),
             Derivation::Pbkdf2 { rounds, salt } => (rounds, salt),
         };
         let mut body = Vec::new();
@@ -164,7 +164,7 @@ impl Header {
             return None;
         }
         let derivation = match (body.u32()?, body.array()?) {
-            (0, _) => Derivation::Given,
+            (0, _) => Derivation::None,
             (rounds, salt) => Derivation::Pbkdf2 { rounds, salt },
         };
         Some(Self {

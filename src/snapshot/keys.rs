@@ -20,7 +20,7 @@ const MAX_ROUNDS: u32 = 10_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Derivation {
     /// The secret is the key.
-    Given,
+    None,
     /// PBKDF2-HMAC-SHA256 of a passphrase.
     Pbkdf2 { rounds: u32, salt: [u8; SALT_BYTES] },
 }
@@ -29,7 +29,7 @@ impl Derivation {
     /// Returns whether a reader may follow it.
     pub fn is_sound(self) -> bool {
         match self {
-            Self::Given => true,
+            Self::None => true,
             Self::Pbkdf2 { rounds, .. } => (ROUNDS..=MAX_ROUNDS).contains(&rounds),
         }
     }
@@ -95,7 +95,7 @@ impl Ring {
     /// Returns the key that writes. The salt of an earlier file is used again, so that one passphrase is stretched once.
     pub(super) fn writing(&self, seen: Option<Derivation>) -> Option<(Derivation, Arc<Master>)> {
         let derivation = match (&self.secrets.first()?.0, seen) {
-            (Kind::Key(_), _) => Derivation::Given,
+            (Kind::Key(_), _) => Derivation::None,
             (Kind::Passphrase(_), Some(seen @ Derivation::Pbkdf2 { .. })) => seen,
             (Kind::Passphrase(_), _) => Derivation::Pbkdf2 {
                 rounds: ROUNDS,
@@ -125,7 +125,7 @@ impl Ring {
 
 fn derive(secret: &Kind, derivation: Derivation) -> Option<Vec<u8>> {
     match (secret, derivation) {
-        (Kind::Key(key), Derivation::Given) => Some(key.expose_secret().to_vec()),
+        (Kind::Key(key), Derivation::None) => Some(key.expose_secret().to_vec()),
         (Kind::Passphrase(text), Derivation::Pbkdf2 { rounds, salt }) => {
             let mut key = vec![0; KEY_BYTES];
             let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;

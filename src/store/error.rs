@@ -2,7 +2,7 @@
 
 use fred::error::{Error, ErrorKind};
 
-use crate::said;
+use crate::foreign_text;
 
 /// Why a write failed, or may have failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -322,7 +322,7 @@ fn io_message(text: &str) -> String {
 /// Returns the text of Redis without quoted data.
 fn own_words(text: &str) -> String {
     let end = text.find(". script:").or_else(|| text.find(" script: "));
-    said::cut(&text[..end.unwrap_or(text.len())])
+    foreign_text::cut(&text[..end.unwrap_or(text.len())])
 }
 
 fn first_sentence(text: &str) -> String {

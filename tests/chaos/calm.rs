@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::model::{Dump, Fact, Wrong};
 use crate::report::Report;
-use crate::story::{Owner, PREFIX, Spec, Story, Event, real_time};
+use crate::story::{Event, Owner, PREFIX, Spec, Story, real_time};
 use crate::verdict::dump_of;
 use crate::world::{World, depth};
 use crate::writer::load;

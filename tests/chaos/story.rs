@@ -18,7 +18,7 @@ use fastrand::Rng;
 
 pub use clock::{ahead, real_time};
 pub use owner::Owner;
-pub use spec::{Metered, Set, Spec, Used, Event};
+pub use spec::{Event, Metered, Set, Spec, Used};
 
 pub const PREFIX: &str = "production";
 /// The first source time; each message of the story is `STEP` later than the one before.

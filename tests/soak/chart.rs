@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::samples::{Samples, Series, Quantity};
+use crate::samples::{Quantity, Samples, Series};
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 50.0;

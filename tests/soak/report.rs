@@ -11,7 +11,7 @@ use crate::Arguments;
 use crate::chart;
 use crate::load::Sent;
 use crate::questions::Asked;
-use crate::samples::{Samples, Quantity};
+use crate::samples::{Quantity, Samples};
 use crate::trend::Trend;
 use crate::verdict::Compared;
 

@@ -67,7 +67,11 @@ impl Samples {
     fn new(processes: &[(&'static str, u32)]) -> Samples {
         let mut columns: Vec<(&'static str, Quantity)> = Vec::new();
         for (name, _) in processes {
-            let each = [Quantity::RssMib, Quantity::FileDescriptors, Quantity::Threads];
+            let each = [
+                Quantity::RssMib,
+                Quantity::FileDescriptors,
+                Quantity::Threads,
+            ];
             columns.extend(each.map(|what| (*name, what)));
         }
         columns.push(("redis", Quantity::UsedMemoryMib));

@@ -6,7 +6,7 @@ use entitlement_sync::plan::{Action, Fate, ItemFate, Step};
 use entitlement_sync::store::TOMBSTONE_TTL_SECS;
 use serde::Serialize;
 
-use crate::commands::messages::{Foreseen, InputMessage, Outcome, Understood};
+use crate::commands::messages::{InputMessage, Outcome, Predicted, Understood};
 use crate::commands::output::{self, bad, dim, doubtful, good};
 
 #[derive(Serialize)]
@@ -154,16 +154,16 @@ impl Explained {
     }
 
     /// Adds the stored values of a step and its predicted outcome.
-    pub fn foresee(&mut self, number: usize, step: &Step, foreseen: Foreseen) {
+    pub fn predict(&mut self, number: usize, step: &Step, predicted: Predicted) {
         let writes = self.keys.iter_mut().filter(|write| write.step == number);
-        let mut stored = foreseen.stored.into_iter();
+        let mut stored = predicted.stored.into_iter();
         for (place, write) in writes.enumerate() {
             let is_mark = write.timestamp_key.is_none();
             let (before, before_at) = match is_mark {
-                true => (foreseen.tombstone.clone(), None),
+                true => (predicted.tombstone.clone(), None),
                 false => stored.next().unwrap_or_default(),
             };
-            let (fate, why) = match &foreseen.fate {
+            let (fate, why) = match &predicted.fate {
                 Fate::Locked => ("locked", format!("an SDK holds {}", step.lock)),
                 Fate::NotCached => ("not cached", "Redis holds nothing of it".into()),
                 Fate::Done {
@@ -182,7 +182,7 @@ impl Explained {
                     ),
                     Some(ItemFate::Stale) => ("stale", reason(write, &before_at)),
                     Some(ItemFate::Purged) => {
-                        let at = read(foreseen.tombstone.as_deref());
+                        let at = read(predicted.tombstone.as_deref());
                         ("tombstone", format!("a later purge, at {at}"))
                     }
                     None if *leaves_tombstone => ("written", "a purge stores its time".into()),

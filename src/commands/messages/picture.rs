@@ -16,7 +16,7 @@ pub struct Picture {
 
 /// The predicted outcome of a step, and the stored values.
 #[derive(Debug)]
-pub struct Foreseen {
+pub struct Predicted {
     pub fate: Fate,
     pub tombstone: Option<String>,
     /// For each item, its stored value and time.
@@ -33,7 +33,7 @@ impl Picture {
     }
 
     /// Predicts the outcome of a step after the earlier steps. Only reads.
-    pub async fn foresee(&mut self, step: &Step) -> Result<Foreseen, StoreError> {
+    pub async fn predict(&mut self, step: &Step) -> Result<Predicted, StoreError> {
         let mut wanted = step.guards();
         wanted.extend(step.items.iter().map(|item| item.key.clone()));
         let values = self.redis.values(&wanted).await?;
@@ -45,7 +45,7 @@ impl Picture {
         }
         let stored = |key: &str| held.get(key).and_then(Option::as_deref);
         let owned = |key: &str| stored(key).map(str::to_owned);
-        let foreseen = Foreseen {
+        let predicted = Predicted {
             fate: step.fate(self.update_if_exists, stored),
             tombstone: owned(&step.tombstone),
             stored: step
@@ -54,8 +54,8 @@ impl Picture {
                 .map(|item| (owned(&item.key), owned(&keys::timestamp(&item.key))))
                 .collect(),
         };
-        self.take_over(step, &foreseen.fate);
-        Ok(foreseen)
+        self.take_over(step, &predicted.fate);
+        Ok(predicted)
     }
 
     fn take_over(&mut self, step: &Step, fate: &Fate) {

@@ -130,7 +130,7 @@ impl Content {
             covers_journals_to: covers,
             follows_journal: follows,
             key: match derivation {
-                Derivation::Given => "key",
+                Derivation::None => "key",
                 Derivation::Pbkdf2 { .. } => "passphrase",
             },
             key_id: key_id.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -115,16 +115,16 @@ pub struct Question {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfRoute {
+pub struct RouteLabel {
     pub route: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfOutcome {
+pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfReason {
+pub struct ReasonLabel {
     pub reason: &'static str,
 }

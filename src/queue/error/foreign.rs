@@ -4,8 +4,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use url::Url;
 
 use super::kind_of_both;
+use crate::foreign_text::cut_aws;
 use crate::queue::{QueueError, QueueErrorKind};
-use crate::said::cut_aws;
 
 /// Classifies an answer by its status, its headers and an XML error. `None`: invalid JSON in the protocol of
 /// SQS.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Calm;
-use crate::story::{Metered, STEP, Spec, Story, Event, ahead};
+use crate::story::{Event, Metered, STEP, Spec, Story, ahead};
 
 const SIZE: usize = 10;
 

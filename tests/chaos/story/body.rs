@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::spec::{Metered, Set, Spec, Used, Event};
+use super::spec::{Event, Metered, Set, Spec, Used};
 use super::value::{self, Feature};
 use super::{BASE, Owner, PERIOD};
 
