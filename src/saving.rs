@@ -18,12 +18,12 @@ use crate::reads::Reads;
 use crate::snapshot::{Folder, OpenError, RestoreError, Secret, Writer};
 use crate::store::Store;
 
-/// What snapshots are written of.
+/// The state that a snapshot holds.
 #[derive(Clone)]
 pub enum Source {
     /// The state in this process. The store knows whether it is true now.
     Memory(Arc<Memory>, Box<Store>),
-    /// What the read API has read from Redis and the Edge API.
+    /// The copies that the read API has of Redis and of the Edge API.
     Copies(Box<Reads>),
 }
 
@@ -36,7 +36,7 @@ impl Source {
         }
     }
 
-    /// Gives all records to `put`, and in the last snapshot that it is one; returns whether there was any state.
+    /// Passes all records to `put`, and for the last snapshot a record that says so; returns whether there was any state.
     fn put_all(
         &self,
         is_last: bool,
@@ -94,12 +94,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after a snapshot that could not be written.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// Returns whether an error is of the folder or its key, which a restart does not mend.
+/// Returns whether an error concerns the folder or its key, which a restart does not correct.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
     error.is::<OpenError>() || error.is::<RestoreError>()
 }
 
-/// Opens the folder for this process alone, and puts back what it holds.
+/// Locks the folder and restores its state.
 pub fn begin(
     config: &SnapshotConfig,
     prefix: &str,
@@ -151,7 +151,7 @@ impl Saver {
         Ok(Self { asks })
     }
 
-    /// Writes the last snapshot, after the drain. It is logged; what cannot be written is in the journal.
+    /// Writes the last snapshot, after the drain. A failure is logged; the journal holds the state all the same.
     pub async fn save_last(&self) {
         let _ = self.save(AT_END).await;
     }
@@ -190,7 +190,7 @@ impl Task {
                 ask = asked.recv() => match ask {
                     None => return,
                     Some(Ask { why, answer }) => {
-                        // Who no longer waits needs no answer.
+                        // A caller that no longer waits needs no answer.
                         let _ = answer.send(self.save(why).await);
                         continue;
                     }

@@ -1,4 +1,4 @@
-//! Answering questions: beside the worker, or alone as `serve`.
+//! Starts the read API, in the worker or alone as `serve`.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -85,7 +85,7 @@ impl Answering {
         }))
     }
 
-    /// Answers what has been asked, and nothing else.
+    /// Answers the questions in flight, and takes no new ones.
     pub async fn end(self) {
         self.serving.stop().await;
         if let Some(saver) = &self.saver {

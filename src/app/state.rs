@@ -21,7 +21,7 @@ use crate::serve::Answering;
 use crate::server::Admin;
 use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 
-/// The store, and what writes its snapshots.
+/// The store, and the writer of its snapshots.
 pub struct State {
     pub store: Store,
     pub saver: Option<Saver>,

@@ -16,7 +16,7 @@ pub struct Letters {
 const MAX_BYTES: usize = 16 << 20;
 
 impl Letters {
-    /// Keeps a message with an id of its own; the oldest go where there are more than `most`, or too many bytes.
+    /// Keeps a message under a new id. Removes the oldest messages beyond `most` or beyond the bytes.
     pub fn keep(&mut self, letter: Letter, most: u64) -> Letter {
         let letter = Letter {
             id: self.last_id + 1,
@@ -29,7 +29,7 @@ impl Letters {
         letter
     }
 
-    /// Puts back a message. A snapshot and its journal may both hold it.
+    /// Restores a message. A snapshot and its journal may both hold it.
     pub fn restore(&mut self, letter: Letter) {
         self.last_id = self.last_id.max(letter.id);
         if self.kept.iter().any(|it| it.id == letter.id) {
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(ids(&letters), [5, 6]);
         letters.keep(letter(2), 3);
         assert_eq!(ids(&letters), [7]);
-        // What was deleted does not come back under its id.
+        // A deleted message does not return under its id.
         assert!(letters.delete(7) && !letters.delete(7));
         assert_eq!(letters.keep(letter(1), 3).id, 8);
     }

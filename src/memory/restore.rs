@@ -1,11 +1,11 @@
-//! Gives the state to a snapshot, and puts it back from the entries of snapshots and journals.
+//! Writes the state into a snapshot, and restores it from the entries of snapshots and journals.
 
 use super::{Entry, Letter, Memory, bytes_of, forgotten_entry, lock};
 use crate::clock;
 use crate::message::Millis;
 
 impl Memory {
-    /// Gives all entries of a snapshot to `put`, one part after the other, so that none is locked for long.
+    /// Passes all entries of a snapshot to `put`, one part after the other, so that no part is locked for long.
     pub fn entries<E>(&self, mut put: impl FnMut(&Entry<'_>) -> Result<(), E>) -> Result<(), E> {
         let now = clock::now_ms();
         for (number, part) in (0..).zip(&self.parts) {
@@ -26,8 +26,8 @@ impl Memory {
             .try_for_each(|letter| put(&Entry::Letter(letter)))
     }
 
-    /// Puts back an entry of a snapshot or of the journal. Returns the time at which the state was known to be true, if
-    /// the entry tells.
+    /// Restores an entry of a snapshot or of the journal. Returns the time at which the state was known to be true, if
+    /// the entry holds it.
     pub fn restore(&self, entry: Entry<'_>) -> Option<Millis> {
         let owner = match &entry {
             Entry::Step(step) => step.owner().to_owned(),
@@ -72,7 +72,7 @@ impl Memory {
             }
             _ => None,
         };
-        // There is no journal yet, and it must tell of them: later changes of them are skipped.
+        // The journal does not exist yet, and must record them, because later changes of these owners are skipped.
         let forgotten = self.make_room(&mut part, before);
         let entries = forgotten
             .iter()

@@ -35,7 +35,7 @@ pub struct Lifetimes {
     pub tombstone_secs: u32,
 }
 
-/// Owners that are compared to find one that was not used for long.
+/// How many owners are compared to find one that was not used lately.
 const SAMPLE: usize = 8;
 
 impl Table {
@@ -117,7 +117,7 @@ impl Table {
             None => self.floors.of(owner),
         };
         Guards {
-            // SDKs lock keys in Redis; here nobody else writes.
+            // SDKs lock keys in Redis; this store has no other writers.
             is_locked: false,
             tombstone: tombstone.map(|at| at as f64),
             has_customer: match &step.action {
@@ -158,7 +158,7 @@ impl Table {
         }
     }
 
-    /// Removes what has expired of an owner; returns whether anything has.
+    /// Removes the expired values of an owner; returns whether there were any.
     pub fn expire(&mut self, owner: &str, now: Millis) -> bool {
         let Some((place, _, record)) = self.owners.get_full_mut(owner) else {
             return false;
@@ -175,7 +175,7 @@ impl Table {
         true
     }
 
-    /// Returns what is stored of an owner, and counts it as used.
+    /// Returns the record of an owner, and counts it as used.
     pub fn read(&mut self, owner: &str) -> Option<&Record> {
         self.clock += 1;
         let record = self.owners.get_mut(owner)?;
@@ -183,8 +183,8 @@ impl Table {
         Some(record)
     }
 
-    /// Returns an owner that has not been used for long: the longest of a few that `random` picks, which gets a bound.
-    /// Never the owner that was used last.
+    /// Returns the least recently used of a few owners. `random` returns a number below its argument. Never returns the
+    /// owner that was used last.
     pub fn idle(&self, random: impl Fn(usize) -> usize) -> Option<Box<str>> {
         let picked = (0..SAMPLE).filter_map(|_| {
             let place = random(self.owners.len().max(1));
@@ -194,8 +194,8 @@ impl Table {
         (record.used < self.clock).then(|| owner.clone())
     }
 
-    /// Forgets an owner, and returns the newest time of what was stored. Changes that are older are refused from then
-    /// on, since they can no longer be ordered.
+    /// Evicts an owner, and returns the newest time of its values. From then on older changes are refused, since they
+    /// can no longer be ordered.
     pub fn forget(&mut self, owner: &str) -> Millis {
         let Some(record) = self.owners.swap_remove(owner) else {
             return 0;
@@ -206,7 +206,7 @@ impl Table {
         newest
     }
 
-    /// Forgets an owner again, as the journal tells of it.
+    /// Repeats an eviction that the journal holds.
     pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
         if let Some(record) = self.owners.swap_remove(owner) {
             self.bytes -= record.bytes(owner);
@@ -214,7 +214,7 @@ impl Table {
         self.floors.raise(owner, newest);
     }
 
-    /// Removes what has expired of the next `most` owners; returns those that changed.
+    /// Removes the expired values of the next `most` owners; returns the owners that changed.
     pub fn sweep(&mut self, most: usize, now: Millis) -> Vec<Box<str>> {
         let mut changed = Vec::new();
         for _ in 0..most.min(self.owners.len()) {

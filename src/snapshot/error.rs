@@ -1,4 +1,4 @@
-//! Why a folder cannot be used or restored from, and what to do about it.
+//! Defines the errors of a folder, each with the action that it needs.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ impl OpenError {
     }
 }
 
-/// Nothing, or not everything, was restored, and going on could destroy what is there.
+/// Nothing, or not everything, was restored, and to continue could destroy the existing files.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error(
@@ -71,7 +71,7 @@ impl RestoreError {
     }
 }
 
-/// Says what was being done when an error came; keeps its kind.
+/// Adds the action that failed to an error; keeps its kind.
 pub(super) fn while_doing(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Says what a file holds, and whether it is whole, without the folder around it.
+//! Reports the contents of one file, and whether it is whole, without the other files of its folder.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use super::open;
 use super::seal::Kind;
 use super::walk::{self, Stopped, Tail, Take, Trailer};
 
-/// What a file is and holds.
+/// The header and the contents of a file.
 #[derive(Debug)]
 pub struct Examined {
     pub header: Header,
@@ -148,7 +148,7 @@ impl From<Trailer> for Holds {
     }
 }
 
-/// Counts what a file says of itself without its key; nothing of that is proven.
+/// Counts the parts of a file without its key; nothing of that is proven.
 fn skim(path: &Path) -> Result<Option<Holds>, Unusable> {
     let mut headed = open::head(path)?;
     headed.tag()?;

@@ -28,7 +28,7 @@ pub struct Folder {
     journal: Arc<Journal>,
 }
 
-/// What the journal and the writers of snapshots use together.
+/// The state that the journal and the writers of snapshots share.
 pub struct Shared {
     pub place: Place,
     pub prefix: String,
@@ -52,8 +52,8 @@ pub struct Known {
 }
 
 impl Folder {
-    /// Creates and locks the folder of `path`, and removes what an interrupted write left. `keep`: how many snapshots
-    /// stay, 1 at least.
+    /// Creates and locks the folder of `path`, and removes the files of interrupted writes. `keep`: the number of
+    /// snapshots to keep, at least 1.
     pub fn open(
         path: &Path,
         prefix: &str,
@@ -84,8 +84,8 @@ impl Folder {
         Ok(Self { shared, journal })
     }
 
-    /// Gives every record of the newest whole snapshot to `take`, then those of the journals after it. `take` gets
-    /// authentic records only. Call it before the first record is appended.
+    /// Passes every record of the newest whole snapshot to `take`, then those of the journals after it. `take` gets only
+    /// authentic records. Call it before the first record is appended.
     pub fn restore(
         &self,
         mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,

@@ -64,7 +64,7 @@ fn checksum(lead: &[u8]) -> [u8; 4] {
     sum
 }
 
-/// Reads what stands before a part.
+/// Reads the bytes before a part.
 fn read_lead(lead: &[u8]) -> Option<(Kind, u32)> {
     let (said, sum) = lead.split_at_checked(5)?;
     let kind = Kind::read(said[0]).filter(|kind| *kind != Kind::Header)?;
@@ -74,7 +74,7 @@ fn read_lead(lead: &[u8]) -> Option<(Kind, u32)> {
     is_sound.then_some((kind, length))
 }
 
-/// What comes next in a file.
+/// The next part of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     Part(Kind),

@@ -18,7 +18,7 @@ const MAX_PREFIX_BYTES: usize = 1_024;
 
 pub type FileSalt = [u8; 32];
 
-/// What a file is part of.
+/// The role of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The snapshot holds all of the journals up to this number.

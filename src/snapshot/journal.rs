@@ -15,14 +15,14 @@ use super::records::{self, MAX_RECORD_BYTES};
 use super::seal::{FileKey, Kind};
 use crate::clock::now_ms;
 
-/// The number of frames of a journal that nobody counted.
+/// The number of frames of a journal that is not counted yet.
 pub const UNCOUNTED: u64 = u64::MAX;
 
 /// Records on their way to disk, in order.
 pub struct Journal {
     shared: Arc<Shared>,
     buffer: Mutex<Buffer>,
-    /// Held while a round is written: whoever waits for it finds its records durable.
+    /// Held while a round is written: a caller that waited for it finds its records durable.
     segment: Mutex<Option<Segment>>,
 }
 
@@ -154,7 +154,7 @@ impl Journal {
         self.buffer.lock().unwrap_or_else(|lock| lock.into_inner())
     }
 
-    /// Takes what is to be written; `None` if all before `target` is durable.
+    /// Takes the records to write; `None` if all before `target` are durable.
     fn take(&self, target: u64) -> Option<Round> {
         let mut buffer = self.buffer();
         if buffer.durable >= target {
@@ -227,7 +227,7 @@ impl Journal {
             self.buffer().previous = left.previous;
             return;
         }
-        // What is cut off was not acknowledged.
+        // The part that is cut off was not acknowledged.
         let _ = left.file.set_len(left.length);
         self.shared
             .known()

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 
 use super::secret::{KEY_BYTES, Kind, Secret};
 
-/// Names a key without giving anything of it away.
+/// Names a key without revealing any of it.
 pub type KeyId = [u8; 8];
 pub const SALT_BYTES: usize = 16;
 const ROUNDS: u32 = 600_000;

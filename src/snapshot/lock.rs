@@ -1,4 +1,4 @@
-//! An exclusive lock on the folder, and who holds it.
+//! Takes an exclusive lock on the folder, and names its holder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! The folder as it was at start: whether it is still there and still ours.
+//! Knows the folder of the start, and checks that it is still there and still ours.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Creates the folder if it is missing, locks it, and removes what an interrupted write left.
+    /// Creates the folder if it is missing, locks it, and removes the files of interrupted writes.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let base = Base::of(path);
         let failed = |error| OpenError::io(&base.folder, error);
@@ -58,7 +58,7 @@ impl Place {
         ))
     }
 
-    /// Creates a file that nobody else may read.
+    /// Creates a file that no other user may read.
     pub fn create(&self, path: &Path) -> io::Result<File> {
         self.check()?;
         OpenOptions::new()
@@ -76,7 +76,7 @@ impl Place {
     }
 }
 
-/// Creates a folder that nobody else may read, and waits until its name is on disk.
+/// Creates a folder that no other user may read, and waits until its name is on disk.
 fn create_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)

@@ -12,7 +12,7 @@ use super::journal::UNCOUNTED;
 use super::open::{self, Opened, Refusal};
 use super::walk::{self, Frames, Stopped, Tail, Take};
 
-/// What a restore gave back.
+/// The result of a restore.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
     /// `None`: there was no whole snapshot.
@@ -166,7 +166,7 @@ fn take_snapshot(
     Ok(())
 }
 
-/// Takes what is whole in each journal, and judges what is not.
+/// Restores the whole frames of each journal, and reports the damage.
 fn take_journals(
     covers: u64,
     journals: Journals,
@@ -212,7 +212,7 @@ fn expected(journals: &Journals) -> BTreeMap<u64, u64> {
         .collect()
 }
 
-/// Says that a journal is missing, if this one followed one that is not there.
+/// Reports a missing journal, if this one followed one that is not there.
 fn check_previous(opened: &Opened, reached: u64, restored: &mut Restored) {
     if let Part::Journal { previous, .. } = opened.header.part
         && previous > reached
@@ -226,7 +226,7 @@ fn check_previous(opened: &Opened, reached: u64, restored: &mut Restored) {
     }
 }
 
-/// Returns what is missing in a journal. A last frame that was cut was never acknowledged, and is no damage.
+/// Returns the damage of a journal. A last frame that is cut was never acknowledged, and is no damage.
 fn damage(frames: &Frames, expected: Option<u64>) -> Option<String> {
     if frames.skipped > 0 {
         return Some(format!("{} frames in it are damaged", frames.skipped));
@@ -243,7 +243,7 @@ fn damage(frames: &Frames, expected: Option<u64>) -> Option<String> {
     }
 }
 
-/// Renames a damaged file, which is of no use, so that the next start does not read it again.
+/// Renames a damaged file that is of no use, so that the next start does not read it again.
 fn set_aside(path: &Path, what: String) -> Damage {
     let to = files::damaged(path);
     let renamed_to = match fs::rename(path, &to) {

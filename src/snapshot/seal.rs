@@ -9,7 +9,7 @@ use super::keys::Master;
 
 pub const TAG_BYTES: usize = 16;
 
-/// What a sealed part is. Its number stands before the part, and is bound to it.
+/// The kind of a sealed part. Its number precedes the part, and is bound to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -68,7 +68,7 @@ impl FileKey {
         Aad::from(bound)
     }
 
-    /// Encrypts what stands in `buffer` from this place on, and appends the tag.
+    /// Encrypts `buffer` from this place on, and appends the tag.
     pub fn seal(
         &self,
         kind: Kind,

@@ -13,7 +13,7 @@ use super::seal::{Kind, TAG_BYTES};
 /// Deflate makes nothing larger than this many times its input.
 const MAX_RATIO: usize = 1_100;
 
-/// What a record is given to.
+/// Receives each record.
 pub type Take<'a> = dyn FnMut(&[u8]) -> anyhow::Result<()> + 'a;
 
 /// The counts at the end of a snapshot.
@@ -116,7 +116,7 @@ fn unpack(plain: &[u8], raw: &mut Vec<u8>) -> Option<()> {
     (raw.len() == size).then_some(())
 }
 
-/// What a journal held.
+/// The contents of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frames {
     pub records: u64,

@@ -1,9 +1,9 @@
-//! Remembers the times of what was forgotten, so that nothing older comes back.
+//! Remembers the times of evicted owners, so that nothing older is applied later.
 
 use crate::message::Millis;
 
-/// For owners that were forgotten for want of room: the newest time of what was stored. Owners share places. Two that
-/// share one cost a request to the Edge API, never a stale answer.
+/// The newest time of each owner that was evicted. Owners share places: two owners that share one cost a request to the
+/// Edge API, never a stale answer.
 #[derive(Debug)]
 pub struct Floors(Box<[Millis]>);
 

@@ -1,8 +1,8 @@
-//! What is stored of one owner.
+//! Holds the stored values of one owner.
 
 use crate::message::Millis;
 
-/// What is stored of one owner.
+/// The stored values of one owner.
 #[derive(Debug, Default, Clone)]
 pub struct Record {
     pub(super) cells: Vec<Cell>,
@@ -30,7 +30,7 @@ pub struct Tombstone {
     pub(super) expires: Millis,
 }
 
-/// What the table holds for one record besides its values, and for one value besides its texts.
+/// The bytes of a record beside its values, and of a value beside its texts.
 const RECORD_BYTES: usize = 152;
 const CELL_BYTES: usize = 80;
 impl Record {
@@ -41,7 +41,7 @@ impl Record {
         }
     }
 
-    /// Returns the living values.
+    /// Returns the values that have not expired.
     pub fn cells(&self, now: Millis) -> impl Iterator<Item = &Cell> {
         self.cells.iter().filter(move |cell| cell.lives(now))
     }
@@ -56,7 +56,7 @@ impl Record {
         living.map(|tombstone| (tombstone.at, tombstone.expires))
     }
 
-    /// Returns the newest time of what was stored: older changes can no longer be ordered once it is gone.
+    /// Returns the newest time of all values: once they are gone, older changes can no longer be ordered.
     pub(super) fn newest(&self) -> Millis {
         let times = self.cells.iter().map(|cell| cell.at);
         let tombstone = self.tombstone.map(|tombstone| tombstone.at);
