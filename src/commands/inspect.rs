@@ -1,8 +1,9 @@
 //! `inspect`: shows the state of a customer in Redis, and what an SDK would answer from it.
 
-mod gather;
-mod print;
-mod report;
+pub mod gather;
+pub mod json;
+pub mod print;
+pub mod report;
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::output::Format;
 use super::progress::Progress;
 use super::{Ended, ids, session};
 use gather::{Found, Searched};
-use report::Report;
+use report::{Place, Report};
 
 /// Show the state of a customer in Redis, and what an SDK would answer from it
 ///
@@ -117,7 +118,14 @@ async fn look<'a>(
         .await
         .map_err(failed)?;
     let feature = arguments.feature.as_deref();
-    Ok(Report::new(owner, feature, found, resources, now_ms()))
+    Ok(Report::new(
+        Place::Redis,
+        owner,
+        feature,
+        found,
+        resources,
+        now_ms(),
+    ))
 }
 
 /// Prints the report again: in place on a terminal, else one after the other.

@@ -144,10 +144,10 @@ pub struct OwnerEntry {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CellEntry {
-    suffix: Box<str>,
-    value: Box<str>,
-    at: Millis,
-    expires: Millis,
+    pub suffix: Box<str>,
+    pub value: Box<str>,
+    pub at: Millis,
+    pub expires: Millis,
 }
 
 impl From<&Cell> for CellEntry {

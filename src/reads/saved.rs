@@ -24,12 +24,28 @@ pub struct CopyEntry<'a> {
     #[serde(borrow)]
     resource: Option<Cow<'a, str>>,
     /// When it was last known to be true.
-    known_at: Millis,
+    pub known_at: Millis,
     state: String,
 }
 
 /// The format of `State::to_bytes`.
 const FORMAT: u8 = 1;
+
+impl CopyEntry<'_> {
+    pub fn owner(&self) -> Owner<'_> {
+        Owner {
+            customer: &self.customer,
+            resource: self.resource.as_deref(),
+        }
+    }
+
+    /// Returns the state; `None` if another version wrote it in another format.
+    pub fn state(&self) -> Option<State> {
+        let bytes = STANDARD_NO_PAD.decode(&self.state).ok();
+        let state = bytes.and_then(|bytes| State::from_bytes(&bytes));
+        state.filter(|_| self.format == FORMAT)
+    }
+}
 
 impl Reads {
     /// Gives all owners that may still be answered to `put`.
@@ -58,19 +74,15 @@ impl Reads {
 
     /// Puts an entry of a snapshot back. It is not fresh until it is read again.
     pub fn restore(&self, entry: &CopyEntry<'_>) {
-        let bytes = STANDARD_NO_PAD.decode(&entry.state).ok();
-        let state = bytes.and_then(|bytes| State::from_bytes(&bytes));
-        let Some(state) = state.filter(|_| entry.format == FORMAT) else {
+        let Some(state) = entry.state() else {
             return;
-        };
-        let owner = Owner {
-            customer: &entry.customer,
-            resource: entry.resource.as_deref(),
         };
         let ago = clock::now_ms().saturating_sub(entry.known_at);
         let mark = self.loader.tracked.past(ago);
-        self.copy
-            .keep(owner, Slot::new(state, mark, self.copy.next_order()));
+        self.copy.keep(
+            entry.owner(),
+            Slot::new(state, mark, self.copy.next_order()),
+        );
     }
 
     /// Counts the loads since the start.

@@ -1,5 +1,6 @@
 //! The process without a Redis.
 
+mod customer;
 mod kills;
 mod process;
 mod restart;

@@ -4,7 +4,7 @@ use entitlement_sync::store::Ttl;
 use serde_json::Value;
 
 use super::gather::Pair;
-use super::report::{Report, Resource};
+use super::report::{Place, Report, Resource};
 use crate::commands::output::{self, bad, dim, doubtful, good};
 use crate::commands::when;
 use entitlement_sync::reader::{Access, Entitlement, Kind, Map, Reading, Request};
@@ -13,11 +13,11 @@ impl Report<'_> {
     pub fn print(&self) -> anyhow::Result<()> {
         let name = self.name();
         if !self.found.is_known() {
-            output::line(format!("{name} is not in Redis."))?;
+            output::line(format!("{name} is not in {}.", self.place.as_str()))?;
         }
-        self.print_answer("An SDK", &self.misses)?;
-        if self.is_answered() && !self.misses_newer.is_empty() {
-            self.print_answer("An SDK of 4.x", &self.misses_newer)?;
+        match self.place {
+            Place::Redis => self.print_answers()?,
+            Place::Snapshot => self.print_misses("A process with this state")?,
         }
         self.print_entitlements()?;
         self.print_pairs()?;
@@ -40,6 +40,21 @@ impl Report<'_> {
             output::line(format!("\n{text}"))?;
         }
         Ok(())
+    }
+
+    fn print_answers(&self) -> anyhow::Result<()> {
+        self.print_answer("An SDK", &self.misses)?;
+        if self.is_answered() && !self.misses_newer.is_empty() {
+            self.print_answer("An SDK of 4.x", &self.misses_newer)?;
+        }
+        Ok(())
+    }
+
+    fn print_misses(&self, who: &str) -> anyhow::Result<()> {
+        match self.misses.is_empty() {
+            true => Ok(()),
+            false => self.print_answer(who, &self.misses),
+        }
     }
 
     fn print_answer(&self, who: &str, misses: &[String]) -> anyhow::Result<()> {
@@ -70,21 +85,8 @@ impl Report<'_> {
             };
         }
         output::line("")?;
-        let rows: Vec<_> = self
-            .entitlements
-            .iter()
-            .map(|it| self.row(&it.entitlement))
-            .collect();
-        let head = [
-            "FEATURE",
-            "TYPE",
-            "LIMIT",
-            "USAGE",
-            "RESETS",
-            "ACCESS",
-            "VALID UNTIL",
-        ];
-        output::table(head, &rows)
+        let all = self.entitlements.iter().map(|it| &it.entitlement);
+        entitlements(all, self.now)
     }
 
     /// Returns why SDK 4.x denies the whole customer.
@@ -95,46 +97,6 @@ impl Report<'_> {
             Some(reason) => format!(" An SDK of 4.x says {reason}."),
             None => String::new(),
         }
-    }
-
-    fn row(&self, it: &Entitlement<'_>) -> [String; 7] {
-        let limit = match it.kind {
-            Kind::Enum => it.enum_values().join(", "),
-            Kind::Boolean | Kind::Unknown => String::new(),
-            _ if it.is_unlimited() => "unlimited".into(),
-            _ if it.limit().is_null() => "none".into(),
-            _ if it.has_soft_limit() => format!("{} (soft)", it.limit().plain()),
-            _ => it.limit().plain().into_owned(),
-        };
-        let usage = match it.usage() {
-            Some(usage) if usage.is_over => format!("0 (was {})", usage.stored.plain()),
-            Some(usage) => usage.stored.plain().into_owned(),
-            None => String::new(),
-        };
-        let access = match &it.decide(&Request::default()) {
-            Access::Granted => good().apply_to("granted".to_owned()),
-            Access::Denied(reason) => bad().apply_to(format!("denied: {reason}")),
-            Access::Unreadable(why) => bad().apply_to(format!("cannot be read: {why}")),
-        };
-        let until = it.valid_until().map(|at| {
-            let text = when::point(at as i64);
-            let passed = at <= self.now as f64;
-            if passed {
-                bad().apply_to(text + ", passed")
-            } else {
-                dim().apply_to(text)
-            }
-            .to_string()
-        });
-        [
-            it.feature.to_string(),
-            it.kind.as_str().into(),
-            limit,
-            usage,
-            it.reset_period().unwrap_or_default().to_lowercase(),
-            access.to_string(),
-            until.unwrap_or_default(),
-        ]
     }
 
     fn print_pairs(&self) -> anyhow::Result<()> {
@@ -184,4 +146,62 @@ impl Report<'_> {
         }
         output::table(["RESOURCE", "AGE", "ENTITLEMENTS"], &rows)
     }
+}
+
+/// Prints a table of entitlements, as they are at `now`.
+pub fn entitlements<'a>(
+    all: impl Iterator<Item = &'a Entitlement<'a>>,
+    now: u64,
+) -> anyhow::Result<()> {
+    let rows: Vec<_> = all.map(|it| row(it, now)).collect();
+    let head = [
+        "FEATURE",
+        "TYPE",
+        "LIMIT",
+        "USAGE",
+        "RESETS",
+        "ACCESS",
+        "VALID UNTIL",
+    ];
+    output::table(head, &rows)
+}
+
+fn row(it: &Entitlement<'_>, now: u64) -> [String; 7] {
+    let limit = match it.kind {
+        Kind::Enum => it.enum_values().join(", "),
+        Kind::Boolean | Kind::Unknown => String::new(),
+        _ if it.is_unlimited() => "unlimited".into(),
+        _ if it.limit().is_null() => "none".into(),
+        _ if it.has_soft_limit() => format!("{} (soft)", it.limit().plain()),
+        _ => it.limit().plain().into_owned(),
+    };
+    let usage = match it.usage() {
+        Some(usage) if usage.is_over => format!("0 (was {})", usage.stored.plain()),
+        Some(usage) => usage.stored.plain().into_owned(),
+        None => String::new(),
+    };
+    let access = match &it.decide(&Request::default()) {
+        Access::Granted => good().apply_to("granted".to_owned()),
+        Access::Denied(reason) => bad().apply_to(format!("denied: {reason}")),
+        Access::Unreadable(why) => bad().apply_to(format!("cannot be read: {why}")),
+    };
+    let until = it.valid_until().map(|at| {
+        let text = when::point(at as i64);
+        let passed = at <= now as f64;
+        if passed {
+            bad().apply_to(text + ", passed")
+        } else {
+            dim().apply_to(text)
+        }
+        .to_string()
+    });
+    [
+        it.feature.to_string(),
+        it.kind.as_str().into(),
+        limit,
+        usage,
+        it.reset_period().unwrap_or_default().to_lowercase(),
+        access.to_string(),
+        until.unwrap_or_default(),
+    ]
 }

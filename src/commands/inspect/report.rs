@@ -1,14 +1,31 @@
 //! Combines the facts and the answer, and prints them as JSON.
 
 use entitlement_sync::keys::{self, Keys, Owner};
-use entitlement_sync::store::{AdminClient, StoreError, Ttl};
-use serde_json::{Value, json};
+use entitlement_sync::store::{AdminClient, StoreError};
 
 use super::gather::{Found, Pair};
 use crate::commands::when;
-use entitlement_sync::reader::{self, Access, Map, Reading, Request, StoredUsage, millis};
+use entitlement_sync::reader::{self, Map, Reading, StoredUsage, millis};
+
+/// Where the values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Redis,
+    /// A file of SNAPSHOT_PATH.
+    Snapshot,
+}
+
+impl Place {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "Redis",
+            Self::Snapshot => "the snapshot",
+        }
+    }
+}
 
 pub struct Report<'a> {
+    pub(super) place: Place,
     pub(super) owner: Owner<'a>,
     pub(super) feature: Option<&'a str>,
     pub(super) found: Found,
@@ -30,6 +47,17 @@ pub struct Resource {
     pub(super) miss: Option<&'static str>,
 }
 
+impl Resource {
+    /// Compares its timestamp with that of the customer.
+    pub fn new(id: &str, at: Option<&str>, global: Option<&str>) -> Self {
+        Self {
+            id: id.to_owned(),
+            miss: reader::resource_miss(at, global),
+            at: at.and_then(millis),
+        }
+    }
+}
+
 /// Returns the resources found, and whether they are as new as the customer.
 pub async fn resources(
     redis: &AdminClient,
@@ -46,16 +74,13 @@ pub async fn resources(
         .values(&ids.iter().map(key).collect::<Vec<_>>())
         .await?;
     let global = found.entitlements.timestamp.as_deref();
-    let resource = |(id, at): (&String, Option<String>)| Resource {
-        id: id.clone(),
-        miss: reader::resource_miss(at.as_deref(), global),
-        at: at.as_deref().and_then(millis),
-    };
+    let resource = |(id, at): (&String, Option<String>)| Resource::new(id, at.as_deref(), global);
     Ok(ids.into_iter().zip(timestamps).map(resource).collect())
 }
 
 impl<'a> Report<'a> {
     pub fn new(
+        place: Place,
         owner: Owner<'a>,
         feature: Option<&'a str>,
         found: Found,
@@ -82,7 +107,7 @@ impl<'a> Report<'a> {
         };
         let mut misses = Vec::new();
         match &map {
-            Map::Missing => misses.push("it has no entitlements in Redis".to_owned()),
+            Map::Missing => misses.push(format!("it has no entitlements in {}", place.as_str())),
             Map::Unreadable(why) => misses.push(format!("its entitlements value {why}")),
             Map::Entries(_) => {}
         }
@@ -103,6 +128,7 @@ impl<'a> Report<'a> {
             misses_newer.extend(entitlement.misses_newer.iter().cloned());
         }
         Self {
+            place,
             owner,
             feature,
             resources,
@@ -125,7 +151,7 @@ impl<'a> Report<'a> {
         found.map_or("", |(_, stored)| stored.get())
     }
 
-    /// From Redis alone.
+    /// Whether an SDK would answer from the values alone.
     pub fn is_answered(&self) -> bool {
         self.misses.is_empty()
     }
@@ -221,96 +247,4 @@ impl<'a> Report<'a> {
             is_asked && pair.is_there()
         })
     }
-
-    pub fn to_json(&self) -> Value {
-        let answer = |misses: &[&String]| {
-            let from = if misses.is_empty() {
-                "redis"
-            } else {
-                "edge-api"
-            };
-            json!({"from": from, "because": misses})
-        };
-        let misses: Vec<&String> = self.misses.iter().collect();
-        let newer: Vec<&String> = self.misses.iter().chain(&self.misses_newer).collect();
-        let tombstone = self.found.tombstone.as_deref().map(|text| {
-            let stored = self
-                .found
-                .entitlements
-                .timestamp
-                .as_deref()
-                .and_then(millis);
-            let at = millis(text);
-            json!({"at": at, "stored_is_older": stored.zip(at).map(|(stored, at)| stored < at)})
-        });
-        let resource = |it: &Resource| json!({"id": it.id, "at": it.at, "is_fresh": it.miss.is_none(), "because": it.miss});
-        let absent = match (&self.map, self.feature) {
-            (Map::Entries(_), Some(_)) if self.entitlements.is_empty() => Some(self.absent()),
-            _ => None,
-        };
-        json!({
-            "customer": self.owner.customer,
-            "resource": self.owner.resource,
-            "at": self.now,
-            "is_there": self.found.is_known(),
-            "answer": answer(&misses),
-            "answer_4x": answer(&newer),
-            "entitlements": self.entitlements.iter().map(entitlement).collect::<Vec<_>>(),
-            "access_denied_reason": absent,
-            "stored": self.shown_pairs().map(|pair| self.pair(pair)).collect::<Vec<_>>(),
-            "resources": self.resources.iter().map(resource).collect::<Vec<_>>(),
-            "lock": self.found.lock.map(|ttl| json!({"ttl_secs": secs(ttl)})),
-            "tombstone": tombstone,
-            "notes": self.notes(),
-        })
-    }
-
-    fn pair(&self, pair: &Pair) -> Value {
-        json!({
-            "name": pair.name,
-            "key": pair.key,
-            "value": pair.value,
-            "at": pair.timestamp.as_deref().and_then(millis),
-            "age_ms": pair.timestamp.as_deref().and_then(|text| self.age(text)),
-            "ttl_secs": secs(pair.ttl.soonest(pair.timestamp_ttl)),
-            "torn": pair.is_torn(),
-        })
-    }
-}
-
-/// Returns the seconds until expiry; -1 for no expiry, as Redis does.
-fn secs(ttl: Ttl) -> Option<i64> {
-    match ttl {
-        Ttl::Missing => None,
-        Ttl::Forever => Some(-1),
-        Ttl::Secs(secs) => i64::try_from(secs).ok(),
-    }
-}
-
-fn entitlement(read: &Reading) -> Value {
-    let it = &read.entitlement;
-    let usage = it.usage();
-    let access = it.decide(&Request::default());
-    let (has_access, reason) = match &access {
-        Access::Granted => (Some(true), None),
-        Access::Denied(reason) => (Some(false), Some(reason.as_ref())),
-        Access::Unreadable(why) => (None, Some(*why)),
-    };
-    json!({
-        "feature": it.feature,
-        "type": it.kind.as_str(),
-        "limit": it.limit(),
-        "unlimited": it.is_unlimited(),
-        "soft_limit": it.has_soft_limit(),
-        "enum_values": it.enum_values(),
-        "usage": usage.as_ref().map(reader::Usage::answered),
-        "usage_stored": usage.as_ref().map(|usage| usage.stored),
-        "usage_period_is_over": usage.as_ref().map(|usage| usage.is_over),
-        "reset_period": it.reset_period(),
-        "has_access": has_access,
-        "access_denied_reason": reason,
-        "valid_until": it.valid_until(),
-        "misses": read.misses,
-        "stored": read.entry,
-    })
 }

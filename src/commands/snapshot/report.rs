@@ -5,6 +5,7 @@ use std::path::Path;
 use entitlement_sync::clock::now_ms;
 use entitlement_sync::snapshot::{Checked, Derivation, Examined, FORMAT_VERSION, Header, Part};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::super::{output, when};
 
@@ -18,6 +19,9 @@ pub struct Report {
     reason: Option<String>,
     #[serde(flatten)]
     content: Option<Content>,
+    /// What the file holds of the customer that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer: Option<Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,6 +71,7 @@ impl Report {
             state,
             reason,
             content: examined.as_ref().ok().map(Content::of),
+            customer: None,
         }
     }
 
@@ -190,10 +195,10 @@ fn printable(text: &str) -> String {
     text.chars().filter(|it| !it.is_control()).collect()
 }
 
-fn millis(at: u64) -> i64 {
+pub fn millis(at: u64) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
 
-fn point(at: u64) -> String {
+pub fn point(at: u64) -> String {
     when::point(millis(at))
 }
