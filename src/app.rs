@@ -70,6 +70,7 @@ pub async fn run(
         configuration: config.effective,
         redis_mode,
         redis_version: Box::new(move || asked.version()),
+        memory: state.observed(),
         reads: answering.as_ref().map(|answering| answering.reads.clone()),
     });
     state.watch_for_others(&settings, &metrics);

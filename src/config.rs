@@ -135,13 +135,19 @@ pub fn port(environment: Vec<(String, String)>) -> Result<u16, ConfigErrors> {
 }
 
 const PORT: u16 = 4000;
+/// Begins the names of variables that mean nothing without a Redis.
+const REDIS: &str = "REDIS_";
 
 /// Returns every variable that has a value, set or by default, in the order of the table. A secret, and a
 /// wrong value, is not shown.
 pub fn entries(environment: &[(String, String)]) -> Vec<Entry> {
     let mut entries = effective::entries(environment);
-    let Err(ConfigErrors(errors)) = Config::load(environment.to_vec()) else {
-        return entries;
+    let errors = match Config::load(environment.to_vec()) {
+        Ok(config) => {
+            entries.retain(|entry| config.redis.is_some() || !entry.name.starts_with(REDIS));
+            return entries;
+        }
+        Err(ConfigErrors(errors)) => errors,
     };
     let is_wrong = |name: &str| {
         let mut named = errors.iter().filter_map(|error| error.split(' ').next());
@@ -197,6 +203,9 @@ impl Config {
 
         secret_file::resolve(&mut read, &mut raw);
         let is_memory = snapshots::is_memory(&mut read, &mut raw, &environment);
+        if is_memory {
+            effective.retain(|name, _| !name.starts_with(REDIS));
+        }
         let redis =
             (!is_memory).then(|| redis::read(&mut read, &mut raw, &mut effective, &mut warnings));
         let snapshots = snapshots::read(&mut read, &mut raw);

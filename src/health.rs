@@ -1,42 +1,14 @@
 //! Holds the health of the process: the workers write it, the probes read it; no I/O.
 
+mod answers;
 mod consumers;
 
+pub use answers::{Link, Liveness, Readiness, Status, StoreLink};
 pub use consumers::{ConsumerStatus, ConsumerView, State};
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
-
-/// The answer of `/livez`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Liveness {
-    pub status: Status,
-}
-
-/// The answer of `/readyz`, its fields in the vendor's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Readiness {
-    pub status: Status,
-    pub consumers: usize,
-    pub redis: Redis,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Status {
-    Up,
-    Down,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Redis {
-    Connected,
-    Disconnected,
-}
 
 /// The silence of the supervisor, which ticks each second, after which the process counts as dead.
 const SUPERVISOR_SILENCE: Duration = Duration::from_secs(30);
@@ -62,8 +34,8 @@ pub struct Health {
     consumers: Mutex<Vec<Arc<ConsumerView>>>,
     /// For a process with only the read API: whether it can answer.
     answers: Option<AtomicBool>,
-    /// The name of the store in the reason why the process is not ready.
-    store: &'static str,
+    /// Whether the state is in this process, and not in Redis.
+    is_in_memory: bool,
 }
 
 impl Default for Health {
@@ -78,7 +50,7 @@ impl Default for Health {
             queue_reason: Mutex::new(None),
             consumers: Mutex::default(),
             answers: None,
-            store: "redis",
+            is_in_memory: false,
         }
     }
 }
@@ -95,16 +67,16 @@ impl Health {
     /// Returns the health of a process that holds the state itself.
     pub fn in_memory() -> Self {
         Self {
-            store: "store",
+            is_in_memory: true,
             ..Self::default()
         }
     }
 
     /// Names the store that takes changes while the process is ready.
     pub fn store_in_words(&self) -> &'static str {
-        match self.store {
-            "redis" => "Redis answers",
-            _ => "the state is in memory",
+        match self.is_in_memory {
+            true => "the state is in memory",
+            false => "Redis answers",
         }
     }
 
@@ -212,13 +184,16 @@ impl Health {
             Some(answers) => !draining && answers.load(Ordering::Relaxed),
             None => consumers > 0,
         };
+        let link = match connected {
+            true => Link::Connected,
+            false => Link::Disconnected,
+        };
         Readiness {
             status: if is_up { Status::Up } else { Status::Down },
             consumers,
-            redis: if connected {
-                Redis::Connected
-            } else {
-                Redis::Disconnected
+            store: match self.is_in_memory {
+                true => StoreLink::Store(link),
+                false => StoreLink::Redis(link),
             },
         }
     }
@@ -237,12 +212,16 @@ impl Health {
                 "neither Redis nor the Edge API answers, and no copy in memory is fresh enough";
             return Some(nothing.into());
         }
-        if readiness.redis == Redis::Disconnected {
+        let (name, link) = match readiness.store {
+            StoreLink::Redis(link) => ("redis", link),
+            StoreLink::Store(link) => ("store", link),
+        };
+        if link == Link::Disconnected {
             let reason = self
                 .redis_reason
                 .lock()
                 .unwrap_or_else(|lock| lock.into_inner());
-            return Some(format!("{}: {reason}", self.store));
+            return Some(format!("{name}: {reason}"));
         }
         let reason = self
             .queue_reason
@@ -306,6 +285,24 @@ mod tests {
         health.drain();
         assert_eq!(json(health.readiness()), DOWN);
         assert_eq!(health.unready_reason().as_deref(), Some("shutting down"));
+    }
+
+    #[test]
+    fn without_a_redis_its_name_is_not_used() {
+        let health = Arc::new(Health::in_memory());
+        assert_eq!(
+            json(health.readiness()),
+            r#"{"status":"DOWN","consumers":0,"store":"DISCONNECTED"}"#
+        );
+        let reason = health.unready_reason();
+        assert_eq!(reason.as_deref(), Some("store: not connected yet"));
+        health.redis_up();
+        let _one = Polling::start(&health);
+        assert_eq!(
+            json(health.readiness()),
+            r#"{"status":"UP","consumers":1,"store":"CONNECTED"}"#
+        );
+        assert_eq!(health.store_in_words(), "the state is in memory");
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Memory {
 
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
+/// What an operator must know of a state without a folder.
+pub const NOT_KEPT: &str = "STORE is memory and SNAPSHOT_PATH is not set: a restart begins with nothing and asks the Edge API for each customer, and no lock keeps a second process from the queue, where each would miss changes that the other receives";
+
 /// Parts that are locked apart.
 const PARTS: usize = 256;
 /// Owners that one call of [`Memory::sweep`] looks at in each part.

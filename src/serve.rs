@@ -135,6 +135,7 @@ pub async fn serve(
         configuration: config.effective,
         redis_mode,
         redis_version: Box::new(move || asked.version()),
+        memory: None,
         reads: Some(answering.reads.clone()),
     });
     let admin = config.admin_token.as_ref();

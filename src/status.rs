@@ -1,5 +1,11 @@
 //! Collects the state of the process for `/status` and the summary line of the log.
 
+mod memory;
+mod reads;
+
+pub use memory::{MemoryStatus, ObservedMemory};
+pub use reads::ReadStatus;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +14,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::health::{ConsumerStatus, Health, Readiness};
-use crate::metrics::{Lag, Metrics, Outcome, Point, ReadResult, UpstreamOutcome};
+use crate::metrics::{Lag, Metrics, Outcome, Point};
 use crate::queue::{Depth, Identity, Settings};
 use crate::reads::Reads;
-use crate::store::Tracking;
 use crate::telemetry::{Recent, RecentLine, Redactor};
 use crate::version;
 
@@ -28,6 +33,8 @@ pub struct Observer {
     /// For example `standalone` or `sentinel`.
     pub redis_mode: &'static str,
     pub redis_version: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The state, if it is in this process and not in Redis.
+    pub memory: Option<ObservedMemory>,
     /// The read API, if it runs.
     pub reads: Option<Reads>,
 }
@@ -43,8 +50,11 @@ pub struct Snapshot {
     pub readiness: Readiness,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unready_reason: Option<String>,
-    pub redis_mode: &'static str,
-    pub redis_version: Option<String>,
+    /// Nothing where the state is in this process.
+    #[serde(flatten)]
+    pub redis: Option<RedisStatus>,
+    /// `null`: the state is in Redis.
+    pub memory: Option<MemoryStatus>,
     pub queue: Queue,
     /// `null`: no questions are answered.
     pub reads: Option<ReadStatus>,
@@ -57,6 +67,15 @@ pub struct Snapshot {
     pub configuration: BTreeMap<&'static str, String>,
 }
 
+/// The server that holds the state.
+#[derive(Serialize)]
+pub struct RedisStatus {
+    #[serde(rename = "redis_mode")]
+    pub mode: &'static str,
+    #[serde(rename = "redis_version")]
+    pub version: Option<String>,
+}
+
 #[derive(Serialize)]
 pub struct Queue {
     pub visibility_timeout_secs: u64,
@@ -66,28 +85,6 @@ pub struct Queue {
     pub depth: Option<Depth>,
     /// `null`: unknown so far.
     pub credentials: Option<Identity>,
-}
-
-/// The metrics of the read API.
-#[derive(Serialize)]
-pub struct ReadStatus {
-    /// Whether Redis reports changes.
-    pub tracking: bool,
-    /// Why it does not report changes.
-    pub tracking_reason: Option<String>,
-    pub redis: bool,
-    pub upstream: bool,
-    /// Customers and resources in memory, and their bytes.
-    pub copies: usize,
-    pub copy_bytes: u64,
-    pub copy_bytes_limit: i64,
-    pub evictions: u64,
-    pub invalidations: u64,
-    pub joined: u64,
-    /// Questions since the start, by result.
-    pub questions: BTreeMap<&'static str, u64>,
-    /// Requests to the Edge API for a customer, by outcome.
-    pub upstream_requests: BTreeMap<&'static str, u64>,
 }
 
 const LAG_WINDOW: Duration = Duration::from_secs(300);
@@ -103,15 +100,21 @@ impl Observer {
             uptime_secs: self.health.uptime().as_secs(),
             readiness: self.health.readiness(),
             unready_reason: self.unready_reason(),
-            redis_mode: self.redis_mode,
-            redis_version: self.redacted((self.redis_version)()),
+            redis: self.memory.is_none().then(|| RedisStatus {
+                mode: self.redis_mode,
+                version: self.redacted((self.redis_version)()),
+            }),
+            memory: self.memory.as_ref().map(|it| it.status(&self.metrics)),
             queue: Queue {
                 visibility_timeout_secs: settings.visibility_timeout.as_secs(),
                 redrive_after: settings.max_receive_count,
                 depth: settings.depth,
                 credentials: self.credentials.borrow().clone(),
             },
-            reads: self.reads.as_ref().map(|reads| self.read_status(reads)),
+            reads: self
+                .reads
+                .as_ref()
+                .map(|reads| ReadStatus::of(reads, &self.redactor)),
             lag: self.metrics.history.lag(LAG_WINDOW),
             counters: self.counters(),
             history: self.metrics.history.points(),
@@ -141,33 +144,6 @@ impl Observer {
         all.into_iter()
             .filter_map(|(is_there, name)| is_there.then_some(name))
             .collect()
-    }
-
-    fn read_status(&self, reads: &Reads) -> ReadStatus {
-        let metrics = &reads.metrics;
-        let sources = reads.sources();
-        let reason = match reads.tracking() {
-            Tracking::On => None,
-            Tracking::Refused(reason) | Tracking::Away(reason) => Some(reason),
-        };
-        ReadStatus {
-            tracking: reason.is_none(),
-            tracking_reason: self.redacted(reason),
-            redis: sources.redis,
-            upstream: sources.upstream,
-            copies: reads.owners(),
-            copy_bytes: reads.bytes(),
-            copy_bytes_limit: metrics.copy_bytes_limit.get(),
-            evictions: metrics.evictions.get(),
-            invalidations: metrics.invalidations.get(),
-            joined: metrics.joined.get(),
-            questions: ReadResult::ALL
-                .map(|result| (result.as_str(), metrics.count(result)))
-                .into(),
-            upstream_requests: UpstreamOutcome::ALL
-                .map(|outcome| (outcome.as_str(), metrics.upstream_count(outcome)))
-                .into(),
-        }
     }
 
     fn consumers(&self) -> Vec<ConsumerStatus> {
@@ -204,7 +180,9 @@ impl Observer {
             ),
             ("consumers_restarted", metrics.consumers_restarted.get()),
         ];
-        outcomes.into_iter().chain(others).collect()
+        let is_there = |name: &str| self.memory.is_none() || !name.starts_with("redis_");
+        let all = outcomes.into_iter().chain(others);
+        all.filter(|(name, _)| is_there(name)).collect()
     }
 
     /// Logs one line a minute instead of one for each message.

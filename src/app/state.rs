@@ -12,13 +12,14 @@ use crate::config::Config;
 use crate::consumer::budget::memory_limit;
 use crate::health::Health;
 use crate::keys::Keys;
-use crate::memory::{Entry, Lifetimes, Memory};
+use crate::memory::{Entry, Lifetimes, Memory, NOT_KEPT};
 use crate::metrics::{MemoryMetrics, Metrics};
 use crate::queue::Settings;
 use crate::reads;
 use crate::saving::{self, Saver, Source};
 use crate::serve::Answering;
 use crate::server::Admin;
+use crate::status::ObservedMemory;
 use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 
 /// The store, and the writer of its snapshots.
@@ -95,9 +96,7 @@ impl State {
                 Some(folder)
             }
             None => {
-                tracing::warn!(
-                    "STORE is memory and SNAPSHOT_PATH is not set: a restart begins with nothing, and asks the Edge API for each customer anew"
-                );
+                tracing::warn!("{NOT_KEPT}");
                 None
             }
         };
@@ -145,6 +144,13 @@ impl State {
             let of_memory = memory.metrics.clone();
             tokio::spawn(watch_for_others(settings.clone(), own, of_memory));
         }
+    }
+
+    /// Returns what `/status` shows of a state in this process.
+    pub fn observed(&self) -> Option<ObservedMemory> {
+        let metrics = self.memory.as_ref()?.metrics.clone();
+        let is_kept = self.saver.is_some();
+        Some(ObservedMemory { metrics, is_kept })
     }
 
     /// Returns what the administration routes act on; `None`: there are none.

@@ -212,6 +212,39 @@ try {
   }
   reader.kill('SIGTERM');
 
+  // A process that holds the state itself: nothing names Redis, and the page warns if nothing keeps the state.
+  for (const kept of [false, true]) {
+    const [readPort, ownPort] = [await freePort(), await freePort()];
+    const { QueueUrl: own } = await sqs(sqsPort, 'CreateQueue', { QueueName: `memory-${kept}` });
+    const inMemory = start(`memory-${kept}`, BINARY, [], {
+      STORE: 'memory', AWS_REGION: 'us-east-1', AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test', AWS_EC2_METADATA_DISABLED: 'true',
+      QUEUE_URL: own, SERVER_API_KEY: 'page-canary-key', EDGE_API_URL: 'http://127.0.0.1:1', DISABLE_SENTRY: '1', PORT: String(ownPort), READ_PORT: String(readPort),
+      ...(kept ? { SNAPSHOT_PATH: join(folder, 'state'), SNAPSHOT_KEY: 'page-canary-key-of-snapshots' } : {}),
+    });
+    const at = `http://127.0.0.1:${ownPort}/`;
+    await until('the process in memory mode is ready', async () => (await fetch(`${at}readyz`)).ok);
+    await sqs(sqsPort, 'SendMessage', { QueueUrl: own, MessageBody: JSON.stringify({ type: 'entitlements.updated', timestamp: '2025-11-14T20:00:00.000Z', customerId: 'canary-1', entitlements: [] }) });
+    for (const size of ['phone', 'desktop']) {
+      const name = `${size}-light-memory-${kept ? 'kept' : 'unkept'}`;
+      const { context, page, seen } = await open(browser, at, size, 'light');
+      await until(`${name}: the message is applied`, async () => await tile(page, 'applied') === 1);
+      await until(`${name}: the state is proven`, async () => await text(page, '#memory-proven') === 'proven by the queue');
+      await page.locator('details').evaluateAll(all => all.forEach(it => { it.open = true; }));
+      const body = await text(page, 'body');
+      check(!/redis/i.test(body), `${name}: nothing names Redis`, body.match(/.*redis.*/ig)?.join('\n'));
+      check(/until it is applied/.test(body) && /state in memory/.test(body), `${name}: it names the state`);
+      const warning = await text(page, '#warning');
+      check(kept ? warning === '' : /a restart begins with nothing/.test(warning), `${name}: the danger of a state that nothing keeps`, warning);
+      check(/1, \d+ KiB of/.test(await text(page, '#memory-facts')), `${name}: the state is counted`, await text(page, '#memory-facts'));
+      check(!/page-canary-key|canary-\d/.test(body), `${name}: no secret and no customer is shown`);
+      await checkLook(page, size, name);
+      await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+      check(seen.errors.length === 0, `${name}: no error in the console`, seen.errors.join('\n'));
+      await context.close();
+    }
+    inMemory.kill('SIGTERM');
+  }
+
   redis.kill('SIGTERM');
   for (const { name, size, page } of views) {
     await until(`${name}: the state is DOWN`, async () => await text(page, '#state') === 'DOWN');

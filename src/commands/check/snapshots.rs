@@ -1,6 +1,7 @@
 //! Judges the folder of the snapshots: whether this process may write there, and whether a worker uses it.
 
 use entitlement_sync::config::SnapshotConfig;
+use entitlement_sync::memory::NOT_KEPT;
 use entitlement_sync::snapshot::{Folder, OpenError, Secret};
 use secrecy::ExposeSecret;
 
@@ -14,7 +15,7 @@ pub fn check(snapshots: Option<&SnapshotConfig>, prefix: &str, is_memory: bool) 
         return is_memory.then(|| {
             Check::warn(
                 NAME,
-                "none are written: a restart begins with nothing",
+                NOT_KEPT,
                 "set SNAPSHOT_PATH and SNAPSHOT_KEY, so that a restart loses nothing that was acknowledged",
             )
         });
