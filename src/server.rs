@@ -14,12 +14,14 @@
 //! `X-Request-ID` is echoed, or one is made.
 
 mod admin;
+mod local;
 pub mod reads;
 
 pub use admin::Admin;
+pub use local::{Reply, request};
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use actix_web::body::MessageBody;
@@ -30,7 +32,6 @@ use actix_web::http::header::{
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{Data, Query, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, route};
-use anyhow::Context;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 
@@ -107,24 +108,11 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 /// Requests a path of a service on this machine; returns an error unless the status is 200.
 pub fn ask(port: u16, path: &str) -> anyhow::Result<()> {
-    use std::io::{Read, Write};
-    let patience = std::time::Duration::from_secs(2);
-    let connect = |address: IpAddr| TcpStream::connect_timeout(&(address, port).into(), patience);
-    let mut stream = connect(Ipv4Addr::LOCALHOST.into())
-        .or_else(|error| connect(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
-        .with_context(|| format!("nothing answers on port {port}"))?;
-    stream.set_read_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .with_context(|| format!("{path} does not answer"))?;
-    let status = answer.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) == Some("200") {
-        return Ok(());
+    let Reply { status, body } = request(port, "GET", path, None)?;
+    match status {
+        200 => Ok(()),
+        _ => anyhow::bail!("{path} answers {status}: {body}"),
     }
-    let body = answer.rsplit("\r\n").next().unwrap_or_default();
-    anyhow::bail!("{path} answers {status}: {body}")
 }
 
 /// The longest request id that is echoed; it must also be plain text.

@@ -1,7 +1,9 @@
-//! `dead-letter`: lists, shows, replays and deletes dead letters, in Redis or in a dead-letter queue.
+//! `dead-letter`: lists, shows, replays and deletes dead letters, in Redis, in a process in memory mode or in a
+//! dead-letter queue.
 
 mod letter;
 mod place;
+mod process;
 mod replay;
 
 use entitlement_sync::clock::now_ms;
@@ -12,11 +14,13 @@ use super::output::{self, Format, dim};
 use super::{BAD_CONFIGURATION, Ended, Failure, session, when};
 use letter::Letter;
 use place::Place;
+use process::Process;
 
 /// List, show, replay or delete dead letters
 ///
 /// Without --queue-url, they are the messages in the Redis stream <prefix>:dead-letter, which the worker writes if its
-/// queue has no dead-letter queue. With --queue-url, they are those of an SQS dead-letter queue.
+/// queue has no dead-letter queue. With STORE=memory the running process keeps them: run the command where it runs,
+/// with its PORT and its ADMIN_TOKEN. With --queue-url, they are those of an SQS dead-letter queue.
 #[derive(clap::Args)]
 #[command(
     after_help = "Reading an SQS queue means receiving from it: each run raises the receive count of every message that it
@@ -84,7 +88,7 @@ struct Purge {
 
 #[derive(clap::Args)]
 struct Source {
-    /// Use this SQS dead-letter queue instead of the stream in Redis
+    /// Use this SQS dead-letter queue instead of what the worker keeps
     #[arg(long, value_name = "URL")]
     queue_url: Option<String>,
 }
@@ -137,6 +141,9 @@ impl Source {
         let config = self.configuration()?;
         if self.queue_url.is_some() {
             return Ok(Place::queue(session::queue(&config).await));
+        }
+        if config.redis.is_none() {
+            return Ok(Place::Process(Process::new(&config)?));
         }
         let redis = session::redis(&config).await?;
         Place::stream(redis, session::keys(&config).dead_letters()).await

@@ -2,6 +2,7 @@
 
 mod customer;
 mod kills;
+mod letters;
 mod process;
 mod restart;
 mod rule;

@@ -1,7 +1,8 @@
-//! A dead letter, from the stream in Redis or from a dead-letter queue.
+//! A dead letter, from the stream in Redis, from a process in memory mode, or from a dead-letter queue.
 
 use std::borrow::Cow;
 
+use entitlement_sync::memory;
 use entitlement_sync::message::{self, Attributes, Change, Invalid, Millis};
 use entitlement_sync::queue::HeldLetter;
 use entitlement_sync::store::KeptLetter;
@@ -12,7 +13,7 @@ use crate::commands::when;
 
 #[derive(Debug, Clone)]
 pub struct Letter {
-    /// The id of the stream entry, or of the message.
+    /// The id of the stream entry, of the letter in the process, or of the message.
     pub id: String,
     pub message_id: String,
     pub kind: String,
@@ -25,7 +26,7 @@ pub struct Letter {
     pub attributes: Vec<(String, String)>,
     /// Of a FIFO queue.
     pub group: Option<String>,
-    /// The receipt that deletes or returns the message; `None` for the stream.
+    /// The receipt that deletes or returns the message; `None` elsewhere.
     pub receipt: Option<String>,
 }
 
@@ -45,6 +46,21 @@ impl From<KeptLetter> for Letter {
             group: None,
             receipt: None,
         }
+    }
+}
+
+impl From<memory::Letter> for Letter {
+    fn from(kept: memory::Letter) -> Self {
+        Self::from(KeptLetter {
+            id: kept.id.to_string(),
+            message_id: kept.message_id,
+            reason: kept.reason,
+            kind: kept.kind,
+            receive_count: kept.receive_count,
+            sent_at: kept.sent_at,
+            body: kept.body,
+            type_attribute: kept.type_attribute,
+        })
     }
 }
 

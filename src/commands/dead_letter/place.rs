@@ -7,11 +7,14 @@ use entitlement_sync::queue::{Queue, SqsQueue};
 use entitlement_sync::store::{AdminClient, StoreError};
 
 use super::letter::Letter;
+use super::process::Process;
 use crate::commands::{FAILED, Failure, session};
 
 pub enum Place {
     Stream(Stream),
     Queue(Box<Held>),
+    /// Of memory mode.
+    Process(Process),
 }
 
 pub struct Stream {
@@ -72,6 +75,7 @@ impl Place {
         match self {
             Self::Stream(stream) => stream.next().await,
             Self::Queue(held) => held.next().await,
+            Self::Process(process) => process.next(),
         }
     }
 
@@ -103,6 +107,7 @@ impl Place {
                 deleted.map(drop).map_err(failed)
             }
             Self::Queue(held) => held.delete(letter).await,
+            Self::Process(process) => process.delete(letter),
         }
     }
 
@@ -116,7 +121,7 @@ impl Place {
     /// Returns why there may be more letters, after [`next`](Self::next) found none.
     pub fn cut_short(&self) -> Option<&'static str> {
         match self {
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Process(_) => None,
             Self::Queue(held) => held.cut_short,
         }
     }
@@ -126,6 +131,7 @@ impl Place {
         match self {
             Self::Stream(stream) => stream.redis.close().await,
             Self::Queue(held) => held.give_back().await,
+            Self::Process(_) => {}
         }
     }
 }

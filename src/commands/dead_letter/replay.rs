@@ -235,7 +235,7 @@ impl Replay {
 async fn send(sender: &Sender, is_fifo: bool, letter: &Letter) -> anyhow::Result<String> {
     let body = letter.body_to_send();
     let body = body.unwrap_or(Cow::Borrowed(&letter.body));
-    // The stream does not keep the group. A new group does not block other messages.
+    // What the worker keeps has no group. A new group does not block other messages.
     let group = letter.group.as_ref().unwrap_or(&letter.message_id);
     let message = Outgoing {
         body: body.into_owned(),
