@@ -55,8 +55,13 @@ def metrics():
     for name in re.findall(r'all\.register\(\s*"(\w+)",\s*"[^"]*",\s*Info::new', text):
         names.add(f"entitlement_sync_{name}_info")
     reads = (ROOT / "src/metrics/reads.rs").read_text()
+    return names | registered_in(reads) | of_memory()
+
+
+def of_memory():
+    """The metrics of the state in memory, and of its snapshots."""
     snapshots, memory = (ROOT / "src/metrics/snapshots.rs").read_text().split("/// The metrics of the state in memory.")
-    return names | registered_in(reads) | registered_in(snapshots) | registered_in(memory)
+    return registered_in(snapshots) | registered_in(memory)
 
 
 def registered_in(text):
@@ -417,6 +422,9 @@ def check_metrics():
     used |= {("keda.yaml", name) for name in series((CHART / "templates/keda.yaml").read_text())}
     for where, name in sorted(used):
         check(name in known, f"{where}: {name} is a metric of src/metrics")
+    shown = {name for where, name in used if where.startswith("dashboard")}
+    hidden = {name for name in of_memory() if not name.endswith(("_written_total", "_duration_seconds"))} - shown
+    check(not hidden, "dashboard: it shows the metrics of memory mode", *hidden)
     ids = [panel["id"] for panel in dashboard["panels"]]
     check(len(ids) == len(set(ids)), "dashboard: every panel has an id of its own")
     cells = [
