@@ -240,6 +240,8 @@ def check_memory(name, found, workload, config, worker):
     mounts = {mount["mountPath"] for mount in worker["volumeMounts"] if mount["name"] in claims}
     check(mounts == {config["SNAPSHOT_PATH"]}, f"{name}: SNAPSHOT_PATH is on the volume", mounts)
     check("SNAPSHOT_KEY" in {entry["name"] for entry in worker["env"]}, f"{name}: the key comes from a Secret")
+    probe = worker["startupProbe"]
+    check(probe["httpGet"]["path"] == "/livez" and probe["periodSeconds"] * probe["failureThreshold"] >= 600, f"{name}: a restore may take ten minutes", probe)
     services = [d for d in found if d["kind"] == "Service"]
     check(spec["serviceName"] in {d["metadata"]["name"] for d in services}, f"{name}: the Service of the StatefulSet is there")
     answers = next(d for d in services if d["metadata"]["name"].endswith("-reads"))["spec"]
