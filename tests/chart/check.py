@@ -144,28 +144,39 @@ def check_golden():
 
 
 EXAMPLE = """\
-# Kubernetes without Helm: the chart, rendered from values.yaml beside this file by `script/chart --update`.
+# Kubernetes without Helm: the chart, rendered from {} beside this file by `script/chart --update`.
 # docs/install.md says what to change and how to apply it.
 """
 
 
-def check_example():
+def check_examples():
     """Compares examples/kubernetes with what the chart renders, without the labels that say that Helm made it."""
+    for values, rendered, secrets in (("values.yaml", "entitlement-sync.yaml", {"stigg"}), ("values-memory.yaml", "memory.yaml", {"stigg"})):
+        check_example(values, rendered, secrets)
+
+
+def check_example(values, rendered, secrets):
     folder = ROOT / "examples/kubernetes"
-    files, _ = render(helm.values_from_yaml((folder / "values.yaml").read_text()), "entitlement-sync", "entitlement-sync")
-    text = EXAMPLE + "".join(f"---\n{body.removeprefix('---').strip()}\n" for body in files.values())
+    name = f"examples/kubernetes/{rendered}"
+    files, _ = render(helm.values_from_yaml((folder / values).read_text()), "entitlement-sync", "entitlement-sync")
+    head = EXAMPLE.format(values)
+    text = head + "".join(f"---\n{body.removeprefix('---').strip()}\n" for body in files.values())
     text = re.sub(r"^ +(app\.kubernetes\.io/managed-by|helm\.sh/\S+): .*\n", "", text, flags=re.M)
-    path = folder / "entitlement-sync.yaml"
+    path = folder / rendered
     if UPDATE:
         path.write_text(text)
     before = path.read_text() if path.exists() else ""
-    diff = difflib.unified_diff(before.splitlines(), text.splitlines(), str(path.relative_to(ROOT)), "rendered", lineterm="")
-    check(before == text, "examples/kubernetes is as the chart renders it; else: script/chart --update", "\n".join(diff))
+    diff = difflib.unified_diff(before.splitlines(), text.splitlines(), name, "rendered", lineterm="")
+    check(before == text, f"{name} is as the chart renders it; else: script/chart --update", "\n".join(diff))
     found = [document for document in yaml.load_all(before, Loader=Strict) if document]
-    check_objects("examples/kubernetes", found)
-    check("helm" not in before.removeprefix(EXAMPLE).lower(), "examples/kubernetes: no trace of Helm")
-    references = {reference["secretKeyRef"]["name"] for d in found if d["kind"] == "Deployment" for reference in references_of(d)}
-    check(references == {"stigg"}, "examples/kubernetes: secrets are those of docs/install.md", references)
+    check_objects(name, found)
+    check("helm" not in before.removeprefix(head).lower(), f"{name}: no trace of Helm")
+    references = [reference["secretKeyRef"] for d in found if d["kind"] in WORKLOADS for reference in references_of(d)]
+    check({reference["name"] for reference in references} == secrets, f"{name}: secrets are those of docs/install.md", references)
+    install = (ROOT / "docs/install.md").read_text()
+    for key in {reference["key"] for reference in references}:
+        check(f"--from-literal={key}=" in install, f"{name}: docs/install.md creates the key {key} of the secret")
+    check(f"{name}" in install, f"docs/install.md applies {name}")
 
 
 def references_of(deployment):
@@ -589,6 +600,6 @@ def check_compose():
 
 
 if __name__ == "__main__":
-    for part in (check_readme, check_lint, check_golden, check_example, check_refused, check_variables, check_metrics, check_compose):
+    for part in (check_readme, check_lint, check_golden, check_examples, check_refused, check_variables, check_metrics, check_compose):
         part()
     finish()

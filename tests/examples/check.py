@@ -24,8 +24,8 @@ EXAMPLES = ROOT / "examples"
 # Of 10. What is left: the network, which the worker needs, and the root folder of the host.
 MAX_EXPOSURE = 1.1
 MAX_LINES = 10
-# Memory that Fargate has beside a quarter of a CPU.
-FARGATE = {"256": {"512", "1024", "2048"}}
+# Memory that Fargate has beside a quarter and a half of a CPU.
+FARGATE = {"256": {"512", "1024", "2048"}, "512": {"1024", "2048", "3072", "4096"}}
 ECS = botocore.session.get_session().get_service_model("ecs")
 
 
@@ -60,6 +60,8 @@ def check_container(what, container, secret):
     check(not [n for n in environment if VARIABLES[n]["secret"]], f"{what}: no secret among the plain variables")
     check(all(VARIABLES[name]["secret"] for name in secrets), f"{what}: what comes from Secrets Manager is a secret", *secrets)
     required = {name for name, variable in VARIABLES.items() if variable["need"] == "Required"}
+    if environment.get("STORE") == "memory":
+        required.remove("REDIS_HOST")
     missing = required - set(environment) - set(secrets)
     check(not missing, f"{what}: the required variables are set", *missing)
     for name, reference in secrets.items():
@@ -72,8 +74,10 @@ def check_container(what, container, secret):
     check(container["user"] == re.search(r"^USER (.*)$", dockerfile, re.M)[1], f"{what}: the user is the image's own")
     check(container["readonlyRootFilesystem"] is True, f"{what}: a root file system that is read only")
     check(container["linuxParameters"] == {"capabilities": {"drop": ["ALL"]}}, f"{what}: no capabilities")
-    port = int(environment.get("PORT", VARIABLES["PORT"]["default"]))
-    check([p["containerPort"] for p in container["portMappings"]] == [port], f"{what}: the port is PORT")
+    ports = [int(environment.get("PORT", VARIABLES["PORT"]["default"]))]
+    if "READ_PORT" in environment:
+        ports.append(int(environment["READ_PORT"]))
+    check([p["containerPort"] for p in container["portMappings"]] == ports, f"{what}: the ports are PORT and READ_PORT")
 
 
 def queue_actions():
@@ -85,21 +89,45 @@ def queue_actions():
 def check_ecs():
     folder = EXAMPLES / "ecs"
     read = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    task, service = read["task-definition.json"], read["service.json"]
-    for name, operation in (("task-definition.json", "RegisterTaskDefinition"), ("service.json", "CreateService")):
+    for kind in ("", "-memory"):
+        check_ecs_service(read, f"task-definition{kind}.json", f"service{kind}.json")
+    check_ecs_memory(read["task-definition-memory.json"], read["service-memory.json"])
+
+
+def check_ecs_service(read, of_task, of_service):
+    task, service = read[of_task], read[of_service]
+    for name, operation in ((of_task, "RegisterTaskDefinition"), (of_service, "CreateService")):
         problems = shape_problems(read[name], ECS.operation_model(operation).input_shape)
         check(not problems, f"ecs/{name} is an input of {operation}", *problems)
-    check(task["requiresCompatibilities"] == ["FARGATE"] and task["networkMode"] == "awsvpc", "ecs: the task is for Fargate")
-    check(task["memory"] in FARGATE.get(task["cpu"], ()), "ecs: Fargate has this memory beside this CPU", task["cpu"], task["memory"])
-    check(service["taskDefinition"] == task["family"], "ecs: the service runs the task")
+    check(task["requiresCompatibilities"] == ["FARGATE"] and task["networkMode"] == "awsvpc", f"ecs/{of_task} is for Fargate")
+    check(task["memory"] in FARGATE.get(task["cpu"], ()), f"ecs/{of_task}: Fargate has this memory beside this CPU", task["cpu"], task["memory"])
+    check(service["taskDefinition"] == task["family"], f"ecs/{of_service} runs the task")
     readable = read["execution-role.json"]["Statement"][0]
     check(readable["Action"] == "secretsmanager:GetSecretValue", "ecs: the execution role reads the secret")
-    check_container("ecs/task-definition.json", task["containerDefinitions"][0], readable["Resource"])
+    container = task["containerDefinitions"][0]
+    check_container(f"ecs/{of_task}", container, readable["Resource"])
     allowed = read["task-role.json"]["Statement"][0]
     check(set(allowed["Action"]) == queue_actions(), "ecs: the task role has the actions of docs/operations.md", allowed["Action"])
-    environment = {entry["name"]: entry["value"] for entry in task["containerDefinitions"][0]["environment"]}
+    environment = {entry["name"]: entry["value"] for entry in container["environment"]}
     queue = ":".join(["arn:aws:sqs", environment["AWS_REGION"], *environment["QUEUE_URL"].split("/")[-2:]])
-    check(allowed["Resource"] == queue, "ecs: the task role is for the queue of the task", allowed["Resource"], queue)
+    check(allowed["Resource"] == queue, f"ecs/{of_task}: the task role is for its queue", allowed["Resource"], queue)
+
+
+def check_ecs_memory(task, service):
+    """Checks that one task runs at a time, with its state on a volume that survives the task."""
+    container = task["containerDefinitions"][0]
+    environment = {entry["name"]: entry["value"] for entry in container["environment"]}
+    check(environment["STORE"] == "memory" and not [n for n in environment if n.startswith("REDIS_")], "ecs: memory mode has no Redis", environment)
+    check("SNAPSHOT_KEY" in {entry["name"] for entry in container["secrets"]}, "ecs: the key of memory mode comes from Secrets Manager")
+    # Of a service, an EBS volume is new for each task.
+    lasting = {volume["name"] for volume in task["volumes"] if "efsVolumeConfiguration" in volume}
+    mounts = {mount["containerPath"] for mount in container["mountPoints"] if mount["sourceVolume"] in lasting}
+    check(mounts == {environment["SNAPSHOT_PATH"]}, "ecs: SNAPSHOT_PATH is on EFS", mounts)
+    deployment = service["deploymentConfiguration"]
+    bounds = (service["desiredCount"], deployment["minimumHealthyPercent"], deployment["maximumPercent"])
+    check(bounds == (1, 0, 100), "ecs: never two tasks in memory mode", bounds)
+    probe = container["healthCheck"]
+    check(probe["startPeriod"] + probe["interval"] * probe["retries"] >= 600, "ecs: a restore may take ten minutes", probe)
 
 
 def encoded(expression):
