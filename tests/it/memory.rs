@@ -7,3 +7,4 @@ mod process;
 mod restart;
 mod rule;
 mod status;
+mod steps;

@@ -14,9 +14,9 @@ use testkit::{Answer, EdgeMock, Reader, Redis, Signal, Sqs, TestQueue, http, unt
 const SOON: Duration = Duration::from_secs(60);
 pub const NO_EDGE: &str = "http://127.0.0.1:1";
 pub const KEY: &str = "9a1cc83b6a2b4f6f8fd46a0a41a9d37d3e6a9a0f4d0f1f6cbb5c4a1e2d3c4b5a";
-const OTHER_KEY: &str = "1a1cc83b6a2b4f6f8fd46a0a41a9d37d3e6a9a0f4d0f1f6cbb5c4a1e2d3c4b5a";
+pub const OTHER_KEY: &str = "1a1cc83b6a2b4f6f8fd46a0a41a9d37d3e6a9a0f4d0f1f6cbb5c4a1e2d3c4b5a";
 
-fn kept_in(folder: &Path, queue: &TestQueue, edge_url: &str) -> Builder {
+pub fn kept_in(folder: &Path, queue: &TestQueue, edge_url: &str) -> Builder {
     Reader::in_memory(queue, edge_url)
         .env("SNAPSHOT_PATH", folder.display())
         .env("SNAPSHOT_KEY", KEY)
