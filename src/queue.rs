@@ -29,6 +29,8 @@ pub struct Delivery {
     pub message_id: String,
     pub body: String,
     pub attributes: Attributes,
+    /// How long the message was in the queue before its first delivery, by the clock of the queue.
+    pub waited: Option<Duration>,
     /// The trace of the producer, from `AWSTraceHeader`.
     pub trace_header: Option<String>,
     /// The number of deliveries, including this one.

@@ -1,7 +1,7 @@
 // The queue server, on loopback: fauxqs, filled from within so that sending costs nobody anything.
 //
 // stdout: {"port": <number>}, then one line of JSON for each line of stdin:
-//   {"op": "fill", "queue": <name>, "file": <a message a line>, "count": <number>}  a new queue
+//   {"op": "fill", "queue": <name>, "file": <a message a line>, "count": <number>}  a new queue, or more messages in it
 //   {"op": "drop", "queue": <name>}
 //   {"op": "counts", "queue": <name>}  -> {"deleted", "left", "calls": {<action>: <number>}}
 // It ends with its stdin.
@@ -58,22 +58,11 @@ class Line {
 
 const operations = {
   fill({ queue: name, file, count }) {
-    const queue = sqsStore.createQueue(name, `http://127.0.0.1/000000000000/${name}`, `arn:aws:sqs:us-east-1:000000000000:${name}`, {
-      VisibilityTimeout: '300',
-    });
-    queue.messages = new Line();
-    const state = { queue, calls: {}, deleted: 0 };
-    const deleteMessage = queue.deleteMessage.bind(queue);
-    queue.deleteMessage = (handle) => {
-      const deleted = deleteMessage(handle);
-      state.deleted += deleted ? 1 : 0;
-      return deleted;
-    };
+    const { queue } = queues.get(name) ?? newQueue(name);
     const bodies = count > 0 ? corpus(file) : [];
     for (let at = 0; at < count; at++) {
       queue.enqueue(SqsStore.createMessage(bodies[at % bodies.length]));
     }
-    queues.set(name, state);
     return {};
   },
   drop({ queue: name }) {
@@ -87,6 +76,22 @@ const operations = {
     return { deleted, left: queue.messages.length, calls };
   },
 };
+
+function newQueue(name) {
+  const queue = sqsStore.createQueue(name, `http://127.0.0.1/000000000000/${name}`, `arn:aws:sqs:us-east-1:000000000000:${name}`, {
+    VisibilityTimeout: '300',
+  });
+  queue.messages = new Line();
+  const state = { queue, calls: {}, deleted: 0 };
+  const deleteMessage = queue.deleteMessage.bind(queue);
+  queue.deleteMessage = (handle) => {
+    const deleted = deleteMessage(handle);
+    state.deleted += deleted ? 1 : 0;
+    return deleted;
+  };
+  queues.set(name, state);
+  return state;
+}
 
 function corpus(file) {
   if (!corpora.has(file)) {

@@ -1,14 +1,14 @@
 //! Who takes part, and how each is started.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::Tools;
-use bench::process::{Process, Usage, free_port};
+use bench::process::{Process, Usage, free_port, ready};
+use bench::servers::consuming;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -89,18 +89,13 @@ impl Contestant {
         redis: u16,
         tell: bool,
     ) -> Result<(Process, Option<u16>)> {
-        let mut environment = vec![
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "bench".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "bench".to_owned()),
-            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-            ("AWS_ENDPOINT_URL_SQS", format!("http://{at}")),
-            ("QUEUE_URL", format!("http://{at}/000000000000/{queue}")),
+        let mut environment = consuming(at, queue);
+        environment.extend([
             ("BATCH_SIZE", self.batch.to_string()),
             ("CONSUMERS", self.consumers.to_string()),
             ("REDIS_HOST", "127.0.0.1".to_owned()),
             ("REDIS_PORT", redis.to_string()),
-        ];
+        ]);
         let mut port = None;
         let mut command = match self.kind {
             Kind::Ours | Kind::OursTwice => {
@@ -144,7 +139,7 @@ impl Running {
         let mut longest = Duration::ZERO;
         for (process, port) in &self.processes {
             let at = match port {
-                Some(port) => answered(*port)?,
+                Some(port) => ready(*port)?,
                 None => process.line()?.0,
             };
             longest = longest.max(at.duration_since(process.started()));
@@ -171,24 +166,4 @@ impl Running {
             .flat_map(|(process, _)| process.lines());
         lines.map(|(_, line)| line).collect()
     }
-}
-
-/// When `/readyz` answered 200.
-fn answered(port: u16) -> Result<Instant> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < deadline {
-        if ask(port).is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200")) {
-            return Ok(Instant::now());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    bail!("/readyz on port {port} did not turn to 200 within 20 s")
-}
-
-fn ask(port: u16) -> Result<[u8; 12]> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).context("no answer")?;
-    Ok(answer)
 }

@@ -4,7 +4,6 @@
 mod contestants;
 mod measure;
 mod report;
-mod servers;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

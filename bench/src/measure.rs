@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::Tools;
 use crate::contestants::{Contestant, Kind};
-use crate::servers::{QueueServer, Redis};
+use bench::servers::{QueueServer, Redis};
 use testkit::mix;
 
 pub struct Bench {
@@ -68,7 +68,7 @@ impl Bench {
         window: Duration,
     ) -> Result<Self> {
         Ok(Self {
-            queue: QueueServer::start(&tools)?,
+            queue: QueueServer::start(&tools.node, &tools.peers, &tools.installed)?,
             redis: Redis::start()?,
             tools,
             runtime,
@@ -253,10 +253,6 @@ impl Bench {
         self.queue.drop(&queue)?;
         Ok(took[took.len() / 2])
     }
-}
-
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn client(way: SocketAddr) -> Client {

@@ -1,8 +1,8 @@
 //! Processes: started, measured, and stopped by their ids.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -155,4 +155,24 @@ fn usage(id: u32) -> Result<Usage> {
 /// A port that nobody listens on right now.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// When `/readyz` answered 200.
+pub fn ready(port: u16) -> Result<Instant> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        if ask(port).is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200")) {
+            return Ok(Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bail!("/readyz on port {port} did not turn to 200 within 20 s")
+}
+
+fn ask(port: u16) -> Result<[u8; 12]> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).context("no answer")?;
+    Ok(answer)
 }

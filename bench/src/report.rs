@@ -1,6 +1,5 @@
 //! Tables, a picture, and what they say of the targets.
 
-mod figure;
 mod picture;
 mod sharing;
 mod targets;
@@ -15,11 +14,10 @@ use anyhow::{Context, Result};
 
 use crate::Tools;
 use crate::contestants::{Contestant, Kind};
-use crate::measure::{Bodies, Drained, Idle, Scale, Shared, Steady, cores};
-use figure::{Figure, grouped};
+use crate::measure::{Bodies, Drained, Idle, Scale, Shared, Steady};
+use bench::figure::{Figure, grouped};
+use bench::page;
 
-const BEGIN: &str = "<!-- bench: begin -->";
-const END: &str = "<!-- bench: end -->";
 const PICTURE: &str = "bench.svg";
 
 #[derive(Default)]
@@ -83,15 +81,7 @@ impl Results {
         if !docs.is_dir() {
             return Ok(());
         }
-        let page = docs.join("performance.md");
-        let before = fs::read_to_string(&page).context("docs/performance.md")?;
-        let (head, rest) = before
-            .split_once(BEGIN)
-            .context("docs/performance.md has lost the mark at which the results begin")?;
-        let (_, tail) = rest
-            .split_once(END)
-            .context("docs/performance.md has lost the mark at which the results end")?;
-        fs::write(&page, format!("{head}{BEGIN}\n{text}{END}{tail}"))?;
+        page::replace(docs, "bench", &text)?;
         fs::write(docs.join(PICTURE), self.picture()?)?;
         Ok(())
     }
@@ -102,19 +92,7 @@ impl Results {
 
     fn markdown(&self) -> Result<String> {
         let mut out = String::new();
-        let rounds = match self.rounds {
-            1 => "one round, so not to be relied on".to_owned(),
-            rounds => format!("{rounds} rounds, the order turned; median (least–most)"),
-        };
-        writeln!(
-            out,
-            "{}, {} cores, Linux {}; {}; `{}`; {rounds}.\n",
-            cpu_model(),
-            cores(),
-            fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-            date(),
-            std::env::var("BENCH_COMMAND").unwrap_or_else(|_| "script/bench".into()),
-        )?;
+        writeln!(out, "{}\n", page::heading(self.rounds)?)?;
         writeln!(out, "The worker's binary has {:.1} MB.\n", self.binary_mb)?;
         for (&asked, measured) in &self.round_trips {
             let distance = match asked {
@@ -227,30 +205,4 @@ impl Results {
         out.push('\n');
         Ok(())
     }
-}
-
-fn cpu_model() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or("unknown CPU", |(_, model)| model).to_owned()
-}
-
-/// The day, in UTC.
-fn date() -> String {
-    let days = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs() / 86_400) as i64;
-    // Howard Hinnant's civil_from_days, for days since 1970.
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let of_era = z.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02}")
 }

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::Tools;
-use bench::process::{Process, free_port};
+use crate::process::{Process, free_port};
 use testkit::mix;
 
 /// fauxqs, with what it counts.
@@ -29,16 +28,17 @@ pub struct Counts {
 }
 
 impl QueueServer {
-    pub fn start(tools: &Tools) -> Result<Self> {
+    /// `peers`: the folder of our own scripts. `installed`: the folder that holds `node_modules`.
+    pub fn start(node: &Path, peers: &Path, installed: &Path) -> Result<Self> {
         let process = Process::start(
-            Command::new(&tools.node)
+            Command::new(node)
                 // It says that its SQLite is experimental; nothing is stored in it here.
                 .args([
                     "--max-old-space-size=8192",
                     "--disable-warning=ExperimentalWarning",
                 ])
-                .arg(tools.peers.join("queue.mjs")),
-            &[("BENCH_MODULES", tools.installed.display().to_string())],
+                .arg(peers.join("queue.mjs")),
+            &[("BENCH_MODULES", installed.display().to_string())],
         )?;
         let (_, line) = process.line()?;
         let port = serde_json::from_str::<Value>(&line)?["port"]
@@ -50,6 +50,7 @@ impl QueueServer {
         })
     }
 
+    /// Puts messages into a queue, which is made if it is new.
     pub fn fill(&mut self, queue: &str, corpus: &Path, count: usize) -> Result<()> {
         self.ask(json!({"op": "fill", "queue": queue, "file": corpus, "count": count}))?;
         Ok(())
@@ -78,6 +79,18 @@ impl QueueServer {
         let (_, line) = self.process.line()?;
         Ok(serde_json::from_str(&line)?)
     }
+}
+
+/// The variables of a consumer of this queue; `at` is where SQS is, or the way to it.
+pub fn consuming(at: SocketAddr, queue: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "bench".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "bench".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("AWS_ENDPOINT_URL_SQS", format!("http://{at}")),
+        ("QUEUE_URL", format!("http://{at}/000000000000/{queue}")),
+    ]
 }
 
 /// redis-server, without persistence.

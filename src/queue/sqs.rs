@@ -72,6 +72,9 @@ impl Queue for SqsQueue {
             .wait_time_seconds(i32::try_from(wait.min(MAX_POLL).as_secs()).unwrap_or(20))
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(
+                MessageSystemAttributeName::ApproximateFirstReceiveTimestamp,
+            )
             .message_system_attribute_names(MessageSystemAttributeName::AwsTraceHeader)
             .message_attribute_names("type")
             .message_attribute_names("eventType")
@@ -207,11 +210,14 @@ pub(super) fn delivery(message: Message, expires: Instant) -> Delivery {
         attribute.and_then(|attribute| attribute.string_value.clone())
     });
     let receive_count = number(MessageSystemAttributeName::ApproximateReceiveCount).unwrap_or(1);
+    let sent = number(MessageSystemAttributeName::SentTimestamp);
+    let first = number(MessageSystemAttributeName::ApproximateFirstReceiveTimestamp);
+    let waited = first
+        .zip(sent)
+        .map(|(first, sent)| first.saturating_sub(sent));
     Delivery {
-        attributes: Attributes {
-            kind,
-            sent: number(MessageSystemAttributeName::SentTimestamp),
-        },
+        attributes: Attributes { kind, sent },
+        waited: waited.map(Duration::from_millis),
         trace_header: system(MessageSystemAttributeName::AwsTraceHeader).cloned(),
         receive_count: u32::try_from(receive_count).unwrap_or(u32::MAX),
         message_id: message.message_id.unwrap_or_default(),

@@ -35,7 +35,7 @@ impl Local {
         update_if_exists: bool,
         gate: Gate,
     ) -> Self {
-        let proven = Arc::new(Proven::new(clock::now_ms()));
+        let proven = Arc::new(Proven::new());
         let durability = match journal {
             Some(journal) => Durability::start(journal, gate),
             None => Durability::default(),
@@ -112,9 +112,10 @@ impl Local {
 
     pub fn received(&self, messages: &[Delivery], visibility: Duration) {
         let first = messages.iter().filter(|it| it.receive_count <= 1);
-        let sent = first.filter_map(|it| it.attributes.sent);
+        // A queue that does not tell proves nothing by its messages.
+        let waited = first.map(|it| it.waited.unwrap_or(Duration::MAX));
         self.proven
-            .received(messages.is_empty(), sent.min(), visibility, clock::now_ms());
+            .received(messages.is_empty(), waited.max(), visibility);
     }
 }
 

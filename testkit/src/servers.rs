@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod certs;
+pub mod clock;
 pub mod cluster;
 pub mod edge;
 pub mod fault;
@@ -25,6 +26,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+pub use clock::Clock;
 pub use edge::{Answer, EdgeMock};
 pub use fault::{Fault, FaultProxy};
 pub use nix::sys::signal::Signal;

@@ -1,4 +1,4 @@
-//! The campaign in memory mode: one process without a Redis, whose queue, disk and life fail at random. Readers ask it all
+//! The campaign in memory mode: one process without a Redis, whose queue, disk, clock and life fail at random. Readers ask it all
 //! the time, and a model knows what may be answered. The Edge API is away, so nobody else can tell.
 //! `script/chaos --memory [--seed N] [--minutes M]`.
 
@@ -21,11 +21,10 @@ use crate::Arguments;
 use ask::{ask_everyone, keep_asking};
 use faults::Deck;
 use report::Report;
-use story::Story;
 use world::World;
 
 /// About what a round takes: its faults, and the questions after it.
-const ROUND: f64 = 24.0;
+const ROUND: f64 = 38.0;
 const FAULTY: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(250);
 
@@ -41,7 +40,7 @@ pub async fn run(arguments: &Arguments) -> Report {
     println!("chaos: seed {seed}, {rounds} rounds, without a Redis");
     let _ = std::fs::remove_dir_all(folder());
     std::fs::create_dir_all(folder()).unwrap();
-    let world = World::start(&arguments.log).await;
+    let world = World::start(&arguments.log, seed).await;
     let mut report = Report {
         seed,
         minutes: arguments.minutes,
@@ -53,10 +52,11 @@ pub async fn run(arguments: &Arguments) -> Report {
         },
         ..Report::default()
     };
-    let (mut story, mut deck) = (Story::new(seed), Deck::new(seed));
+    let mut deck = Deck::new(seed);
     world.host.wait_ready().await;
-    world.publish(&story.load()).await;
-    settle(&world, &mut story, &mut report, "after loading").await;
+    let load = world.story().load();
+    world.publish(&load).await;
+    settle(&world, &mut report, "after loading").await;
     for round in 1..=rounds {
         println!(
             "chaos: {:>4} s: round {round} of {rounds}",
@@ -65,18 +65,12 @@ pub async fn run(arguments: &Arguments) -> Report {
         let over = AtomicBool::new(false);
         let ((), (), (asked, part)) = tokio::join!(
             fault_lane(&world, &mut deck, &mut report, &over),
-            publish(&world, &mut story, arguments.rate, &over),
+            publish(&world, arguments.rate, &over),
             keep_asking(&world, seed + round as u64, &over),
         );
         report.busy.add(&asked);
         report.add(&format!("in round {round}"), part);
-        settle(
-            &world,
-            &mut story,
-            &mut report,
-            &format!("after round {round}"),
-        )
-        .await;
+        settle(&world, &mut report, &format!("after round {round}")).await;
     }
     report.snapshots = world.host.snapshots().await;
     world.host.term(true).await;
@@ -111,21 +105,25 @@ async fn fault_lane(world: &World, deck: &mut Deck, report: &mut Report, over: &
     over.store(true, Ordering::SeqCst);
 }
 
-async fn publish(world: &World, story: &mut Story, rate: u64, over: &AtomicBool) {
+async fn publish(world: &World, rate: u64, over: &AtomicBool) {
     let count = rate as usize * TICK.as_millis() as usize / 1_000;
     while !over.load(Ordering::SeqCst) {
-        world.publish(&story.next(count)).await;
+        let turn = world.turn.lock().await;
+        let news = world.story().next(count);
+        world.publish(&news).await;
+        drop(turn);
         sleep(TICK).await;
     }
 }
 
 /// The queue is read to its end, and everyone is asked: fresh at first; then after a kill, when only the files can tell;
 /// then after an orderly end, when only the last snapshot can.
-async fn settle(world: &World, story: &mut Story, report: &mut Report, when: &str) {
+async fn settle(world: &World, report: &mut Report, when: &str) {
     world.host.wait_ready().await;
     world.drained().await;
     world.host.wait_proven().await;
-    story.settle(world.model().settle().into_iter());
+    let held = world.model().settle();
+    world.story().settle(held.into_iter());
     judge(world, report, true, when).await;
     world.host.kill().await;
     world.host.start_again();

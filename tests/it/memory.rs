@@ -1,5 +1,6 @@
 //! The process without a Redis.
 
+mod clock;
 mod customer;
 mod kills;
 mod letters;

@@ -3,19 +3,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{Bench, cores};
+use super::Bench;
 use crate::contestants::Contestant;
-use crate::servers::Counts;
+use bench::drain::{Sample, Timing, warm_up, watch};
+use bench::page::cores;
 use bench::process::Usage;
 use testkit::mix::CUSTOMERS;
-
-/// Of so few messages, one more or less would tell: the window gets longer, up to so many times.
-const FEW: u64 = 100;
-const LONGEST: f64 = 4.0;
 
 /// How much there is of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,60 +85,36 @@ impl Bench {
         self.redis.reset(customers)?;
         let queue = self.new_queue_of(corpus, total)?;
         let running = contestant.start(&self.tools, &queue, way, self.redis.port, false)?;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.queue.counts(&queue)?.deleted == 0 {
-            if Instant::now() > deadline {
-                bail!("{contestant:?} has deleted nothing within 30 s");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // Whoever is so fast that the queue runs dry is looked at while there is enough left.
-        let enough = (total / 4) as u64;
-        let warm = Instant::now() + self.warm;
-        while Instant::now() < warm && self.queue.counts(&queue)?.left > 3 * enough {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let sample = |bench: &mut Self| -> Result<(Instant, Counts, [Usage; 4])> {
-            let before = Instant::now();
-            let counts = bench.queue.counts(&queue)?;
-            let at = before + before.elapsed() / 2;
-            let usages = [
+        let timing = Timing {
+            warm: self.warm,
+            window: self.window,
+        };
+        warm_up(&mut self.queue, &queue, total, timing)?;
+        let (redis, in_window) = (&self.redis, &self.in_window);
+        in_window.store(true, Ordering::Relaxed);
+        let drained = watch(&mut self.queue, &queue, total, timing, |queue_server| {
+            Ok([
                 running.usage()?,
-                bench.queue.process.usage()?,
-                bench.redis.process.usage()?,
+                queue_server.usage()?,
+                redis.process.usage()?,
                 Usage::of_self()?,
-            ];
-            Ok((at, counts, usages))
-        };
-        self.in_window.store(true, Ordering::Relaxed);
-        let first = sample(self)?;
-        let last = loop {
-            std::thread::sleep(Duration::from_millis(20));
-            let now = sample(self)?;
-            let dry = now.1.left < (total / 50) as u64;
-            let windows = now.0.duration_since(first.0).as_secs_f64() / self.window.as_secs_f64();
-            let few = now.1.deleted - first.1.deleted < FEW;
-            if dry || windows >= LONGEST || windows >= 1.0 && !few {
-                break now;
-            }
-        };
-        self.in_window.store(false, Ordering::Relaxed);
+            ])
+        });
+        in_window.store(false, Ordering::Relaxed);
         drop(running);
         self.queue.drop(&queue)?;
 
-        let seconds = last.0.duration_since(first.0).as_secs_f64();
-        let messages = (last.1.deleted - first.1.deleted) as f64;
-        if messages < 1.0 {
-            bail!("{contestant:?} deleted nothing within the window");
-        }
-        let calls = |counts: &Counts| counts.calls.values().sum::<u64>() as f64;
-        let cpu = |of: usize| (last.2[of].cpu - first.2[of].cpu).as_secs_f64();
+        let (first, last) = drained?;
+        let seconds = last.at.duration_since(first.at).as_secs_f64();
+        let messages = (last.counts.deleted - first.counts.deleted) as f64;
+        let calls = |sample: &Sample<_>| sample.counts.calls.values().sum::<u64>() as f64;
+        let cpu = |of: usize| (last.of[of].cpu - first.of[of].cpu).as_secs_f64();
         let machine = seconds * cores() as f64;
         Ok(Drained {
             per_second: messages / seconds,
             cpu_us: cpu(0) * 1e6 / messages,
-            peak_rss_mb: last.2[0].peak_rss_kib as f64 / 1024.0,
-            calls_per_thousand: (calls(&last.1) - calls(&first.1)) * 1000.0 / messages,
+            peak_rss_mb: last.of[0].peak_rss_kib as f64 / 1024.0,
+            calls_per_thousand: (calls(&last) - calls(&first)) * 1000.0 / messages,
             queue_share: cpu(1) / machine,
             redis_share: cpu(2) / machine,
             own_share: cpu(3) / machine,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Bench, Scale};
 use crate::contestants::{Contestant, Kind};
-use crate::servers::command;
+use bench::servers::command;
 use testkit::mix::{self, CUSTOMERS};
 
 /// A body of about 100 kB, so that a receive of ten has what SQS allows.

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::Results;
-use super::figure::{Figure, grouped};
 use crate::contestants::Kind;
 use crate::measure::Drained;
+use bench::figure::{Figure, grouped};
 
 impl Results {
     /// Bars for 10 consumers and batches of 10: the rate at each distance, CPU and memory.

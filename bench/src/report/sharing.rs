@@ -5,8 +5,8 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::Results;
-use super::figure::Figure;
 use crate::measure::Shared;
+use bench::figure::Figure;
 
 impl Results {
     pub(super) fn sharing_table(&self, out: &mut String) -> Result<()> {

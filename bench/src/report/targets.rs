@@ -5,9 +5,9 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::Results;
-use super::figure::Figure;
 use crate::contestants::Kind;
 use crate::measure::{Drained, Scale, Steady};
+use bench::figure::Figure;
 
 /// Where so much of all cores is in use, more work takes longer, whoever does it.
 const FULL: f64 = 0.9;

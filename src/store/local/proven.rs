@@ -19,11 +19,11 @@ pub struct Proven {
     reading: Mutex<Reading>,
 }
 
-/// How far the queue has been read.
+/// How far the queue has been read. Wall clocks have no part in it: this one and the queue's may differ, or jump.
 #[derive(Debug)]
 struct Reading {
     /// Messages that were sent later are news.
-    since: Millis,
+    since: Instant,
     /// Receives in a row that brought only news.
     current: u32,
     /// Counts the times that the end was reached.
@@ -37,14 +37,15 @@ const SILENCE: Duration = Duration::from_secs(45);
 const CURRENT_RECEIVES: u32 = 20;
 
 impl Proven {
-    pub fn new(now_ms: Millis) -> Self {
+    pub fn new() -> Self {
+        let beginning = Instant::now();
         Self {
             proof: Proof::new(0, micros(SILENCE)),
-            beginning: Instant::now(),
+            beginning,
             restored: AtomicU64::new(0),
             was_killed: AtomicBool::new(false),
             reading: Mutex::new(Reading {
-                since: now_ms,
+                since: beginning,
                 current: 0,
                 session: 0,
                 is_at_end: false,
@@ -59,16 +60,10 @@ impl Proven {
         self.was_killed.store(was_killed, Ordering::Relaxed);
     }
 
-    /// Records an answer of the queue. `oldest`: when the oldest message of it was sent, of those that were delivered for
-    /// the first time. After a kill, `visibility` must pass: until then messages may be in flight to the process that
+    /// Records an answer of the queue. `waited`: the longest time that a message of it was in the queue, of those that were
+    /// delivered for the first time. After a kill, `visibility` must pass: until then messages may be in flight to the process that
     /// is gone.
-    pub fn received(
-        &self,
-        is_empty: bool,
-        oldest: Option<Millis>,
-        visibility: Duration,
-        now_ms: Millis,
-    ) {
+    pub fn received(&self, is_empty: bool, waited: Option<Duration>, visibility: Duration) {
         let at = self.now();
         if self.was_killed.load(Ordering::Relaxed) && self.beginning.elapsed() < visibility {
             return;
@@ -77,12 +72,12 @@ impl Proven {
         if reading.is_at_end && !self.proof.is_proven(at) {
             self.proof.end();
             reading.is_at_end = false;
-            reading.since = now_ms;
+            reading.since = Instant::now();
             reading.current = 0;
         }
         if !reading.is_at_end {
-            match oldest {
-                Some(sent) if sent >= reading.since => reading.current += 1,
+            match waited {
+                Some(waited) if waited <= reading.since.elapsed() => reading.current += 1,
                 Some(_) => reading.current = 0,
                 // Redeliveries alone tell nothing.
                 None => {}
@@ -132,47 +127,51 @@ mod tests {
     const NOW: Millis = 1_763_150_000_000;
     const VISIBILITY: Duration = Duration::from_secs(30);
 
+    /// Of messages that were sent before the process began, and after.
+    const OLD: Option<Duration> = Some(Duration::from_secs(3_600));
+    const NEWS: Option<Duration> = Some(Duration::ZERO);
+
     #[test]
     fn an_empty_answer_proves_the_state() {
-        let proven = Proven::new(NOW);
+        let proven = Proven::new();
         assert!(!proven.is_proven());
-        proven.received(false, Some(NOW - 5_000), VISIBILITY, NOW);
+        proven.received(false, OLD, VISIBILITY);
         assert!(!proven.is_proven(), "there is more");
-        proven.received(true, None, VISIBILITY, NOW);
+        proven.received(true, None, VISIBILITY);
         assert!(proven.is_proven());
     }
 
     #[test]
     fn after_a_kill_nothing_is_proven_while_messages_may_be_in_flight_to_the_process_that_is_gone()
     {
-        let proven = Proven::new(NOW);
+        let proven = Proven::new();
         proven.restored(NOW, true);
-        proven.received(true, None, VISIBILITY, NOW);
+        proven.received(true, None, VISIBILITY);
         assert!(!proven.is_proven());
-        proven.received(true, None, Duration::ZERO, NOW);
+        proven.received(true, None, Duration::ZERO);
         assert!(proven.is_proven());
     }
 
     #[test]
     fn a_queue_that_is_never_empty_is_at_its_end_when_it_brings_only_news() {
-        let proven = Proven::new(NOW);
+        let proven = Proven::new();
         for _ in 1..CURRENT_RECEIVES {
-            proven.received(false, Some(NOW + 1), VISIBILITY, NOW);
+            proven.received(false, NEWS, VISIBILITY);
         }
         // One that was sent before the start begins the count anew; a redelivery does not.
-        proven.received(false, Some(NOW - 1), VISIBILITY, NOW);
+        proven.received(false, OLD, VISIBILITY);
         for _ in 1..CURRENT_RECEIVES {
-            proven.received(false, Some(NOW + 1), VISIBILITY, NOW);
-            proven.received(false, None, VISIBILITY, NOW);
+            proven.received(false, NEWS, VISIBILITY);
+            proven.received(false, None, VISIBILITY);
         }
         assert!(!proven.is_proven());
-        proven.received(false, Some(NOW + 1), VISIBILITY, NOW);
+        proven.received(false, NEWS, VISIBILITY);
         assert!(proven.is_proven());
     }
 
     #[test]
     fn what_was_restored_is_as_old_as_it_was_last_known_to_be_true() {
-        let proven = Proven::new(NOW);
+        let proven = Proven::new();
         proven.restored(NOW - 60_000, false);
         let read = proven.mark();
         let age = |changed| {

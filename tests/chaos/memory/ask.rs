@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::model::{Answer, Moment};
 use super::report::{Asked, Report};
-use super::story::{CUSTOMERS, FEATURE, name};
+use super::story::{CUSTOMERS, FEATURE, WITNESSES, name};
 use super::world::World;
 
 /// How many ask at once while nothing fails.
@@ -83,8 +83,11 @@ pub async fn keep_asking(world: &World, seed: u64, over: &AtomicBool) -> (Asked,
     let mut rng = fastrand::Rng::with_seed(seed ^ 0xa5_4e4);
     let (mut asked, mut report) = (Asked::default(), Report::default());
     while !over.load(Ordering::SeqCst) {
-        let of = [CUSTOMERS, CUSTOMERS / 20][usize::from(rng.bool())];
-        let (customer, route) = (rng.usize(..of), ROUTES[rng.usize(..ROUTES.len())]);
+        let of = match world.asks_witnesses.load(Ordering::SeqCst) && rng.u8(..4) > 0 {
+            true => WITNESSES,
+            false => 0..[CUSTOMERS, CUSTOMERS / 20][usize::from(rng.bool())],
+        };
+        let (customer, route) = (rng.usize(of), ROUTES[rng.usize(..ROUTES.len())]);
         let life = world.host.life();
         let port = world.host.reader().read_port();
         let answer = timeout(PATIENCE, ask(port, customer, route))

@@ -1,12 +1,13 @@
 //! What goes wrong, in an order and for spans of time that the seed gives.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
 use testkit::Signal;
 use tokio::time::sleep;
 
-use super::world::World;
+use super::world::{VISIBILITY, World};
 use crate::faults::{Kind, QUEUE, of_queue, spaced};
 
 /// To the process.
@@ -17,6 +18,8 @@ pub enum Strike {
     KillInSnapshot,
     /// Soon after the start: it is being restored, or the journal is begun.
     KillTwice,
+    /// While the disk is full: changes that were answered are gone with the process, and in flight to it.
+    KillBeforeSync,
     Freeze,
     Term,
 }
@@ -27,6 +30,8 @@ pub enum Trouble {
     Queue(Kind),
     DiskFull,
     FolderAway,
+    /// The wall clock of the process jumps forward and back, by minutes.
+    ClockJumps,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +74,7 @@ impl Deck {
         let rng = &mut self.rng;
         let which = rng.u8(..4);
         if self.strikes.is_empty() {
-            use Strike::{Freeze, Kill, KillInSnapshot, KillTwice, Term};
+            use Strike::{Freeze, Kill, KillBeforeSync, KillInSnapshot, KillTwice, Term};
             self.strikes = vec![
                 Kill,
                 Kill,
@@ -79,18 +84,26 @@ impl Deck {
                 Freeze,
                 Term,
             ];
+            if disk_can_be_full {
+                self.strikes.extend([KillBeforeSync; 2]);
+            }
             rng.shuffle(&mut self.strikes);
         }
         if self.troubles.is_empty() {
             self.troubles = QUEUE.map(Trouble::Queue).into();
             self.troubles.extend([Trouble::FolderAway; 2]);
+            self.troubles.extend([Trouble::ClockJumps; 2]);
             if disk_can_be_full {
                 self.troubles.extend([Trouble::DiskFull; 3]);
             }
             rng.shuffle(&mut self.troubles);
         }
-        let trouble = (which != 0).then(|| self.troubles.pop()).flatten();
         let mut strike = (which != 1).then(|| self.strikes.pop()).flatten();
+        let trouble = match strike {
+            // It fills the disk itself, and the queue must answer.
+            Some(Strike::KillBeforeSync) => Some(Trouble::ClockJumps),
+            _ => (which != 0).then(|| self.troubles.pop()).flatten(),
+        };
         if trouble == Some(Trouble::FolderAway) && strike.is_some() {
             // A process that starts without its folder begins another one, as on a new machine.
             strike = Some(Strike::Freeze);
@@ -106,6 +119,27 @@ impl Deck {
 }
 
 pub async fn inflict(world: &World, episode: Episode) {
+    if episode.trouble != Some(Trouble::ClockJumps) {
+        return hold(world, episode).await;
+    }
+    tokio::select! {
+        () = hold(world, episode) => {}
+        () = jump(world, episode) => {}
+    }
+    world.clock.set_ahead(0);
+}
+
+/// Moves the wall clock of the process again and again.
+async fn jump(world: &World, episode: Episode) {
+    const MOST_SECS: i64 = 10 * 60;
+    let mut rng = Rng::with_seed(episode.moment.as_micros() as u64);
+    loop {
+        world.clock.set_ahead(rng.i64(-MOST_SECS..=MOST_SECS));
+        sleep(episode.pause).await;
+    }
+}
+
+async fn hold(world: &World, episode: Episode) {
     sleep(episode.pause).await;
     if let Some(trouble) = episode.trouble {
         begin(world, trouble).await;
@@ -119,7 +153,7 @@ pub async fn inflict(world: &World, episode: Episode) {
         Some(Trouble::Queue(_)) => world.queue_faults.clear_all(),
         Some(Trouble::DiskFull) => world.disk.free(),
         Some(Trouble::FolderAway) => world.disk.bring_back(),
-        None => {}
+        Some(Trouble::ClockJumps) | None => {}
     }
     world.host.look();
 }
@@ -132,6 +166,8 @@ async fn begin(world: &World, trouble: Trouble) {
             world.host.wait_ready().await;
             world.disk.take_away();
         }
+        // It goes on beside.
+        Trouble::ClockJumps => {}
         Trouble::Queue(Kind::QueueRecreated) => world.recreate_queue().await,
         Trouble::Queue(Kind::QueueHangs) => {
             for (action, fault) in of_queue(Kind::QueueHangs) {
@@ -167,10 +203,11 @@ async fn carry_out(world: &World, strike: Strike, episode: Episode) {
             host.kill().await;
             host.start_again();
         }
+        Strike::KillBeforeSync => kill_before_sync(world).await,
         Strike::Freeze => {
             host.signal(Signal::SIGSTOP);
             // At times longer than the visibility timeout.
-            sleep(episode.moment * 100).await;
+            sleep(episode.moment * 150).await;
             host.signal(Signal::SIGCONT);
         }
         Strike::Term => {
@@ -180,4 +217,23 @@ async fn carry_out(world: &World, strike: Strike, episode: Episode) {
             host.start_again();
         }
     }
+}
+
+/// Readers see changes that are in no journal; then the process is killed. Until the queue delivers these changes again,
+/// no answer about them may be called fresh.
+async fn kill_before_sync(world: &World) {
+    const SEEN: Duration = Duration::from_millis(500);
+    let turn = world.turn.lock().await;
+    world.drained().await;
+    world.disk.fill();
+    let news = world.story().witnesses();
+    world.publish(&news).await;
+    world.asks_witnesses.store(true, Ordering::SeqCst);
+    sleep(SEEN).await;
+    world.host.kill().await;
+    world.disk.free();
+    world.host.start_again();
+    drop(turn);
+    sleep(VISIBILITY).await;
+    world.asks_witnesses.store(false, Ordering::SeqCst);
 }

@@ -2,11 +2,14 @@
 //! value and the time, so that an answer tells which message it is from.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
 pub const CUSTOMERS: usize = 600;
+/// Those that change only right before some kills: nothing newer covers what such a kill has undone.
+pub const WITNESSES: Range<usize> = 560..CUSTOMERS;
 pub const FEATURE: &str = "seats";
 /// Messages that may come again later.
 const REMEMBERED: usize = 2_000;
@@ -60,6 +63,13 @@ impl Story {
         messages
     }
 
+    /// News of all witnesses.
+    pub fn witnesses(&mut self) -> Vec<Message> {
+        WITNESSES
+            .map(|customer| self.number_next(customer, Fact::Set))
+            .collect()
+    }
+
     /// All that was published is applied: these have a limit now.
     pub fn settle(&mut self, held: impl Iterator<Item = usize>) {
         self.held = held.collect();
@@ -71,7 +81,7 @@ impl Story {
             return self.past[place].clone();
         }
         // A tenth of the customers have half of the messages.
-        let of = [CUSTOMERS, CUSTOMERS / 10][usize::from(self.rng.bool())];
+        let of = [WITNESSES.start, CUSTOMERS / 10][usize::from(self.rng.bool())];
         let customer = self.rng.usize(..of);
         let fact = match self.rng.u8(..8) {
             0 => Fact::Purge,
@@ -82,15 +92,10 @@ impl Story {
     }
 
     fn tell(&mut self, customer: usize, fact: Fact) -> Message {
-        self.number += 1;
         if fact == Fact::Purge {
             self.held.remove(&customer);
         }
-        let message = Message {
-            customer,
-            number: self.number,
-            fact,
-        };
+        let message = self.number_next(customer, fact);
         if self.past.len() < REMEMBERED {
             self.past.push(message.clone());
         } else {
@@ -98,6 +103,15 @@ impl Story {
             self.past[place] = message.clone();
         }
         message
+    }
+
+    fn number_next(&mut self, customer: usize, fact: Fact) -> Message {
+        self.number += 1;
+        Message {
+            customer,
+            number: self.number,
+            fact,
+        }
     }
 }
 

@@ -1,20 +1,21 @@
 //! What everyone shares: the queue, the process, its disk, the books.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use testkit::{FaultProxy, Reader, Sqs, TestQueue, until};
+use testkit::{Clock, FaultProxy, Reader, Sqs, TestQueue, until};
 use tokio::time::sleep;
 
 use super::disk::Disk;
 use super::folder;
 use super::host::Host;
 use super::model::Model;
-use super::story::Message;
+use super::story::{Message, Story};
 
-/// Much shorter than a freeze may be.
-const ATTRIBUTES: [(&str, &str); 1] = [("VisibilityTimeout", "2")];
+/// Shorter than a freeze may be, and long enough for a restarted process to read what is in the queue.
+pub const VISIBILITY: Duration = Duration::from_secs(4);
+const ATTRIBUTES: [(&str, &str); 1] = [("VisibilityTimeout", "4")];
 const KEY: &str = "9a1cc83b6a2b4f6f8fd46a0a41a9d37d3e6a9a0f4d0f1f6cbb5c4a1e2d3c4b5a";
 const NO_EDGE: &str = "http://127.0.0.1:1";
 
@@ -24,18 +25,25 @@ pub struct World {
     pub queue_faults: FaultProxy,
     pub host: Host,
     pub disk: Disk,
+    /// That of the process.
+    pub clock: Clock,
     model: Mutex<Model>,
+    story: Mutex<Story>,
+    /// Held by who publishes.
+    pub turn: tokio::sync::Mutex<()>,
+    /// Whether readers ask mostly about the witnesses.
+    pub asks_witnesses: AtomicBool,
     /// All of the round: a queue that is recreated has lost them. Held while messages are being sent.
     sent: tokio::sync::Mutex<Vec<String>>,
     pub published: AtomicU64,
 }
 
 impl World {
-    pub async fn start(log: &str) -> World {
+    pub async fn start(log: &str, seed: u64) -> World {
         let sqs = Sqs::start().await;
         let queue = sqs.queue_with("chaos", &ATTRIBUTES).await;
         let queue_faults = FaultProxy::start(sqs.endpoint()).await;
-        let disk = Disk::new();
+        let (disk, clock) = (Disk::new(), Clock::new());
         let builder = Reader::in_memory(&queue, NO_EDGE)
             .env("AWS_ENDPOINT_URL_SQS", queue_faults.url())
             .env("QUEUE_URL", queue_faults.queue_url(&queue))
@@ -46,13 +54,21 @@ impl World {
             .env("MAX_RECEIVE_COUNT", 1_000)
             .env("CONSUMERS", 4)
             .env("RUST_LOG", log);
+        let builder = clock
+            .env()
+            .into_iter()
+            .fold(builder, |builder, (name, value)| builder.env(name, value));
         World {
             host: Host::start(builder, folder()),
             sqs,
             queue,
             queue_faults,
             disk,
+            clock,
             model: Mutex::new(Model::new()),
+            story: Mutex::new(Story::new(seed)),
+            turn: tokio::sync::Mutex::default(),
+            asks_witnesses: AtomicBool::new(false),
             sent: tokio::sync::Mutex::default(),
             published: AtomicU64::new(0),
         }
@@ -60,6 +76,10 @@ impl World {
 
     pub fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn story(&self) -> MutexGuard<'_, Story> {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the model, and then the queue.

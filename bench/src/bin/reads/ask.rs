@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use bench::process::Process;
+use bench::questions::{self, Load, answer, join, quantile};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -13,13 +14,7 @@ use super::{Figure, Plan, Question, Who};
 pub fn request(question: Question, rank: usize) -> String {
     let customer = customer(rank);
     match question {
-        Question::Flag => {
-            let body = format!(r#"{{"context":{{"targetingKey":"{customer}"}}}}"#);
-            format!(
-                "POST /ofrep/v1/evaluate/flags/feature-00 HTTP/1.1\r\nHost: bench\r\nX-API-Key: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-        }
+        Question::Flag => questions::flag(&customer),
         Question::List => format!(
             "GET /v1/c/{customer}/entitlements.json HTTP/1.1\r\nHost: bench\r\nX-API-Key: bench\r\n\r\n"
         ),
@@ -32,51 +27,6 @@ pub fn node_request(question: Question, rank: usize) -> String {
         Question::List => format!("/list?customer={}", customer(rank)),
     };
     format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
-}
-
-/// Reads one answer; returns where it ends.
-pub async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<usize> {
-    buffer.clear();
-    let mut chunk = [0; 16_384];
-    let mut end = None;
-    loop {
-        let count = stream.read(&mut chunk).await?;
-        if count == 0 {
-            bail!("the server closed the connection");
-        }
-        buffer.extend_from_slice(&chunk[..count]);
-        if end.is_none()
-            && let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n")
-        {
-            let head = std::str::from_utf8(&buffer[..at])?;
-            let length = head
-                .split("\r\n")
-                .find_map(|line| {
-                    line.to_ascii_lowercase()
-                        .strip_prefix("content-length: ")?
-                        .parse::<usize>()
-                        .ok()
-                })
-                .context("no content-length")?;
-            if !head.starts_with("HTTP/1.1 200") {
-                bail!("{}", head.lines().next().unwrap_or_default());
-            }
-            end = Some(at + 4 + length);
-        }
-        if let Some(end) = end
-            && buffer.len() >= end
-        {
-            return Ok(end);
-        }
-    }
-}
-
-pub async fn one(port: u16, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut buffer = Vec::new();
-    let end = answer(&mut stream, &mut buffer).await?;
-    Ok(String::from_utf8_lossy(&buffer[..end]).into_owned())
 }
 
 /// Every customer once, so that the copy holds all of them.
@@ -99,15 +49,6 @@ pub async fn ask_all(port: u16, plan: &Plan) -> Result<()> {
     join(tasks).await.map(drop)
 }
 
-pub async fn join<T>(tasks: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
-    let local = tokio::task::LocalSet::new();
-    let mut results = Vec::new();
-    for result in local.run_until(futures_util::future::join_all(tasks)).await {
-        results.push(result?);
-    }
-    Ok(results)
-}
-
 pub async fn measure(
     (process, port): (&Process, u16),
     (who, question, connections): (Who, Question, usize),
@@ -125,27 +66,6 @@ pub async fn measure(
     };
     let warm = Instant::now() + Duration::from_millis(500);
     let end = warm + plan.window;
-    let mut tasks = Vec::new();
-    for connection in 0..connections {
-        tasks.push(async move {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            stream.set_nodelay(true)?;
-            let (mut buffer, mut times) = (Vec::new(), Vec::new());
-            let mut rank = connection.wrapping_mul(7_919) % hot;
-            loop {
-                let started = Instant::now();
-                if started >= end {
-                    return anyhow::Ok(times);
-                }
-                stream.write_all(ask(rank).as_bytes()).await?;
-                answer(&mut stream, &mut buffer).await?;
-                if started >= warm {
-                    times.push(started.elapsed());
-                }
-                rank = (rank + 104_729) % hot;
-            }
-        });
-    }
     let usage = async {
         tokio::time::sleep_until(warm.into()).await;
         let before = process.usage()?.cpu;
@@ -158,19 +78,20 @@ pub async fn measure(
         }
         anyhow::Ok(())
     };
-    let (times, cpu, wrote) = tokio::join!(join(tasks), usage, writing);
+    let load = Load {
+        connections,
+        hot,
+        warm,
+        end,
+    };
+    let (times, cpu, wrote) = tokio::join!(questions::ask(port, load, ask), usage, writing);
     wrote?;
-    let mut times: Vec<Duration> = times?.into_iter().flatten().collect();
-    times.sort_unstable();
-    if times.is_empty() {
-        bail!("nothing was answered");
-    }
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    let times = times?;
     Ok(Figure {
         rate: times.len() as f64 / plan.window.as_secs_f64(),
         cpu_micros: cpu?.as_secs_f64() * 1e6 / times.len() as f64,
-        p50_micros: at(0.5),
-        p99_micros: at(0.99),
+        p50_micros: quantile(&times, 0.5),
+        p99_micros: quantile(&times, 0.99),
     })
 }
 

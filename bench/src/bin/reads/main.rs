@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bench::process::{Process, free_port};
 
-use ask::{ask_all, measure, one, request, visible};
+use ask::{ask_all, measure, request, visible};
+use bench::questions::one;
 use customers::fill;
 
 /// Who answers.

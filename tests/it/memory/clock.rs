@@ -1,0 +1,58 @@
+//! Whether the state is proven does not depend on the wall clock of the process, which may be wrong or jump.
+
+use std::time::Duration;
+
+use super::process::{flag, is_proven};
+use super::restart::NO_EDGE;
+use testkit::events::{at, seats};
+use testkit::reader::Builder;
+use testkit::{Clock, Reader, Sqs, TestQueue, until};
+
+const SOON: Duration = Duration::from_secs(60);
+const TEN_MINUTES: i64 = 600;
+
+async fn send(queue: &TestQueue, customers: std::ops::Range<u64>) {
+    let bodies = customers.map(|n| seats((&format!("customer-{n}"), None), n + 1, at(1)));
+    queue.send_all(&bodies.collect::<Vec<_>>()).await;
+}
+
+fn by(clock: &Clock, builder: Builder) -> Builder {
+    let variables = clock.env().into_iter();
+    variables.fold(builder, |builder, (name, value)| builder.env(name, value))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_behind_does_not_prove_the_state_early() {
+    const BACKLOG: u64 = 300;
+    let (sqs, clock) = (Sqs::start().await, Clock::new());
+    let queue = sqs.queue("q").await;
+    send(&queue, 0..BACKLOG).await;
+    clock.set_ahead(-TEN_MINUTES);
+    let one_by_one = Reader::in_memory(&queue, NO_EDGE)
+        .env("CONSUMERS", 1)
+        .env("BATCH_SIZE", 1);
+    let reader = by(&clock, one_by_one).start().await;
+    until("an answer is fresh", SOON, async || {
+        let reply = flag(&reader, "seats", "customer-0").await;
+        reply.status == 200 && reply.json()["reason"] != "STALE"
+    })
+    .await;
+    let received = reader.metric("entitlement_sync_messages_received_total");
+    assert_eq!(received.await, BACKLOG as f64, "all was read before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_ahead_does_not_keep_the_state_unproven() {
+    let (sqs, clock) = (Sqs::start().await, Clock::new());
+    let queue = sqs.queue("q").await;
+    send(&queue, 0..10).await;
+    clock.set_ahead(TEN_MINUTES);
+    let one = Reader::in_memory(&queue, NO_EDGE).env("CONSUMERS", 1);
+    let reader = by(&clock, one).start().await;
+    // No receive is empty, since one message comes after the other, and the first poll, which does not wait, finds ten.
+    until("the state is proven", SOON, async || {
+        send(&queue, 0..1).await;
+        is_proven(&reader).await
+    })
+    .await;
+}
