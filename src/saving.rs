@@ -124,7 +124,7 @@ pub fn begin(
     );
     if !restored.is_whole {
         tracing::error!(
-            "files of the snapshots are damaged, and no other file makes up for them: customers may be answered as they were before, until the queue or the Edge API tells of them; purge, or start with an empty folder, if that must not be"
+            "files in SNAPSHOT_PATH are damaged, and no other file replaces them: answers about some customers may be older than before, until the queue or the Edge API sends newer state; to prevent that, start with an empty folder"
         );
     }
     Ok(folder)
@@ -248,7 +248,7 @@ impl Task {
             Err(error) => {
                 self.retry_at = Some(Instant::now() + RETRY_PAUSE);
                 self.metrics.failed.inc();
-                tracing::error!(why, %error, "cannot write a snapshot; the ones before stay");
+                tracing::error!(why, %error, "cannot write a snapshot; the older snapshots stay");
                 Err(error.to_string())
             }
         }
