@@ -360,6 +360,41 @@ async fn an_empty_redis_is_refilled_with_what_is_asked_for_most_first() {
     assert_eq!(reader.get(&path("purged")).await.status, 404);
 }
 
+/// `serve` receives nothing, so no line may say that receiving stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_what_serve_does_while_redis_takes_no_writes() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    edge.answer(&path("acme"), listed(2, UPDATED));
+    redis.cmd(&["CONFIG", "SET", "maxmemory", "1"]);
+    let logged = async |line: &str| {
+        until(line, SOON, async || reader.logs().contains(line)).await;
+    };
+    logged("Redis takes no writes; fetched customers are kept in memory only until it does").await;
+    assert_eq!(version(&reader.get(&path("acme")).await), Some(2));
+    assert_eq!(redis.get("production:c_acme"), None);
+    redis.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
+    logged("Redis takes writes").await;
+    until("it is stored", SOON, async || {
+        assert_eq!(version(&reader.get(&path("acme")).await), Some(2));
+        redis.get("production:c_acme").is_some()
+    })
+    .await;
+    redis.cmd(&["FLUSHALL"]);
+    logged("Redis lost its data: the customers of the last hour are loaded from the Edge API")
+        .await;
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let mut set = redis::cmd("CONFIG");
+    set.arg(&["SET", "requirepass", "another"]);
+    let mut both = redis::pipe();
+    both.add_command(set).add_command(kill);
+    both.exec(&mut redis.conn()).unwrap();
+    logged("Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions").await;
+    let logs = reader.logs();
+    assert!(!logs.contains("receiving"), "{logs}");
+}
+
 /// Each of so many requests, one after the other: if each waited for a timeout, the test would never end.
 const MANY: usize = 2_000;
 
