@@ -46,7 +46,7 @@ pub enum Tracked {
 }
 
 /// When a value was read, and over which connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
     /// Before the command was sent.
     pub(super) at: u64,

@@ -360,6 +360,44 @@ async fn an_empty_redis_is_refilled_with_what_is_asked_for_most_first() {
     assert_eq!(reader.get(&path("purged")).await.status, 404);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refill_goes_on_when_the_edge_api_is_back() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    let customers: Vec<String> = (0..20).map(|number| format!("c{number}")).collect();
+    for (number, customer) in customers.iter().enumerate() {
+        stage.edge.answer(&path(customer), listed(2, UPDATED));
+        for _ in 0..customers.len() - number {
+            assert_eq!(reader.get(&path(customer)).await.status, 200);
+        }
+    }
+    stage.to_edge.cut().await;
+    let before = stage.edge.requests_to("/v1/c/").len();
+    stage.redis.cmd(&["FLUSHALL"]);
+    let failed = "entitlement_sync_read_upstream_requests_total{outcome=\"failed\"}";
+    until("the breaker is open", SOON, async || {
+        reader.metric(failed).await >= 5.0
+    })
+    .await;
+    // Nobody asks for any of them.
+    stage.to_edge.restore().await;
+    let line = "the customers of the last hour were loaded";
+    until("Redis is refilled", SOON, async || {
+        reader.logs().contains(line)
+    })
+    .await;
+    for customer in &customers {
+        let key = format!("production:c_{customer}");
+        assert!(stage.redis.get(&key).is_some(), "{customer}");
+    }
+    let asked = stage.edge.requests_to("/v1/c/").split_off(before);
+    let asked: Vec<&str> = asked.iter().map(|it| it.path.as_str()).collect();
+    let expected: Vec<String> = customers.iter().map(|it| path(it)).collect();
+    assert_eq!(asked, expected, "most often asked for first, each once");
+    let refilled = reader.metric("entitlement_sync_read_refilled_total").await;
+    assert_eq!(refilled, 20.0);
+}
+
 /// `serve` receives nothing, so no line may say that receiving stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_what_serve_does_while_redis_takes_no_writes() {
