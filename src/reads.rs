@@ -159,8 +159,9 @@ impl Reads {
         reads
     }
 
-    /// Returns the state of an owner, or why there is none.
-    pub async fn ask(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
+    /// Returns the state of an owner, or why there is none. `via`: the processes of this program that the question came
+    /// through, as their `Via` list.
+    pub async fn ask(&self, owner: Owner<'_>, via: Option<&str>) -> Result<Answer, NotLoaded> {
         let tracked = &self.loader.tracked;
         let known = self.copy.get(owner);
         if let Some(slot) = &known
@@ -177,11 +178,11 @@ impl Reads {
         {
             // Nobody waits for it.
             if slot.retry_is_due(STALE_RETRY_INTERVAL) {
-                drop(self.load(owner));
+                drop(self.load(owner, via));
             }
             return Ok(answer);
         }
-        let error = match timeout(QUESTION_TIMEOUT, self.load(owner)).await {
+        let error = match timeout(QUESTION_TIMEOUT, self.load(owner, via)).await {
             Ok(Some(Ok(loaded))) => {
                 return Ok(self.answer(owner, loaded.slot, loaded.origin));
             }
@@ -210,7 +211,7 @@ impl Reads {
     /// Loads an owner from the Edge API, whatever is known of it; returns whether the Edge API knows the customer.
     pub async fn reload(&self, owner: Owner<'_>) -> Result<bool, NotLoaded> {
         let order = self.copy.next_order();
-        let (slot, _) = self.loader.fetch(owner, order).await?;
+        let (slot, _) = self.loader.fetch(owner, None, order).await?;
         Ok(!self.copy.keep(owner, slot).is_unknown)
     }
 
@@ -239,26 +240,38 @@ impl Reads {
         }
     }
 
-    fn load(&self, owner: Owner<'_>) -> flights::Flight<Result<Loaded, NotLoaded>> {
-        let tracked = &self.loader.tracked;
-        let mark = tracked.mark();
-        let is_current = |mark| !tracked.has_changed(owner.customer, mark);
-        let (flight, joined) = self.flights.join(owner, mark, is_current, || {
+    /// Begins a load, or joins one under way. A question of another process of this program joins none: a load under way may
+    /// wait for that process, and both would wait for each other.
+    fn load(
+        &self,
+        owner: Owner<'_>,
+        via: Option<&str>,
+    ) -> flights::Flight<Result<Loaded, NotLoaded>> {
+        let begin = || {
             let (reads, key) = (self.clone(), OwnerKey::of(owner));
-            async move {
-                let owner = key.owner();
-                let customer = Owner {
-                    resource: None,
-                    ..owner
-                };
-                let load_customer = || reads.load(customer);
-                reads.loader.load(owner, &reads.copy, load_customer).await
-            }
-        });
+            let via = via.map(str::to_owned);
+            async move { reads.load_now(key.owner(), via.as_deref()).await }
+        };
+        if via.is_some() {
+            return self.flights.alone(begin());
+        }
+        let tracked = &self.loader.tracked;
+        let is_current = |mark| !tracked.has_changed(owner.customer, mark);
+        let (flight, joined) = self.flights.join(owner, tracked.mark(), is_current, begin);
         if joined == Joined::Other {
             self.metrics.joined.inc();
         }
         flight
+    }
+
+    async fn load_now(&self, owner: Owner<'_>, via: Option<&str>) -> Result<Loaded, NotLoaded> {
+        let customer = Owner {
+            resource: None,
+            ..owner
+        };
+        let load_customer = || self.load(customer, via);
+        let asked = (owner, via);
+        self.loader.load(asked, &self.copy, load_customer).await
     }
 
     fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {

@@ -77,10 +77,10 @@ impl Loader {
     }
 
     /// Loads an owner and keeps what was learnt. A resource is answered only beside its customer, which `customer` loads
-    /// where Redis does not answer for the resource.
+    /// where Redis does not answer for the resource. `via`: see [`Reads::ask`](super::Reads::ask).
     pub async fn load<F: Future>(
         &self,
-        owner: Owner<'_>,
+        (owner, via): (Owner<'_>, Option<&str>),
         copy: &Copy,
         customer: impl FnOnce() -> F,
     ) -> Result<Loaded, NotLoaded> {
@@ -115,7 +115,7 @@ impl Loader {
             // If it cannot be had, the resource is asked for all the same.
             drop(customer().await);
         }
-        let error = match self.fetch(owner, order).await {
+        let error = match self.fetch(owner, via, order).await {
             Ok((slot, origin)) => return Ok(keep(slot, origin)),
             Err(error) => error,
         };
@@ -142,9 +142,14 @@ impl Loader {
     }
 
     /// What the Edge API says. It is written to Redis by the write rule, so that it can undo nothing newer.
-    pub async fn fetch(&self, owner: Owner<'_>, order: u64) -> Result<(Slot, Origin), NotLoaded> {
+    pub async fn fetch(
+        &self,
+        owner: Owner<'_>,
+        via: Option<&str>,
+        order: u64,
+    ) -> Result<(Slot, Origin), NotLoaded> {
         let (asked, mark, began) = (now_ms() as u64, self.tracked.mark(), Instant::now());
-        let list = match self.entitlements(owner).await? {
+        let list = match self.entitlements(owner, via).await? {
             Some(list) => list,
             None => {
                 let mut slot =
@@ -210,7 +215,11 @@ impl Loader {
     }
 
     /// The list of an owner; `None`: the Edge API does not know it.
-    async fn entitlements(&self, owner: Owner<'_>) -> Result<Option<Box<RawValue>>, NotLoaded> {
+    async fn entitlements(
+        &self,
+        owner: Owner<'_>,
+        via: Option<&str>,
+    ) -> Result<Option<Box<RawValue>>, NotLoaded> {
         let Some(_turn) = self.turns.take().await else {
             self.metrics.upstream(UpstreamOutcome::Skipped);
             return Err(NotLoaded::Busy);
@@ -220,7 +229,11 @@ impl Loader {
             return Err(NotLoaded::Upstream);
         };
         let started = Instant::now();
-        let answer = self.edge.entitlements(owner.customer, owner.resource).await;
+        let (customer, resource) = (owner.customer, owner.resource);
+        let answer = match via {
+            None => self.edge.entitlements(customer, resource).await,
+            Some(via) => self.edge.behind(via).entitlements(customer, resource).await,
+        };
         self.metrics.upstream_took(started.elapsed());
         let (outcome, error, pause) = match answer {
             Ok(list) => {

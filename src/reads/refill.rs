@@ -83,7 +83,7 @@ impl Refill<'_> {
                 kept.push(key);
                 continue;
             }
-            match self.reads.load(key.owner()).await {
+            match self.reads.load(key.owner(), None).await {
                 Some(Ok(_)) => {
                     self.reads.metrics.refilled.inc();
                 }

@@ -18,6 +18,7 @@ mod path;
 mod respond;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -29,6 +30,7 @@ use actix_web::web::{self, Bytes, Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use serde_json::json;
 
+use crate::edge::is_of_this_program;
 use crate::metrics::{ReadResult, ReadRoute};
 use crate::reads::{Access, Reads};
 use path::Route;
@@ -39,6 +41,19 @@ pub struct Shared {
     reads: Reads,
     access: Arc<Access>,
     configuration: edge_api::Configuration,
+    /// A request of this process came back, and the log says so.
+    is_loop_logged: AtomicBool,
+}
+
+impl Shared {
+    /// Logs once that a request of this process came back.
+    fn log_loop(&self) {
+        if !self.is_loop_logged.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "a request to the Edge API came back to this process: check EDGE_API_URL"
+            );
+        }
+    }
 }
 
 /// Maximum connections of the process; an idle one takes a few kilobytes.
@@ -57,6 +72,7 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
         reads,
         access,
         configuration: edge_api::Configuration::default(),
+        is_loop_logged: AtomicBool::new(false),
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let server = HttpServer::new(move || {
@@ -112,6 +128,7 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
         let code = "Unauthenticated";
         refused(ReadResult::Denied, StatusCode::UNAUTHORIZED, code, code)
     } else if is_our_own(request.headers(), shared.reads.passing.edge.via()) {
+        shared.log_loop();
         let text = "this request comes from this process: check EDGE_API_URL";
         refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)
     } else {
@@ -153,7 +170,7 @@ async fn answer(
         Route::Flag(_) | Route::Flags if request.method() != Method::POST => wrong_method(),
         Route::Flag(_) | Route::Flags => match body(payload).await {
             Ok(body) => match route {
-                Route::Flag(key) => ofrep::flag(shared, key, &body).await,
+                Route::Flag(key) => ofrep::flag(request, shared, key, &body).await,
                 _ => ofrep::flags(request, shared, &body).await,
             },
             Err(status) => {
@@ -209,6 +226,14 @@ fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
 fn vias(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let vias = headers.get_all(VIA).filter_map(|via| via.to_str().ok());
     vias.flat_map(|via| via.split(',')).map(str::trim)
+}
+
+/// Returns the processes of this program that a request came through; `None`: it came from a reader.
+fn own_vias(headers: &HeaderMap) -> Option<String> {
+    let own: Vec<&str> = vias(headers)
+        .filter(|via| is_of_this_program(via))
+        .collect();
+    (!own.is_empty()).then(|| own.join(", "))
 }
 
 /// Returns whether a request of this process has come back: its answer would wait for itself.

@@ -10,7 +10,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AF
 
 use super::path::{decoded, is_id};
 use super::respond::{Answered, cannot_tell, error, finished};
-use super::{Shared, vias};
+use super::{Shared, own_vias, vias};
 use crate::edge::Forwarded;
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
@@ -66,7 +66,8 @@ pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
     let owner = Owner { customer, resource };
-    let answer = match shared.reads.ask(owner).await {
+    let via = own_vias(request.headers());
+    let answer = match shared.reads.ask(owner, via.as_deref()).await {
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
@@ -99,7 +100,8 @@ pub async fn entitlements_state(
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
     let owner = Owner { customer, resource };
-    let answer = match shared.reads.ask(owner).await {
+    let via = own_vias(request.headers());
+    let answer = match shared.reads.ask(owner, via.as_deref()).await {
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };

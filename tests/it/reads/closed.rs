@@ -363,6 +363,51 @@ async fn a_request_that_comes_round_ends() {
     }
 }
 
+/// Each asks the other, and would wait for its own answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_that_ask_each_other_end_at_once() {
+    let redis = Redis::start().await;
+    let ports = [free_port(), free_port()];
+    let start = async |own: usize, other: usize| {
+        Reader::builder(&redis, &format!("http://127.0.0.1:{}", ports[other]))
+            .env("READ_PORT", ports[own])
+            .start()
+            .await
+    };
+    let (first, second) = tokio::join!(start(0, 1), start(1, 0));
+    let reply = first.get("/v1/paywall.json").await;
+    assert_eq!(reply.status, 508, "{reply:?}");
+    let asked = [path("acme"), format!("{}?resourceId=site", path("acme"))];
+    for asked in &asked {
+        let (of_first, of_second) = tokio::join!(first.get(asked), second.get(asked));
+        assert_eq!((of_first.status, of_second.status), (503, 503));
+    }
+    let metric = async |name: &str| {
+        let name = format!("entitlement_sync_read_{name}");
+        first.metric(&name).await + second.metric(&name).await
+    };
+    // A question that waits for itself joins its own load, and ends in time.
+    assert_eq!(metric("joined_total").await, 0.0);
+    // A process refuses its own request, and the other one answers that it cannot tell.
+    assert!(metric("questions_total{route=\"entitlements\",result=\"refused\"}").await >= 1.0);
+    assert!(metric("questions_total{route=\"entitlements\",result=\"cannot_tell\"}").await >= 5.0);
+    let line = "a request to the Edge API came back to this process: check EDGE_API_URL";
+    assert!([&first, &second].iter().any(|it| it.logs().contains(line)));
+}
+
+/// One behind the other is no loop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_may_ask_another_one() {
+    let (near, far) = (Redis::start().await, Redis::start().await);
+    let edge = EdgeMock::start().await;
+    edge.answer(&path("acme"), listed(2, UPDATED));
+    let far = Reader::builder(&far, &edge.url()).start().await;
+    let near = Reader::builder(&near, &far.url()).start().await;
+    assert_eq!(version(&near.get(&path("acme")).await), Some(2));
+    assert_eq!(near.get(&path("nobody")).await.status, 404);
+    assert_eq!(edge.requests_to(&path("acme")).len(), 1);
+}
+
 /// What names no customer is refused before Redis or the Edge API is asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_names_no_customer_is_refused() {
