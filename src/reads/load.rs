@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use super::breaker::Breaker;
+use super::concurrency::ConcurrencyLimit;
 use super::copy::{Copy, Slot};
-use super::turns::Turns;
 use super::{Origin, now_ms};
 use crate::edge::{Edge, EdgeError};
 use crate::keys::{Keys, Owner};
@@ -16,11 +16,11 @@ use crate::plan::{self, Fetched, NotPlanned, Rules};
 use crate::reader::{NO_CUSTOMER, State};
 use crate::store::{Mark, Store, Tracked};
 
-/// How long what the Edge API does not know is not asked for again, nor what it could not make whole.
-const SETTLED_FOR: Duration = Duration::from_secs(30);
-/// Requests to the Edge API at once, and those that may wait for their turn.
+/// For this time the read API does not ask again for what the Edge API does not know, or did not give whole.
+const MISS_TTL: Duration = Duration::from_secs(30);
+/// Requests to the Edge API in flight, and those that may wait.
 const MAX_FETCHES: usize = 64;
-const MAX_WAITING: usize = 256;
+const MAX_WAITING_FETCHES: usize = 256;
 
 /// Loads owners.
 pub struct Loader {
@@ -31,7 +31,7 @@ pub struct Loader {
     pub edge: Edge,
     pub breaker: Breaker,
     pub metrics: ReadMetrics,
-    turns: Turns,
+    limit: ConcurrencyLimit,
 }
 
 /// What a load brought.
@@ -72,7 +72,7 @@ impl Loader {
             edge,
             breaker: Breaker::default(),
             metrics,
-            turns: Turns::new(MAX_FETCHES, MAX_WAITING),
+            limit: ConcurrencyLimit::new(MAX_FETCHES, MAX_WAITING_FETCHES),
         }
     }
 
@@ -208,7 +208,7 @@ impl Loader {
     fn in_memory(&self, state: State, mark: Mark, (order, began): (u64, Instant)) -> Slot {
         let is_provisional = state.is_empty() || state.miss(now_ms()).is_some();
         let mut slot = Slot::new(state, mark, order);
-        slot.settled_until = is_provisional.then(|| Instant::now() + SETTLED_FOR);
+        slot.settled_until = is_provisional.then(|| Instant::now() + MISS_TTL);
         slot.is_stored = false;
         slot.began = began;
         slot
@@ -220,7 +220,7 @@ impl Loader {
         owner: Owner<'_>,
         via: Option<&str>,
     ) -> Result<Option<Box<RawValue>>, NotLoaded> {
-        let Some(_turn) = self.turns.take().await else {
+        let Some(_permit) = self.limit.take().await else {
             self.metrics.upstream(UpstreamOutcome::Skipped);
             return Err(NotLoaded::Busy);
         };

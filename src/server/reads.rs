@@ -58,11 +58,11 @@ impl Shared {
 
 /// Maximum connections of the process; an idle one takes a few kilobytes.
 const MAX_CONNECTIONS: usize = 8_192;
-const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Maximum bytes of a body: a context has a few ids.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-const BODY_WITHIN: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum threads of the server; more do not help where Redis or the network is the limit.
 const MAX_WORKERS: usize = 4;
 
@@ -82,7 +82,7 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
     })
     .workers(cores.min(MAX_WORKERS))
     .max_connections(MAX_CONNECTIONS / cores.min(MAX_WORKERS))
-    .client_request_timeout(HEADERS_WITHIN)
+    .client_request_timeout(HEADERS_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
     .disable_signals()
     .shutdown_timeout(2)
@@ -127,7 +127,7 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
     let (kind, answered) = if !is_admitted(request.headers(), &shared.access) {
         let code = "Unauthenticated";
         refused(ReadResult::Denied, StatusCode::UNAUTHORIZED, code, code)
-    } else if is_our_own(request.headers(), shared.reads.passing.edge.via()) {
+    } else if is_our_own(request.headers(), shared.reads.forwarding.edge.via()) {
         shared.log_loop();
         let text = "this request comes from this process: check EDGE_API_URL";
         refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)
@@ -200,7 +200,7 @@ async fn answer(
 }
 
 async fn body(payload: Payload) -> Result<Bytes, StatusCode> {
-    match tokio::time::timeout(BODY_WITHIN, payload.to_bytes_limited(MAX_BODY_BYTES)).await {
+    match tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(MAX_BODY_BYTES)).await {
         Ok(Ok(Ok(body))) => Ok(body),
         Ok(Ok(Err(_))) => Err(StatusCode::BAD_REQUEST),
         Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),

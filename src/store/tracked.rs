@@ -35,7 +35,7 @@ use crate::config::RedisConfig;
 use crate::keys::{Keys, Owner};
 use crate::reader::Stored;
 pub use following::Following;
-use following::{ANSWER, Shared, Up, is_of_moving_keys};
+use following::{ANSWER_TIMEOUT, Shared, Up, is_of_moving_keys};
 pub(super) use proof::Proof;
 
 /// Reads what is stored of owners, and knows how long it holds. Clones share all of it.

@@ -176,7 +176,7 @@ pub struct Configuration {
     known: Mutex<Option<(Arc<str>, Instant)>>,
 }
 
-const CONFIGURATION_FRESH: Duration = Duration::from_secs(300);
+const CONFIGURATION_TTL: Duration = Duration::from_secs(300);
 /// An SDK reads nothing else of it to start.
 const WITHOUT_DSN: &str =
     r#"{"data":{"sdkConfiguration":{"sentryDsn":null,"isWidgetWatermarkEnabled":false}}}"#;
@@ -194,7 +194,7 @@ pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
         Answered::new(result, response)
     };
     if let Some((text, at)) = &known
-        && at.elapsed() < CONFIGURATION_FRESH
+        && at.elapsed() < CONFIGURATION_TTL
     {
         return json(text.clone(), ReadResult::Fresh);
     }
@@ -284,18 +284,18 @@ async fn fetch(
     segments: &[String],
     query: &[(String, String)],
 ) -> Result<Forwarded, NotFetched> {
-    let passing = &shared.reads.passing;
-    let Some(_turn) = passing.turns.take().await else {
+    let forwarding = &shared.reads.forwarding;
+    let Some(_permit) = forwarding.limit.take().await else {
         return Err(NotFetched::Busy);
     };
-    let Some(attempt) = passing.breaker.admit() else {
+    let Some(attempt) = forwarding.breaker.admit() else {
         return Err(NotFetched::Away);
     };
     let vias: Vec<&str> = vias(request.headers())
-        .chain([passing.edge.via()])
+        .chain([forwarding.edge.via()])
         .collect();
     let via = vias.join(", ");
-    match passing.edge.forward(segments, query, &via).await {
+    match forwarding.edge.forward(segments, query, &via).await {
         Ok(answer) if answer.status < 500 && answer.status != 429 => {
             attempt.succeeded();
             Ok(answer)

@@ -25,7 +25,7 @@ pub enum Route {
 /// As in messages.
 const MAX_ID_BYTES: usize = 1_024;
 
-const NO_ID: &str = "the customer id is empty, longer than 1,024 bytes, has control characters, or would name the keys of another";
+const INVALID_ID: &str = "the customer id is empty, longer than 1,024 bytes, has control characters, or would name the keys of another";
 
 impl Route {
     pub fn of(path: &str) -> Self {
@@ -80,7 +80,7 @@ impl Route {
 fn of_customer(id: &str, route: impl FnOnce(String) -> Route) -> Route {
     match decoded(id) {
         Some(id) if is_id(&id) => route(id),
-        _ => Route::Malformed(NO_ID),
+        _ => Route::Malformed(INVALID_ID),
     }
 }
 
