@@ -34,6 +34,7 @@ use crate::edge::is_of_this_program;
 use crate::metrics::{ReadResult, ReadRoute};
 use crate::reads::{Access, Reads};
 use path::Route;
+pub(super) use path::is_id;
 use respond::{Answered, error};
 
 /// The state that the handlers share.
