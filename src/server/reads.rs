@@ -168,7 +168,8 @@ async fn answer(
         refused
     };
     let answered = match route {
-        Route::Flag(_) | Route::Flags if request.method() != Method::POST => wrong_method(),
+        _ if route.is_evaluation() && request.method() != Method::POST => wrong_method(),
+        Route::MalformedFlag => ofrep::malformed_key(),
         Route::Flag(_) | Route::Flags => match body(payload).await {
             Ok(body) => match route {
                 Route::Flag(key) => ofrep::flag(request, shared, key, &body).await,

@@ -235,7 +235,11 @@ async fn forward(
     let answer = match fetch(request, shared, segments, query).await {
         Ok(answer) => answer,
         Err(NotFetched::Busy) => {
-            return cannot_tell(retry_after, "too many requests are being passed on");
+            return cannot_tell(retry_after, "too many requests are being forwarded");
+        }
+        Err(NotFetched::Paused) => {
+            let text = "requests to the Edge API are paused, since the last ones failed";
+            return cannot_tell(retry_after, text);
         }
         Err(NotFetched::Away) => return cannot_tell(retry_after, "the Edge API does not answer"),
     };
@@ -275,6 +279,8 @@ async fn forward(
 
 enum NotFetched {
     Busy,
+    /// The breaker is open.
+    Paused,
     Away,
 }
 
@@ -289,7 +295,7 @@ async fn fetch(
         return Err(NotFetched::Busy);
     };
     let Some(attempt) = forwarding.breaker.admit() else {
-        return Err(NotFetched::Away);
+        return Err(NotFetched::Paused);
     };
     let vias: Vec<&str> = vias(request.headers())
         .chain([forwarding.edge.via()])

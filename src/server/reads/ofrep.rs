@@ -141,6 +141,16 @@ fn refused(key: Option<&str>, refusal: &Refusal) -> Answered {
     Answered::new(ReadResult::Refused, json_body(response, &failure))
 }
 
+/// The protocol wants a key in each failure; this one cannot be given back.
+pub fn malformed_key() -> Answered {
+    let details = "the key of the flag is not UTF-8, or longer than 1,024 bytes";
+    let refusal = Refusal {
+        code: "PARSE_ERROR",
+        details,
+    };
+    refused(Some(""), &refusal)
+}
+
 /// An error, so that the caller's own default counts.
 fn cannot_tell(key: Option<&str>, details: &str) -> Answered {
     let mut response = HttpResponse::build(StatusCode::SERVICE_UNAVAILABLE);

@@ -17,6 +17,8 @@ pub enum Route {
     PassedThrough(Vec<String>),
     Flag(String),
     Flags,
+    /// The key of a flag is not UTF-8, or too long.
+    MalformedFlag,
     /// Why the path is no question.
     Malformed(&'static str),
     Unknown,
@@ -39,7 +41,7 @@ impl Route {
         if let Some(key) = path.strip_prefix("/ofrep/v1/evaluate/flags/") {
             return match decoded(key) {
                 Some(key) if key.len() <= MAX_ID_BYTES => Self::Flag(key),
-                _ => Self::Malformed("the key of the flag cannot be read"),
+                _ => Self::MalformedFlag,
             };
         }
         if let Some(rest) = path.strip_prefix("/v1/c/") {
@@ -65,7 +67,7 @@ impl Route {
             Self::EntitlementsState(_) => Some(ReadRoute::EntitlementsState),
             Self::Configuration => Some(ReadRoute::Configuration),
             Self::PassedThrough(_) | Self::Credentials => Some(ReadRoute::PassedThrough),
-            Self::Flag(_) => Some(ReadRoute::Flag),
+            Self::Flag(_) | Self::MalformedFlag => Some(ReadRoute::Flag),
             Self::Flags => Some(ReadRoute::Flags),
             Self::Malformed(_) | Self::Unknown => Some(ReadRoute::PassedThrough),
             Self::Livez | Self::Readyz => None,
@@ -73,7 +75,7 @@ impl Route {
     }
 
     pub fn is_evaluation(&self) -> bool {
-        matches!(self, Self::Flag(_) | Self::Flags)
+        matches!(self, Self::Flag(_) | Self::Flags | Self::MalformedFlag)
     }
 }
 
@@ -112,11 +114,12 @@ fn passed_through(path: &str) -> Route {
     if segments.iter().any(is_odd) {
         return Route::Malformed("the path has a segment that cannot be passed on");
     }
-    // Whatever is put around it, and in whatever case.
-    if segments
-        .iter()
-        .any(|segment| segment.eq_ignore_ascii_case("credentials"))
-    {
+    // Whatever is put around it, and in whatever case. Some servers drop what follows a semicolon.
+    let is_credentials = |segment: &String| {
+        let name = segment.split(';').next().unwrap_or_default();
+        name.eq_ignore_ascii_case("credentials")
+    };
+    if segments.iter().any(is_credentials) {
         return Route::Credentials;
     }
     Route::PassedThrough(segments)
@@ -185,6 +188,8 @@ mod tests {
             "/v1/Credentials/event-queue.json",
             "/v1/%63redentials/event-queue.json",
             "/v1//credentials/event-queue.json",
+            "/v1/credentials;x=1/event-queue.json",
+            "/v1/CREDENTIALS%3bx/event-queue.json",
             "/v1/./credentials/event-queue.json",
         ] {
             let route = Route::of(path);
