@@ -109,7 +109,7 @@ pub async fn join<T>(tasks: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<
 }
 
 pub async fn measure(
-    (process, port): (&Process, u16),
+    (process, redis, port): (&Process, &Process, u16),
     (who, question, connections): (Who, Question, usize),
     changes: Option<u16>,
     plan: &Plan,
@@ -148,9 +148,13 @@ pub async fn measure(
     }
     let usage = async {
         tokio::time::sleep_until(warm.into()).await;
-        let before = process.usage()?.cpu;
+        let before = (process.usage()?.cpu, redis.usage()?.cpu);
         tokio::time::sleep_until(end.into()).await;
-        anyhow::Ok(process.usage()?.cpu - before)
+        let (server, redis) = (
+            process.usage()?.cpu - before.0,
+            redis.usage()?.cpu - before.1,
+        );
+        anyhow::Ok((server, server + redis))
     };
     let writing = async {
         if let Some(redis_port) = changes {
@@ -166,9 +170,12 @@ pub async fn measure(
         bail!("nothing was answered");
     }
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    let (server, with_redis) = cpu?;
+    let micros_each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / times.len() as f64;
     Ok(Figure {
         rate: times.len() as f64 / plan.window.as_secs_f64(),
-        cpu_micros: cpu?.as_secs_f64() * 1e6 / times.len() as f64,
+        cpu_micros: micros_each(server),
+        with_redis_micros: micros_each(with_redis),
         p50_micros: at(0.5),
         p99_micros: at(0.99),
     })
