@@ -155,8 +155,9 @@ fn single(
 ) -> Answered {
     let usage = parameters.get("requestedUsage").map(str::parse::<f64>);
     let usage = match usage.transpose() {
-        Ok(usage) => usage.filter(|usage| usage.is_finite()).unwrap_or(0.0),
-        Err(_) => {
+        Ok(None) => 0.0,
+        Ok(Some(usage)) if usage.is_finite() => usage,
+        Ok(Some(_)) | Err(_) => {
             return Answered::refused(StatusCode::BAD_REQUEST, "requestedUsage is not a number");
         }
     };
