@@ -107,22 +107,26 @@ fn passed_through(path: &str) -> Route {
         return Route::Malformed("the path is not UTF-8");
     };
     let is_odd = |segment: &String| {
-        [".", ".."].contains(&segment.as_str())
+        [".", ".."].contains(&name_of(segment))
             || segment.chars().any(char::is_control)
             || segment.contains(['/', '\\'])
     };
     if segments.iter().any(is_odd) {
         return Route::Malformed("the path has a segment that cannot be passed on");
     }
-    // Whatever is put around it, and in whatever case. Some servers drop what follows a semicolon.
-    let is_credentials = |segment: &String| {
-        let name = segment.split(';').next().unwrap_or_default();
-        name.eq_ignore_ascii_case("credentials")
-    };
-    if segments.iter().any(is_credentials) {
+    // Whatever is put around it, and in whatever case.
+    if segments
+        .iter()
+        .any(|segment| name_of(segment).eq_ignore_ascii_case("credentials"))
+    {
         return Route::Credentials;
     }
     Route::PassedThrough(segments)
+}
+
+/// The segment as servers read it that drop what follows a semicolon.
+fn name_of(segment: &str) -> &str {
+    segment.split_once(';').map_or(segment, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -172,6 +176,8 @@ mod tests {
             "/v1/x/../credentials",
             "/v1/x/%2e%2e/credentials",
             "/v1/x/..%2f/y",
+            "/v1/..;/y",
+            "/v1/x/%2e%2e;a=b/y",
             "/v1/x/a%2fb",
             "/v1/x/a%5cb",
             "/v1/x%00",
