@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VIA,
 };
@@ -117,8 +118,10 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
     let started = Instant::now();
     let route = Route::of(request.uri().path());
     match route {
-        Route::Livez => return health(request, StatusCode::OK, json!({"status": "UP"})),
-        Route::Readyz => return readyz(request, shared),
+        Route::Livez => {
+            return closing(health(request, StatusCode::OK, json!({"status": "UP"})));
+        }
+        Route::Readyz => return closing(readyz(request, shared)),
         _ => {}
     }
     let refused = |result, status, code: &str, text: &str| {
@@ -141,7 +144,19 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
             .metrics
             .answered(kind, answered.result, started.elapsed());
     }
-    answered.response
+    match answered.result {
+        ReadResult::Denied => closing(answered.response),
+        _ => answered.response,
+    }
+}
+
+/// Closes the connection of who showed no key. The library limits the time for the headers of the first request on a
+/// connection only, so a kept connection could stay open for good.
+fn closing(mut response: HttpResponse) -> HttpResponse {
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+    response
 }
 
 async fn answer(

@@ -1,5 +1,7 @@
 //! Who is answered, what leaves the process, and where requests go.
 
+use http_body_util::Full;
+use hyper::Request;
 use serde_json::json;
 
 use super::{Client, SOON, UPDATED, context, listed, map, path, store, version};
@@ -68,6 +70,32 @@ async fn nothing_is_answered_without_a_key() {
     for route in ["/livez", "/readyz"] {
         assert_eq!(reader.ask(("GET", route), &[], "").await.status, 200);
         assert_eq!(reader.ask(("POST", route), &[], "").await.status, 405);
+    }
+}
+
+/// Whoever needs no key for it could keep all connections for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_no_connection_is_kept() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    store(&redis, "acme", &map(1), 1);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let acme = path("acme");
+    for (route, key, status, connection) in [
+        ("/livez", "", 200, "close"),
+        ("/readyz", "", 200, "close"),
+        (&acme, "wrong", 401, "close"),
+        ("/nowhere", "wrong", 401, "close"),
+        (&acme, KEY, 200, ""),
+        ("/nowhere", KEY, 404, ""),
+    ] {
+        let mut client = Client::connect(reader.read_port()).await;
+        let request = Request::get(route)
+            .header("host", "localhost")
+            .header("x-api-key", key);
+        let reply = client.send(request.body(Full::default()).unwrap()).await;
+        let reply = reply.unwrap();
+        let found = (reply.status, reply.header("connection"));
+        assert_eq!(found, (status, connection), "{route} {key}");
     }
 }
 
