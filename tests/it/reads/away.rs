@@ -167,7 +167,6 @@ async fn every_cell(ttl: &str) {
     assert_eq!(situations.len(), 7);
     for (number, away) in situations.into_iter().enumerate() {
         let name = format!("s{number}");
-        let soon = stage.write(&name);
         let is_late = away.ends_with("started");
         let (what, _) = away.split_once(',').unwrap_or((away, ""));
         let (no_redis, no_edge) = match what {
@@ -177,20 +176,21 @@ async fn every_cell(ttl: &str) {
             "both" => (true, true),
             other => panic!("{other}"),
         };
-        let reader = match is_late {
-            true => None,
-            false => {
-                let reader = stage.reader(ttl).start().await;
-                for short in ["known", "expired", "ended"] {
-                    for twin in [EDGE_ROUTE, OFREP] {
-                        let reply = reader.get(&path(&format!("{name}-{short}-{twin}"))).await;
-                        assert_eq!(answer_of(&reply), "Redis", "{away}: {short}");
-                        assert_eq!(version(&reply), Some(1));
-                    }
+        // Started first: what ends soon is asked for before it ends.
+        let mut reader = None;
+        if !is_late {
+            reader = Some(stage.reader(ttl).start().await);
+        }
+        let soon = stage.write(&name);
+        if let Some(reader) = &reader {
+            for short in ["known", "expired", "ended"] {
+                for twin in [EDGE_ROUTE, OFREP] {
+                    let reply = reader.get(&path(&format!("{name}-{short}-{twin}"))).await;
+                    assert_eq!(answer_of(&reply), "Redis", "{away}: {short}");
+                    assert_eq!(version(&reply), Some(1));
                 }
-                Some(reader)
             }
-        };
+        }
         if no_redis {
             stage.to_redis.cut().await;
         }
@@ -434,7 +434,7 @@ async fn the_log_says_what_serve_does_while_redis_takes_no_writes() {
 }
 
 /// Each of so many requests, one after the other: if each waited for a timeout, the test would never end.
-const MANY: usize = 2_000;
+const MANY: usize = 500;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_redis_costs_one_wait() {
