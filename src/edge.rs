@@ -30,6 +30,8 @@ pub struct Edge {
     via: Arc<str>,
 }
 
+/// The start of the `Via` entry of each process of this program.
+const VIA_PREFIX: &str = "1.1 entitlement-sync-";
 const MAX_TRIES: u32 = 3;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
@@ -38,7 +40,7 @@ impl Edge {
         Self {
             config: config.clone(),
             agent: http_agent::for_host_of(&config.net, &config.url, http_agent::TIMEOUT),
-            via: format!("1.1 entitlement-sync-{:016x}", fastrand::u64(..)).into(),
+            via: format!("{VIA_PREFIX}{:016x}", fastrand::u64(..)).into(),
         }
     }
 
@@ -46,6 +48,15 @@ impl Edge {
     pub fn within(&self, limit: Duration) -> Self {
         Self {
             agent: http_agent::for_host_of(&self.config.net, &self.config.url, limit),
+            ..self.clone()
+        }
+    }
+
+    /// Returns this client for a request that came through these processes, a `Via` list, so that one of them that is
+    /// asked again recognizes its own request.
+    pub fn behind(&self, via: &str) -> Self {
+        Self {
+            via: format!("{via}, {}", self.via).into(),
             ..self.clone()
         }
     }
@@ -222,6 +233,11 @@ impl Edge {
                 reached: true,
             })
     }
+}
+
+/// Returns whether a `Via` entry is of a process of this program.
+pub fn is_of_this_program(via: &str) -> bool {
+    via.starts_with(VIA_PREFIX)
 }
 
 /// Returns the target of a redirect of `url`: scheme, host and port. Its path and query may contain keys.

@@ -8,19 +8,19 @@
 mod access;
 mod bodies;
 mod breaker;
+mod concurrency;
 mod copy;
 mod flights;
 mod load;
+mod max_bytes;
 mod observe;
 mod refill;
-mod room;
 mod saved;
-mod turns;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
 pub use load::NotLoaded;
-pub use room::{MaxBytes, max_bytes};
+pub use max_bytes::{MaxBytes, max_bytes};
 pub use saved::CopyEntry;
 
 use std::sync::Arc;
@@ -37,10 +37,10 @@ use crate::metrics::{Metrics, ReadMetrics};
 use crate::reader::State;
 use crate::store::{Store, Tracked, Tracking};
 use breaker::Breaker;
+use concurrency::ConcurrencyLimit;
 use copy::{Copy, OwnerKey, Slot};
 use flights::{Flights, Joined};
 use load::{Loaded, Loader};
-use turns::Turns;
 
 /// Answers questions. Clones share one copy.
 #[derive(Clone)]
@@ -51,17 +51,17 @@ pub struct Reads {
     bodies: Arc<Bodies>,
     ttl: Option<Duration>,
     fresh: Duration,
-    /// For what is passed on.
-    pub passing: Arc<Passing>,
+    /// For requests that are forwarded.
+    pub forwarding: Arc<Forwarding>,
     pub metrics: ReadMetrics,
 }
 
-/// The way of requests that are passed on. It is apart from that of questions: a page of the Edge API that is slow
-/// or fails says nothing of its entitlements.
-pub struct Passing {
+/// Bounds the requests that are forwarded. Questions have bounds of their own: a page of the Edge API that is slow or
+/// fails says nothing about its entitlements.
+pub struct Forwarding {
     pub edge: Edge,
     pub breaker: Breaker,
-    pub turns: Turns,
+    pub limit: ConcurrencyLimit,
 }
 
 /// Where an answer comes from.
@@ -109,9 +109,9 @@ pub struct Sources {
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// The timeout of a request to the Edge API: shorter, so that the question reports its failure.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests that are passed on at once, and those that may wait for their turn. An answer may take 16 MiB.
-const MAX_PASSING: usize = 32;
-const MAX_PASSING_WAITING: usize = 128;
+/// Forwarded requests in flight, and those that may wait. An answer may take 16 MiB.
+const MAX_FORWARDED: usize = 32;
+const MAX_FORWARDED_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
 const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 impl Reads {
@@ -143,10 +143,10 @@ impl Reads {
             bodies: Arc::new(Bodies::new(bytes / 4)),
             ttl: config.ttl,
             fresh: config.fresh,
-            passing: Arc::new(Passing {
+            forwarding: Arc::new(Forwarding {
                 edge,
                 breaker: Breaker::default(),
-                turns: Turns::new(MAX_PASSING, MAX_PASSING_WAITING),
+                limit: ConcurrencyLimit::new(MAX_FORWARDED, MAX_FORWARDED_WAITING),
             }),
             metrics: metrics.reads.clone(),
         };
@@ -159,8 +159,9 @@ impl Reads {
         reads
     }
 
-    /// Returns the state of an owner, or why there is none.
-    pub async fn ask(&self, owner: Owner<'_>) -> Result<Answer, NotLoaded> {
+    /// Returns the state of an owner, or why there is none. `via`: the processes of this program that the question came
+    /// through, as their `Via` list.
+    pub async fn ask(&self, owner: Owner<'_>, via: Option<&str>) -> Result<Answer, NotLoaded> {
         let tracked = &self.loader.tracked;
         let known = self.copy.get(owner);
         if let Some(slot) = &known
@@ -170,18 +171,18 @@ impl Reads {
         {
             return Ok(self.answer(owner, slot.clone(), Origin::Copy));
         }
-        let known = self.held_here(owner, known).await;
+        let known = self.in_this_process(owner, known).await;
         if let Some(slot) = &known
             && !tracked.is_up()
             && let Some(answer) = self.stale(owner, slot.clone())
         {
             // Nobody waits for it.
             if slot.retry_is_due(STALE_RETRY_INTERVAL) {
-                drop(self.load(owner));
+                drop(self.load(owner, via));
             }
             return Ok(answer);
         }
-        let error = match timeout(QUESTION_TIMEOUT, self.load(owner)).await {
+        let error = match timeout(QUESTION_TIMEOUT, self.load(owner, via)).await {
             Ok(Some(Ok(loaded))) => {
                 return Ok(self.answer(owner, loaded.slot, loaded.origin));
             }
@@ -194,7 +195,11 @@ impl Reads {
     }
 
     /// Where the state is in this process and the queue does not prove it: returns what is stored, if the copy is older.
-    async fn held_here(&self, owner: Owner<'_>, known: Option<Arc<Slot>>) -> Option<Arc<Slot>> {
+    async fn in_this_process(
+        &self,
+        owner: Owner<'_>,
+        known: Option<Arc<Slot>>,
+    ) -> Option<Arc<Slot>> {
         let tracked = &self.loader.tracked;
         let is_current = |slot: &Arc<Slot>| !tracked.has_changed(owner.customer, slot.mark);
         if !tracked.is_memory() || tracked.is_up() || known.as_ref().is_some_and(is_current) {
@@ -210,7 +215,7 @@ impl Reads {
     /// Loads an owner from the Edge API, whatever is known of it; returns whether the Edge API knows the customer.
     pub async fn reload(&self, owner: Owner<'_>) -> Result<bool, NotLoaded> {
         let order = self.copy.next_order();
-        let (slot, _) = self.loader.fetch(owner, order).await?;
+        let (slot, _) = self.loader.fetch(owner, None, order).await?;
         Ok(!self.copy.keep(owner, slot).is_unknown)
     }
 
@@ -219,11 +224,11 @@ impl Reads {
     fn is_fresh(&self, owner: Owner<'_>, slot: &Slot) -> bool {
         let in_time = || slot.began.elapsed() < self.fresh;
         let tracked = &self.loader.tracked;
-        tracked.is_fresh(owner.customer, slot.mark) && (self.is_told(slot) || in_time())
+        tracked.is_fresh(owner.customer, slot.mark) && (self.reports_changes(slot) || in_time())
     }
 
     /// Whether the store would tell of a change. A store in this process tells of each that the queue brings.
-    fn is_told(&self, slot: &Slot) -> bool {
+    fn reports_changes(&self, slot: &Slot) -> bool {
         let leaves_tombstones = self.loader.rules.invalidate || slot.state.has_credits();
         self.loader.tracked.is_memory()
             || slot.is_stored
@@ -233,32 +238,44 @@ impl Reads {
 
     /// How long ago it was last known to be true.
     fn age(&self, owner: Owner<'_>, slot: &Slot) -> Duration {
-        match self.is_told(slot) {
+        match self.reports_changes(slot) {
             true => self.loader.tracked.age(owner.customer, slot.mark),
             false => slot.began.elapsed(),
         }
     }
 
-    fn load(&self, owner: Owner<'_>) -> flights::Flight<Result<Loaded, NotLoaded>> {
-        let tracked = &self.loader.tracked;
-        let mark = tracked.mark();
-        let is_current = |mark| !tracked.has_changed(owner.customer, mark);
-        let (flight, joined) = self.flights.join(owner, mark, is_current, || {
+    /// Begins a load, or joins one under way. A question of another process of this program joins none: a load under way may
+    /// wait for that process, and both would wait for each other.
+    fn load(
+        &self,
+        owner: Owner<'_>,
+        via: Option<&str>,
+    ) -> flights::Flight<Result<Loaded, NotLoaded>> {
+        let begin = || {
             let (reads, key) = (self.clone(), OwnerKey::of(owner));
-            async move {
-                let owner = key.owner();
-                let customer = Owner {
-                    resource: None,
-                    ..owner
-                };
-                let load_customer = || reads.load(customer);
-                reads.loader.load(owner, &reads.copy, load_customer).await
-            }
-        });
+            let via = via.map(str::to_owned);
+            async move { reads.load_now(key.owner(), via.as_deref()).await }
+        };
+        if via.is_some() {
+            return self.flights.alone(begin());
+        }
+        let tracked = &self.loader.tracked;
+        let is_current = |mark| !tracked.has_changed(owner.customer, mark);
+        let (flight, joined) = self.flights.join(owner, tracked.mark(), is_current, begin);
         if joined == Joined::Other {
             self.metrics.joined.inc();
         }
         flight
+    }
+
+    async fn load_now(&self, owner: Owner<'_>, via: Option<&str>) -> Result<Loaded, NotLoaded> {
+        let customer = Owner {
+            resource: None,
+            ..owner
+        };
+        let load_customer = || self.load(customer, via);
+        let asked = (owner, via);
+        self.loader.load(asked, &self.copy, load_customer).await
     }
 
     fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {

@@ -96,7 +96,7 @@ impl Answering {
 }
 
 const NO_REDIS: &str = "STORE is memory, and serve needs a Redis";
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const HEALTH_UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs a process that answers questions and consumes nothing, until `shutdown` is cancelled.
 pub async fn serve(
@@ -157,7 +157,7 @@ pub async fn serve(
         reports.clone(),
         edge,
     ));
-    tokio::spawn(watch_over(health.clone(), answering.reads.clone()));
+    tokio::spawn(update_health(health.clone(), answering.reads.clone()));
 
     shutdown.cancelled().await;
     health.drain();
@@ -176,11 +176,11 @@ pub async fn serve(
 }
 
 /// Keeps the probes up to date.
-async fn watch_over(health: Arc<Health>, reads: Reads) {
+async fn update_health(health: Arc<Health>, reads: Reads) {
     loop {
         let sources = reads.sources();
         health.can_answer(sources.redis || sources.upstream || sources.copies);
         health.tick();
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(HEALTH_UPDATE_INTERVAL).await;
     }
 }

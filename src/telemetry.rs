@@ -17,7 +17,6 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Level;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -92,12 +91,14 @@ fn ours(level: LevelFilter) -> Targets {
 }
 
 /// Returns the maximum verbosity of a library.
-fn most(target: &str) -> Level {
+fn most(target: &str) -> LevelFilter {
     match target.split("::").next().unwrap_or(target) {
         // Its warnings contain whole answers; the worker logs their meaning itself.
-        "aws_config" => Level::ERROR,
-        library if VERBOSE_LIBRARIES.contains(&library) => Level::INFO,
-        _ => Level::TRACE,
+        "aws_config" => LevelFilter::ERROR,
+        // A client could fill the log: it reports each request that is not HTTP as an error.
+        "actix_http" => LevelFilter::OFF,
+        library if VERBOSE_LIBRARIES.contains(&library) => LevelFilter::INFO,
+        _ => LevelFilter::TRACE,
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Failures in a row that open it.
-const FAILURES: u32 = 5;
+const FAILURES_TO_OPEN: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A failure that took that long opens it at once: the next one would keep its asker waiting as long.
-const LONG_WAIT: Duration = Duration::from_secs(2);
+const SLOW_FAILURE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub struct Breaker {
@@ -22,22 +22,22 @@ struct State {
     open_until: Option<Instant>,
     pause: Duration,
     is_probing: bool,
-    /// How often it has opened or closed.
-    turns: u64,
+    /// Counts how often it has opened or closed.
+    generation: u64,
 }
 
 /// A try that was let through. Without a verdict it counts as not made.
-pub struct Try<'a> {
+pub struct Attempt<'a> {
     breaker: &'a Breaker,
     began: Instant,
-    /// When it was let through, in turns of the breaker.
-    turn: u64,
+    /// The generation of the breaker that let it through.
+    generation: u64,
     is_probe: bool,
 }
 
 impl Breaker {
     /// Lets a try through, unless tries of late have failed.
-    pub fn admit(&self) -> Option<Try<'_>> {
+    pub fn admit(&self) -> Option<Attempt<'_>> {
         let mut state = self.lock();
         let now = Instant::now();
         if let Some(until) = state.open_until {
@@ -46,10 +46,10 @@ impl Breaker {
             }
             state.is_probing = true;
         }
-        Some(Try {
+        Some(Attempt {
             breaker: self,
             began: now,
-            turn: state.turns,
+            generation: state.generation,
             is_probe: state.is_probing,
         })
     }
@@ -64,12 +64,12 @@ impl Breaker {
     }
 }
 
-impl Try<'_> {
+impl Attempt<'_> {
     pub fn succeeded(self) {
         let mut state = self.breaker.lock();
-        let turns = state.turns + u64::from(state.open_until.is_some());
+        let generation = state.generation + u64::from(state.open_until.is_some());
         *state = State {
-            turns,
+            generation,
             ..State::default()
         };
     }
@@ -78,15 +78,15 @@ impl Try<'_> {
     pub fn failed(self, pause: Option<Duration>) {
         let mut state = self.breaker.lock();
         // Many that were under way when it opened fail together: that is one failure.
-        if self.turn != state.turns {
+        if self.generation != state.generation {
             return;
         }
         state.failures = state.failures.saturating_add(1);
-        let is_long = self.began.elapsed() >= LONG_WAIT;
-        if state.failures < FAILURES && !self.is_probe && pause.is_none() && !is_long {
+        let is_long = self.began.elapsed() >= SLOW_FAILURE;
+        if state.failures < FAILURES_TO_OPEN && !self.is_probe && pause.is_none() && !is_long {
             return;
         }
-        state.turns += 1;
+        state.generation += 1;
         state.is_probing = false;
         let doubled = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         state.pause = doubled;
@@ -96,11 +96,11 @@ impl Try<'_> {
     }
 }
 
-impl Drop for Try<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let mut state = self.breaker.lock();
         // After a verdict there is nothing left to take back.
-        if self.is_probe && self.turn == state.turns {
+        if self.is_probe && self.generation == state.generation {
             state.is_probing = false;
         }
     }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn failures_in_a_row_open_it_and_one_try_closes_it() {
         let breaker = Breaker::default();
-        for _ in 0..FAILURES {
+        for _ in 0..FAILURES_TO_OPEN {
             breaker.admit().expect("it is closed").failed(None);
         }
         assert!(breaker.admit().is_none() && breaker.is_open());
@@ -131,7 +131,7 @@ mod tests {
     fn a_success_between_failures_counts() {
         let breaker = Breaker::default();
         for _ in 0..3 {
-            for _ in 0..FAILURES - 1 {
+            for _ in 0..FAILURES_TO_OPEN - 1 {
                 breaker.admit().expect("it is closed").failed(None);
             }
             breaker.admit().expect("it is closed").succeeded();
@@ -169,7 +169,7 @@ mod tests {
     fn one_failure_that_took_long_opens_it() {
         let breaker = Breaker::default();
         let mut attempt = breaker.admit().expect("closed");
-        attempt.began -= LONG_WAIT;
+        attempt.began -= SLOW_FAILURE;
         attempt.failed(None);
         assert!(breaker.is_open());
     }

@@ -181,11 +181,16 @@ impl Copy {
             if before.order > slot.order {
                 return before;
             }
+            // A load is no use: a refill loads what nobody asks for.
+            let (uses, used_at) = (&before.uses, &before.used_at);
             slot.uses
-                .store(before.uses.load(Ordering::Relaxed), Ordering::Relaxed);
+                .store(uses.load(Ordering::Relaxed), Ordering::Relaxed);
+            slot.used_at
+                .store(used_at.load(Ordering::Relaxed), Ordering::Relaxed);
+        } else {
+            let now = self.began.elapsed().as_secs();
+            slot.used_at.store(now, Ordering::Relaxed);
         }
-        slot.used_at
-            .store(self.began.elapsed().as_secs(), Ordering::Relaxed);
         let slot = Arc::new(slot);
         self.slots.insert(OwnerKey::of(owner), slot.clone());
         slot
@@ -257,5 +262,35 @@ where
         }
         // Both capacities are given above.
         Err(_) => unreachable!("the options are complete"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(copy: &Copy) -> Slot {
+        Slot::new(State::empty(None), Mark::default(), copy.next_order())
+    }
+
+    #[test]
+    fn a_question_is_a_use_and_a_load_is_none() {
+        let mut copy = Copy::new(1 << 20);
+        copy.began -= Duration::from_secs(100);
+        let owner = |customer| Owner {
+            customer,
+            resource: None,
+        };
+        for customer in ["asked", "loaded"] {
+            copy.keep(owner(customer), slot(&copy));
+        }
+        copy.began -= Duration::from_secs(100);
+        copy.get(owner("asked")).unwrap();
+        for customer in ["asked", "loaded"] {
+            copy.keep(owner(customer), slot(&copy));
+        }
+        let recent = copy.recent(Duration::from_secs(50));
+        assert_eq!(recent, [OwnerKey::of(owner("asked"))]);
+        assert_eq!(copy.recent(Duration::from_secs(150)).len(), 2);
     }
 }

@@ -52,8 +52,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         {
             return (entry.flight.clone(), Joined::Other);
         }
-        let task = self.runtime.spawn(load());
-        let flight = async move { task.await.ok() }.boxed().shared();
+        let flight = self.alone(load());
         let entry = Entry {
             mark,
             flight: flight.clone(),
@@ -70,6 +69,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             }
         });
         (flight, Joined::Own)
+    }
+
+    /// Begins a load that no other question joins. It ends even if nobody waits for it.
+    pub fn alone(&self, load: impl Future<Output = T> + Send + 'static) -> Flight<T> {
+        let task = self.runtime.spawn(load);
+        async move { task.await.ok() }.boxed().shared()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OwnerKey, Entry<T>>> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use super::breaker::Breaker;
+use super::concurrency::ConcurrencyLimit;
 use super::copy::{Copy, Slot};
-use super::turns::Turns;
 use super::{Origin, now_ms};
 use crate::edge::{Edge, EdgeError};
 use crate::keys::{Keys, Owner};
@@ -16,11 +16,11 @@ use crate::plan::{self, Fetched, NotPlanned, Rules};
 use crate::reader::{NO_CUSTOMER, State};
 use crate::store::{Mark, Store, Tracked};
 
-/// How long what the Edge API does not know is not asked for again, nor what it could not make whole.
-const SETTLED_FOR: Duration = Duration::from_secs(30);
-/// Requests to the Edge API at once, and those that may wait for their turn.
+/// For this time the read API does not ask again for what the Edge API does not know, or did not give whole.
+const MISS_TTL: Duration = Duration::from_secs(30);
+/// Requests to the Edge API in flight, and those that may wait.
 const MAX_FETCHES: usize = 64;
-const MAX_WAITING: usize = 256;
+const MAX_WAITING_FETCHES: usize = 256;
 
 /// Loads owners.
 pub struct Loader {
@@ -31,7 +31,7 @@ pub struct Loader {
     pub edge: Edge,
     pub breaker: Breaker,
     pub metrics: ReadMetrics,
-    turns: Turns,
+    limit: ConcurrencyLimit,
 }
 
 /// What a load brought.
@@ -72,15 +72,15 @@ impl Loader {
             edge,
             breaker: Breaker::default(),
             metrics,
-            turns: Turns::new(MAX_FETCHES, MAX_WAITING),
+            limit: ConcurrencyLimit::new(MAX_FETCHES, MAX_WAITING_FETCHES),
         }
     }
 
     /// Loads an owner and keeps what was learnt. A resource is answered only beside its customer, which `customer` loads
-    /// where Redis does not answer for the resource.
+    /// where Redis does not answer for the resource. `via`: see [`Reads::ask`](super::Reads::ask).
     pub async fn load<F: Future>(
         &self,
-        owner: Owner<'_>,
+        (owner, via): (Owner<'_>, Option<&str>),
         copy: &Copy,
         customer: impl FnOnce() -> F,
     ) -> Result<Loaded, NotLoaded> {
@@ -115,7 +115,7 @@ impl Loader {
             // If it cannot be had, the resource is asked for all the same.
             drop(customer().await);
         }
-        let error = match self.fetch(owner, order).await {
+        let error = match self.fetch(owner, via, order).await {
             Ok((slot, origin)) => return Ok(keep(slot, origin)),
             Err(error) => error,
         };
@@ -142,9 +142,14 @@ impl Loader {
     }
 
     /// What the Edge API says. It is written to Redis by the write rule, so that it can undo nothing newer.
-    pub async fn fetch(&self, owner: Owner<'_>, order: u64) -> Result<(Slot, Origin), NotLoaded> {
+    pub async fn fetch(
+        &self,
+        owner: Owner<'_>,
+        via: Option<&str>,
+        order: u64,
+    ) -> Result<(Slot, Origin), NotLoaded> {
         let (asked, mark, began) = (now_ms() as u64, self.tracked.mark(), Instant::now());
-        let list = match self.entitlements(owner).await? {
+        let list = match self.entitlements(owner, via).await? {
             Some(list) => list,
             None => {
                 let mut slot =
@@ -203,15 +208,19 @@ impl Loader {
     fn in_memory(&self, state: State, mark: Mark, (order, began): (u64, Instant)) -> Slot {
         let is_provisional = state.is_empty() || state.miss(now_ms()).is_some();
         let mut slot = Slot::new(state, mark, order);
-        slot.settled_until = is_provisional.then(|| Instant::now() + SETTLED_FOR);
+        slot.settled_until = is_provisional.then(|| Instant::now() + MISS_TTL);
         slot.is_stored = false;
         slot.began = began;
         slot
     }
 
     /// The list of an owner; `None`: the Edge API does not know it.
-    async fn entitlements(&self, owner: Owner<'_>) -> Result<Option<Box<RawValue>>, NotLoaded> {
-        let Some(_turn) = self.turns.take().await else {
+    async fn entitlements(
+        &self,
+        owner: Owner<'_>,
+        via: Option<&str>,
+    ) -> Result<Option<Box<RawValue>>, NotLoaded> {
+        let Some(_permit) = self.limit.take().await else {
             self.metrics.upstream(UpstreamOutcome::Skipped);
             return Err(NotLoaded::Busy);
         };
@@ -220,7 +229,11 @@ impl Loader {
             return Err(NotLoaded::Upstream);
         };
         let started = Instant::now();
-        let answer = self.edge.entitlements(owner.customer, owner.resource).await;
+        let (customer, resource) = (owner.customer, owner.resource);
+        let answer = match via {
+            None => self.edge.entitlements(customer, resource).await,
+            Some(via) => self.edge.behind(via).entitlements(customer, resource).await,
+        };
         self.metrics.upstream_took(started.elapsed());
         let (outcome, error, pause) = match answer {
             Ok(list) => {

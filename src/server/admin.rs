@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL};
-use actix_web::web::{Data, Json, Path, ServiceConfig};
+use actix_web::web::{Data, Json, JsonConfig, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, delete, get, post};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -21,6 +21,7 @@ use crate::keys::Owner;
 use crate::memory::{Letter, Memory};
 use crate::reads::{Access, NotLoaded, Reads};
 use crate::saving::Saver;
+use crate::server::reads::is_id;
 
 /// What the routes act on.
 pub struct Admin {
@@ -54,7 +55,10 @@ impl Admin {
 
 /// Adds the routes.
 pub fn routes(config: &mut ServiceConfig) {
+    // Whatever a client says that its body is.
+    let json = JsonConfig::default().content_type_required(false);
     config
+        .app_data(json.content_type(|_| true))
         .service(snapshot)
         .service(reload)
         .service(dead_letters)
@@ -88,6 +92,8 @@ struct Reload {
     resource_id: Option<String>,
 }
 
+const INVALID_ID: &str = "an id is empty, longer than 1,024 bytes, has control characters, or would name the keys of another";
+
 #[post("/admin/reload")]
 async fn reload(
     request: HttpRequest,
@@ -103,6 +109,9 @@ async fn reload(
             json!({"error": "write {\"customerId\": \"…\"}, and \"resourceId\" for a resource"}),
         );
     };
+    if !is_id(&body.customer_id) || body.resource_id.as_deref().is_some_and(|id| !is_id(id)) {
+        return answer(StatusCode::BAD_REQUEST, json!({"error": INVALID_ID}));
+    }
     let Some(reads) = &admin.reads else {
         return answer(
             StatusCode::CONFLICT,

@@ -18,9 +18,11 @@ mod path;
 mod respond;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VIA,
 };
@@ -29,9 +31,11 @@ use actix_web::web::{self, Bytes, Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use serde_json::json;
 
+use crate::edge::is_of_this_program;
 use crate::metrics::{ReadResult, ReadRoute};
 use crate::reads::{Access, Reads};
 use path::Route;
+pub(super) use path::is_id;
 use respond::{Answered, error};
 
 /// The state that the handlers share.
@@ -39,15 +43,28 @@ pub struct Shared {
     reads: Reads,
     access: Arc<Access>,
     configuration: edge_api::Configuration,
+    /// A request of this process came back, and the log says so.
+    is_loop_logged: AtomicBool,
+}
+
+impl Shared {
+    /// Logs once that a request of this process came back.
+    fn log_loop(&self) {
+        if !self.is_loop_logged.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "a request to the Edge API came back to this process: check EDGE_API_URL"
+            );
+        }
+    }
 }
 
 /// Maximum connections of the process; an idle one takes a few kilobytes.
 const MAX_CONNECTIONS: usize = 8_192;
-const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Maximum bytes of a body: a context has a few ids.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-const BODY_WITHIN: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum threads of the server; more do not help where Redis or the network is the limit.
 const MAX_WORKERS: usize = 4;
 
@@ -57,6 +74,7 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
         reads,
         access,
         configuration: edge_api::Configuration::default(),
+        is_loop_logged: AtomicBool::new(false),
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let server = HttpServer::new(move || {
@@ -66,7 +84,7 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
     })
     .workers(cores.min(MAX_WORKERS))
     .max_connections(MAX_CONNECTIONS / cores.min(MAX_WORKERS))
-    .client_request_timeout(HEADERS_WITHIN)
+    .client_request_timeout(HEADERS_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
     .disable_signals()
     .shutdown_timeout(2)
@@ -100,8 +118,10 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
     let started = Instant::now();
     let route = Route::of(request.uri().path());
     match route {
-        Route::Livez => return health(request, StatusCode::OK, json!({"status": "UP"})),
-        Route::Readyz => return readyz(request, shared),
+        Route::Livez => {
+            return closing(health(request, StatusCode::OK, json!({"status": "UP"})));
+        }
+        Route::Readyz => return closing(readyz(request, shared)),
         _ => {}
     }
     let refused = |result, status, code: &str, text: &str| {
@@ -111,7 +131,8 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
     let (kind, answered) = if !is_admitted(request.headers(), &shared.access) {
         let code = "Unauthenticated";
         refused(ReadResult::Denied, StatusCode::UNAUTHORIZED, code, code)
-    } else if is_our_own(request.headers(), shared.reads.passing.edge.via()) {
+    } else if is_our_own(request.headers(), shared.reads.forwarding.edge.via()) {
+        shared.log_loop();
         let text = "this request comes from this process: check EDGE_API_URL";
         refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)
     } else {
@@ -123,7 +144,19 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
             .metrics
             .answered(kind, answered.result, started.elapsed());
     }
-    answered.response
+    match answered.result {
+        ReadResult::Denied => closing(answered.response),
+        _ => answered.response,
+    }
+}
+
+/// Closes the connection of who showed no key. The library limits the time for the headers of the first request on a
+/// connection only, so a kept connection could stay open for good.
+fn closing(mut response: HttpResponse) -> HttpResponse {
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+    response
 }
 
 async fn answer(
@@ -150,10 +183,11 @@ async fn answer(
         refused
     };
     let answered = match route {
-        Route::Flag(_) | Route::Flags if request.method() != Method::POST => wrong_method(),
+        _ if route.is_evaluation() && request.method() != Method::POST => wrong_method(),
+        Route::MalformedFlag => ofrep::malformed_key(),
         Route::Flag(_) | Route::Flags => match body(payload).await {
             Ok(body) => match route {
-                Route::Flag(key) => ofrep::flag(shared, key, &body).await,
+                Route::Flag(key) => ofrep::flag(request, shared, key, &body).await,
                 _ => ofrep::flags(request, shared, &body).await,
             },
             Err(status) => {
@@ -183,7 +217,7 @@ async fn answer(
 }
 
 async fn body(payload: Payload) -> Result<Bytes, StatusCode> {
-    match tokio::time::timeout(BODY_WITHIN, payload.to_bytes_limited(MAX_BODY_BYTES)).await {
+    match tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(MAX_BODY_BYTES)).await {
         Ok(Ok(Ok(body))) => Ok(body),
         Ok(Ok(Err(_))) => Err(StatusCode::BAD_REQUEST),
         Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
@@ -209,6 +243,14 @@ fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
 fn vias(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let vias = headers.get_all(VIA).filter_map(|via| via.to_str().ok());
     vias.flat_map(|via| via.split(',')).map(str::trim)
+}
+
+/// Returns the processes of this program that a request came through; `None`: it came from a reader.
+fn own_vias(headers: &HeaderMap) -> Option<String> {
+    let own: Vec<&str> = vias(headers)
+        .filter(|via| is_of_this_program(via))
+        .collect();
+    (!own.is_empty()).then(|| own.join(", "))
 }
 
 /// Returns whether a request of this process has come back: its answer would wait for itself.

@@ -1,5 +1,7 @@
 //! Probes Redis twice a second, and holds the gate that stops receiving while Redis takes no writes.
 
+mod log;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use crate::health::Health;
 use crate::keys::{Keys, Owner};
 use crate::metrics::Metrics;
 use crate::plan::{Action, Condition, Item, Step};
+use log::Role;
 
 /// Open while Redis takes writes. Consumers receive only while it is open: messages that stay in the queue
 /// lose no delivery.
@@ -31,7 +34,7 @@ pub struct Gate {
     failed: Arc<Notify>,
     health: Arc<Health>,
     metrics: Metrics,
-    is_of_journal: bool,
+    role: Role,
 }
 
 /// Writes that failed right after a successful probe, for example because a permission on some keys is missing.
@@ -76,26 +79,30 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Gate {
     /// Starts the monitor; it ends with the runtime.
     pub(super) fn start(probe: Probe, health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self::closed_yet(false, health, metrics);
+        let role = match health.only_answers() {
+            true => Role::Answering,
+            false => Role::Consuming,
+        };
+        let gate = Self::closed_yet(role, health, metrics);
         tokio::spawn(monitor(gate.clone(), probe));
         gate
     }
 
     /// Returns the gate of a store in this process. It is open, and closes while the journal cannot be written.
     pub(super) fn of_journal(health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self::closed_yet(true, health, metrics);
+        let gate = Self::closed_yet(Role::OwnStore, health, metrics);
         gate.open();
         gate
     }
 
     #[cfg(test)]
     pub(super) fn opened_for_good(health: Arc<Health>, metrics: Metrics) -> Self {
-        let gate = Self::closed_yet(false, health, metrics);
+        let gate = Self::closed_yet(Role::Consuming, health, metrics);
         gate.open();
         gate
     }
 
-    fn closed_yet(is_of_journal: bool, health: Arc<Health>, metrics: Metrics) -> Self {
+    fn closed_yet(role: Role, health: Arc<Health>, metrics: Metrics) -> Self {
         Self {
             open: watch::Sender::new(false),
             silent: Arc::default(),
@@ -103,7 +110,7 @@ impl Gate {
             failed: Arc::default(),
             health,
             metrics,
-            is_of_journal,
+            role,
         }
     }
 
@@ -151,15 +158,7 @@ impl Gate {
                 strikes.strike();
             }
         }
-        if self.is_of_journal {
-            tracing::error!(%error, "the journal cannot be written; receiving stops until it can");
-        } else if error.is_of_database() {
-            tracing::error!(%error, "Redis does not have this database: check REDIS_DB; receiving stops until it takes writes");
-        } else if error.needs_a_person() {
-            tracing::error!(%error, "Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions; receiving stops until it takes writes");
-        } else {
-            tracing::warn!(%error, "Redis takes no writes; receiving stops until it does");
-        }
+        log::closed(self.role, error);
         true
     }
 
@@ -174,10 +173,7 @@ impl Gate {
             self.metrics.redis_up.set(1);
             self.open.send_replace(true);
         }
-        match self.is_of_journal {
-            false => tracing::info!("Redis takes writes"),
-            true => tracing::info!("the state in memory takes changes"),
-        }
+        log::opened(self.role);
     }
 }
 
@@ -191,9 +187,7 @@ async fn monitor(gate: Gate, mut probe: Probe) {
             Ok(found) => {
                 if seen.as_ref().is_some_and(|seen| *seen != found) {
                     gate.metrics.redis_data_lost.inc();
-                    tracing::error!(
-                        "Redis lost its data: usage updates are skipped until the customers are loaded again by an SDK or an entitlements event"
-                    );
+                    log::lost_data(gate.role);
                 }
                 seen = Some(found);
                 said.clear();
@@ -206,14 +200,9 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 let news = !gate.close_after(&error, asked.elapsed() > PROBE_INTERVAL, false);
                 let text = error.to_string();
                 if text != said {
-                    if !news {
-                        // Logged when the gate closed.
-                    } else if error.is_of_database() {
-                        tracing::error!(%error, "Redis does not have this database: check REDIS_DB");
-                    } else if error.needs_a_person() {
-                        tracing::error!(%error, "Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions");
-                    } else {
-                        tracing::warn!(%error, "Redis health check failed");
+                    // The first one was logged when the gate closed.
+                    if news {
+                        log::still_closed(&error);
                     }
                     said = text;
                 }

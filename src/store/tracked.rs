@@ -35,7 +35,7 @@ use crate::config::RedisConfig;
 use crate::keys::{Keys, Owner};
 use crate::reader::Stored;
 pub use following::Following;
-use following::{ANSWER, Shared, Up, is_of_moving_keys};
+use following::{ANSWER_TIMEOUT, Shared, Up, is_of_moving_keys};
 pub(super) use proof::Proof;
 
 /// Reads what is stored of owners, and knows how long it holds. Clones share all of it.
@@ -46,7 +46,7 @@ pub enum Tracked {
 }
 
 /// When a value was read, and over which connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
     /// Before the command was sent.
     pub(super) at: u64,

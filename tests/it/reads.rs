@@ -10,6 +10,7 @@ mod rules;
 mod sdk;
 mod settings;
 mod stampede;
+mod stored;
 
 use std::time::Duration;
 

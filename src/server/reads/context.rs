@@ -32,7 +32,7 @@ const fn invalid(details: &'static str) -> Refusal {
     refusal("INVALID_CONTEXT", details)
 }
 
-const MISSING: Refusal = refusal(
+const NO_TARGETING_KEY: Refusal = refusal(
     "TARGETING_KEY_MISSING",
     "context.targetingKey is missing: it is the id of the customer",
 );
@@ -45,11 +45,11 @@ impl<'a> Context<'a> {
             return Err(refusal("PARSE_ERROR", "the body is not a JSON object"));
         };
         let context = match body.context {
-            Json::Null => return Err(MISSING),
+            Json::Null => return Err(NO_TARGETING_KEY),
             Json::Object(context) => context,
             _ => return Err(invalid("context is not an object")),
         };
-        let customer = id(context.targeting_key)?.ok_or(MISSING)?;
+        let customer = id(context.targeting_key)?.ok_or(NO_TARGETING_KEY)?;
         let resource = id(context.resource_id)?;
         if !is_id(&customer) || resource.as_deref().is_some_and(|id| !is_id(id)) {
             return Err(invalid(

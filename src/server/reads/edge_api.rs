@@ -10,7 +10,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AF
 
 use super::path::{decoded, is_id};
 use super::respond::{Answered, cannot_tell, error, finished};
-use super::{Shared, vias};
+use super::{Shared, own_vias, vias};
 use crate::edge::Forwarded;
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
@@ -66,7 +66,8 @@ pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
     let owner = Owner { customer, resource };
-    let answer = match shared.reads.ask(owner).await {
+    let via = own_vias(request.headers());
+    let answer = match shared.reads.ask(owner, via.as_deref()).await {
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
@@ -99,7 +100,8 @@ pub async fn entitlements_state(
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
     };
     let owner = Owner { customer, resource };
-    let answer = match shared.reads.ask(owner).await {
+    let via = own_vias(request.headers());
+    let answer = match shared.reads.ask(owner, via.as_deref()).await {
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
@@ -153,8 +155,9 @@ fn single(
 ) -> Answered {
     let usage = parameters.get("requestedUsage").map(str::parse::<f64>);
     let usage = match usage.transpose() {
-        Ok(usage) => usage.filter(|usage| usage.is_finite()).unwrap_or(0.0),
-        Err(_) => {
+        Ok(None) => 0.0,
+        Ok(Some(usage)) if usage.is_finite() => usage,
+        Ok(Some(_)) | Err(_) => {
             return Answered::refused(StatusCode::BAD_REQUEST, "requestedUsage is not a number");
         }
     };
@@ -174,7 +177,7 @@ pub struct Configuration {
     known: Mutex<Option<(Arc<str>, Instant)>>,
 }
 
-const CONFIGURATION_FRESH: Duration = Duration::from_secs(300);
+const CONFIGURATION_TTL: Duration = Duration::from_secs(300);
 /// An SDK reads nothing else of it to start.
 const WITHOUT_DSN: &str =
     r#"{"data":{"sdkConfiguration":{"sentryDsn":null,"isWidgetWatermarkEnabled":false}}}"#;
@@ -192,7 +195,7 @@ pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
         Answered::new(result, response)
     };
     if let Some((text, at)) = &known
-        && at.elapsed() < CONFIGURATION_FRESH
+        && at.elapsed() < CONFIGURATION_TTL
     {
         return json(text.clone(), ReadResult::Fresh);
     }
@@ -233,7 +236,11 @@ async fn forward(
     let answer = match fetch(request, shared, segments, query).await {
         Ok(answer) => answer,
         Err(NotFetched::Busy) => {
-            return cannot_tell(retry_after, "too many requests are being passed on");
+            return cannot_tell(retry_after, "too many requests are being forwarded");
+        }
+        Err(NotFetched::Paused) => {
+            let text = "requests to the Edge API are paused, since the last ones failed";
+            return cannot_tell(retry_after, text);
         }
         Err(NotFetched::Away) => return cannot_tell(retry_after, "the Edge API does not answer"),
     };
@@ -273,6 +280,8 @@ async fn forward(
 
 enum NotFetched {
     Busy,
+    /// The breaker is open.
+    Paused,
     Away,
 }
 
@@ -282,18 +291,18 @@ async fn fetch(
     segments: &[String],
     query: &[(String, String)],
 ) -> Result<Forwarded, NotFetched> {
-    let passing = &shared.reads.passing;
-    let Some(_turn) = passing.turns.take().await else {
+    let forwarding = &shared.reads.forwarding;
+    let Some(_permit) = forwarding.limit.take().await else {
         return Err(NotFetched::Busy);
     };
-    let Some(attempt) = passing.breaker.admit() else {
-        return Err(NotFetched::Away);
+    let Some(attempt) = forwarding.breaker.admit() else {
+        return Err(NotFetched::Paused);
     };
     let vias: Vec<&str> = vias(request.headers())
-        .chain([passing.edge.via()])
+        .chain([forwarding.edge.via()])
         .collect();
     let via = vias.join(", ");
-    match passing.edge.forward(segments, query, &via).await {
+    match forwarding.edge.forward(segments, query, &via).await {
         Ok(answer) if answer.status < 500 && answer.status != 429 => {
             attempt.succeeded();
             Ok(answer)

@@ -5,28 +5,30 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RE
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
-use super::Shared;
 use super::context::{Context, Refusal};
 use super::edge_api::ENTITLEMENTS_RETRY_AFTER;
 use super::respond::{Answered, describe, has};
+use super::{Shared, own_vias};
 use crate::metrics::ReadResult;
 use crate::reader::{self, Evaluated};
 use crate::reads::{Answer, Origin, etag, now_ms};
 
 /// Parses the context, and loads its customer.
 async fn ask<'a>(
+    request: &HttpRequest,
     shared: &Shared,
     body: &'a [u8],
     key: Option<&str>,
 ) -> Result<(Context<'a>, Answer), Answered> {
     let context = Context::parse(body).map_err(|refusal| refused(key, &refusal))?;
-    let answer = shared.reads.ask(context.owner()).await;
+    let via = own_vias(request.headers());
+    let answer = shared.reads.ask(context.owner(), via.as_deref()).await;
     let answer = answer.map_err(|reason| cannot_tell(key, &reason.to_string()))?;
     Ok((context, answer))
 }
 
-pub async fn flag(shared: &Shared, key: &str, body: &[u8]) -> Answered {
-    let (context, answer) = match ask(shared, body, Some(key)).await {
+pub async fn flag(request: &HttpRequest, shared: &Shared, key: &str, body: &[u8]) -> Answered {
+    let (context, answer) = match ask(request, shared, body, Some(key)).await {
         Ok(asked) => asked,
         Err(answered) => return answered,
     };
@@ -76,7 +78,7 @@ impl<'a> Failure<'a> {
 }
 
 pub async fn flags(request: &HttpRequest, shared: &Shared, body: &[u8]) -> Answered {
-    let (context, answer) = match ask(shared, body, None).await {
+    let (context, answer) = match ask(request, shared, body, None).await {
         Ok(asked) => asked,
         Err(answered) => return answered,
     };
@@ -137,6 +139,16 @@ fn refused(key: Option<&str>, refusal: &Refusal) -> Answered {
     let mut response = HttpResponse::build(StatusCode::BAD_REQUEST);
     response.insert_header((CACHE_CONTROL, "no-store"));
     Answered::new(ReadResult::Refused, json_body(response, &failure))
+}
+
+/// The protocol wants a key in each failure; this one cannot be given back.
+pub fn malformed_key() -> Answered {
+    let details = "the key of the flag is not UTF-8, or longer than 1,024 bytes";
+    let refusal = Refusal {
+        code: "PARSE_ERROR",
+        details,
+    };
+    refused(Some(""), &refusal)
 }
 
 /// An error, so that the caller's own default counts.

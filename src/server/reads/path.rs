@@ -17,6 +17,8 @@ pub enum Route {
     PassedThrough(Vec<String>),
     Flag(String),
     Flags,
+    /// The key of a flag is not UTF-8, or too long.
+    MalformedFlag,
     /// Why the path is no question.
     Malformed(&'static str),
     Unknown,
@@ -25,7 +27,7 @@ pub enum Route {
 /// As in messages.
 const MAX_ID_BYTES: usize = 1_024;
 
-const NO_ID: &str = "the customer id is empty, longer than 1,024 bytes, has control characters, or would name the keys of another";
+const INVALID_ID: &str = "the customer id is empty, longer than 1,024 bytes, has control characters, or would name the keys of another";
 
 impl Route {
     pub fn of(path: &str) -> Self {
@@ -39,7 +41,7 @@ impl Route {
         if let Some(key) = path.strip_prefix("/ofrep/v1/evaluate/flags/") {
             return match decoded(key) {
                 Some(key) if key.len() <= MAX_ID_BYTES => Self::Flag(key),
-                _ => Self::Malformed("the key of the flag cannot be read"),
+                _ => Self::MalformedFlag,
             };
         }
         if let Some(rest) = path.strip_prefix("/v1/c/") {
@@ -65,7 +67,7 @@ impl Route {
             Self::EntitlementsState(_) => Some(ReadRoute::EntitlementsState),
             Self::Configuration => Some(ReadRoute::Configuration),
             Self::PassedThrough(_) | Self::Credentials => Some(ReadRoute::PassedThrough),
-            Self::Flag(_) => Some(ReadRoute::Flag),
+            Self::Flag(_) | Self::MalformedFlag => Some(ReadRoute::Flag),
             Self::Flags => Some(ReadRoute::Flags),
             Self::Malformed(_) | Self::Unknown => Some(ReadRoute::PassedThrough),
             Self::Livez | Self::Readyz => None,
@@ -73,14 +75,14 @@ impl Route {
     }
 
     pub fn is_evaluation(&self) -> bool {
-        matches!(self, Self::Flag(_) | Self::Flags)
+        matches!(self, Self::Flag(_) | Self::Flags | Self::MalformedFlag)
     }
 }
 
 fn of_customer(id: &str, route: impl FnOnce(String) -> Route) -> Route {
     match decoded(id) {
         Some(id) if is_id(&id) => route(id),
-        _ => Route::Malformed(NO_ID),
+        _ => Route::Malformed(INVALID_ID),
     }
 }
 
@@ -105,7 +107,7 @@ fn passed_through(path: &str) -> Route {
         return Route::Malformed("the path is not UTF-8");
     };
     let is_odd = |segment: &String| {
-        [".", ".."].contains(&segment.as_str())
+        [".", ".."].contains(&name_of(segment))
             || segment.chars().any(char::is_control)
             || segment.contains(['/', '\\'])
     };
@@ -115,11 +117,16 @@ fn passed_through(path: &str) -> Route {
     // Whatever is put around it, and in whatever case.
     if segments
         .iter()
-        .any(|segment| segment.eq_ignore_ascii_case("credentials"))
+        .any(|segment| name_of(segment).eq_ignore_ascii_case("credentials"))
     {
         return Route::Credentials;
     }
     Route::PassedThrough(segments)
+}
+
+/// The segment as servers read it that drop what follows a semicolon.
+fn name_of(segment: &str) -> &str {
+    segment.split_once(';').map_or(segment, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -169,6 +176,8 @@ mod tests {
             "/v1/x/../credentials",
             "/v1/x/%2e%2e/credentials",
             "/v1/x/..%2f/y",
+            "/v1/..;/y",
+            "/v1/x/%2e%2e;a=b/y",
             "/v1/x/a%2fb",
             "/v1/x/a%5cb",
             "/v1/x%00",
@@ -185,6 +194,8 @@ mod tests {
             "/v1/Credentials/event-queue.json",
             "/v1/%63redentials/event-queue.json",
             "/v1//credentials/event-queue.json",
+            "/v1/credentials;x=1/event-queue.json",
+            "/v1/CREDENTIALS%3bx/event-queue.json",
             "/v1/./credentials/event-queue.json",
         ] {
             let route = Route::of(path);

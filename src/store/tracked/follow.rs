@@ -8,21 +8,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
 use super::wire;
-use super::{ANSWER, Shared, Up, is_of_moving_keys};
+use super::{ANSWER_TIMEOUT, Shared, Up, is_of_moving_keys};
 use crate::config::{Address, RedisConfig, Topology};
 use crate::store::StoreError;
 use crate::store::primary::locate::Locator;
 
 /// Between two proofs that a session is alive.
-const BEAT: Duration = Duration::from_millis(500);
+const PROOF_INTERVAL: Duration = Duration::from_millis(500);
 /// How often sentinels are asked where the primary is.
-const WATCH_SENTINELS: Duration = Duration::from_secs(1);
+const SENTINEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A node of a cluster says itself when it no longer serves a slot; this is for nodes that are cut off.
-const WATCH_CLUSTER: Duration = Duration::from_secs(10);
+const CLUSTER_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
-const AGAIN: Duration = Duration::from_millis(250);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How often a server that refused tracking is asked again: a permission may have been granted.
-const ASK_FOR_TRACKING: Duration = Duration::from_secs(60);
+const TRACKING_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until `closing` is cancelled.
 pub async fn follow(shared: Arc<Shared>, redis: RedisConfig, closing: CancellationToken) {
@@ -31,7 +31,7 @@ pub async fn follow(shared: Arc<Shared>, redis: RedisConfig, closing: Cancellati
         locator: (!is_fixed).then(|| Locator::new(&redis)),
         shared: shared.clone(),
         redis,
-        said: Said::default(),
+        logged: Logged::default(),
     };
     tokio::select! {
         () = closing.cancelled() => {}
@@ -46,16 +46,16 @@ struct Follower {
     redis: RedisConfig,
     /// `None`: it never moves.
     locator: Option<Locator>,
-    said: Said,
+    logged: Logged,
 }
 
 impl Follower {
     async fn run(&mut self) {
         loop {
             let error = self.keep_session().await;
-            self.said.away(&error);
+            self.logged.away(&error);
             self.shared.set_away(error);
-            sleep(AGAIN).await;
+            sleep(RECONNECT_PAUSE).await;
         }
     }
 
@@ -80,20 +80,23 @@ impl Follower {
 
     async fn begin(&mut self, at: Option<&Address>) -> Result<Arc<Up>, StoreError> {
         let shared = self.shared.clone();
-        let session = Session::connect(&self.redis, at, move |told| shared.told(told)).await?;
+        let session = Session::connect(&self.redis, at, move |notification| {
+            shared.notify(notification)
+        })
+        .await?;
         let asked_at = self.shared.now();
         let asked = async {
             let tracked = session.track(&self.shared.keys).await?;
             session.prove(&self.shared.keys).await.map(|()| tracked)
         };
-        let tracked = timeout(ANSWER, asked)
+        let tracked = timeout(ANSWER_TIMEOUT, asked)
             .await
             .unwrap_or_else(|_| Err(StoreError::timeout()))?;
         if let Some(moved) = self.moved_from(at).await {
             return Err(moved);
         }
         let at = at.map_or_else(|| self.redis.to_string(), Address::to_string);
-        self.said.up(&at, tracked.as_ref().err());
+        self.logged.up(&at, tracked.as_ref().err());
         let up = self
             .shared
             .begin(Arc::new(session), tracked.err(), asked_at);
@@ -104,8 +107,8 @@ impl Follower {
     /// Waits until the session is over, and returns why it is.
     async fn watch(&mut self, up: &Up, at: Option<&Address>) -> StoreError {
         let period = match self.redis.topology {
-            Topology::Sentinel { .. } => WATCH_SENTINELS,
-            _ => WATCH_CLUSTER,
+            Topology::Sentinel { .. } => SENTINEL_CHECK_INTERVAL,
+            _ => CLUSTER_CHECK_INTERVAL,
         };
         loop {
             tokio::select! {
@@ -136,9 +139,9 @@ impl Follower {
 async fn beat(shared: Arc<Shared>, mut up: Arc<Up>) {
     let mut asked_for_tracking = Instant::now();
     loop {
-        sleep(BEAT).await;
+        sleep(PROOF_INTERVAL).await;
         let at = shared.now();
-        let proof = timeout(ANSWER, up.session.prove(&shared.keys)).await;
+        let proof = timeout(ANSWER_TIMEOUT, up.session.prove(&shared.keys)).await;
         match proof.unwrap_or_else(|_| Err(StoreError::timeout())) {
             Ok(()) => shared.proof.beat(at),
             // The slot of our keys is moving: keys that are not here may be on the other node, which does not tell us
@@ -149,12 +152,12 @@ async fn beat(shared: Arc<Shared>, mut up: Arc<Up>) {
                 return;
             }
         }
-        if up.refused.is_none() || asked_for_tracking.elapsed() < ASK_FOR_TRACKING {
+        if up.refused.is_none() || asked_for_tracking.elapsed() < TRACKING_RETRY_INTERVAL {
             continue;
         }
         asked_for_tracking = Instant::now();
         let at = shared.now();
-        if let Ok(Ok(Ok(()))) = timeout(ANSWER, up.session.track(&shared.keys)).await {
+        if let Ok(Ok(Ok(()))) = timeout(ANSWER_TIMEOUT, up.session.track(&shared.keys)).await {
             tracing::info!("Redis tells of changes now: client tracking is on");
             up = shared.begin(up.session.clone(), None, at);
         }
@@ -163,13 +166,13 @@ async fn beat(shared: Arc<Shared>, mut up: Arc<Up>) {
 
 /// What the log holds already.
 #[derive(Default)]
-struct Said {
+struct Logged {
     is_away: bool,
     needs_a_person: bool,
     refusal: Option<String>,
 }
 
-impl Said {
+impl Logged {
     fn up(&mut self, primary: &str, refused: Option<&StoreError>) {
         (self.is_away, self.needs_a_person) = (false, false);
         let Some(error) = refused else {

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::session::Session;
-use super::wire::{self, Told};
+use super::wire::{self, Notification};
 use super::{BEGINNING_MICROS, Mark, Proof, Tracking, follow, micros, proof, read};
 use crate::config::RedisConfig;
 use crate::keys::{Keys, Owner};
@@ -25,7 +25,7 @@ pub struct Following {
 }
 
 /// A read or a proof of life that has no answer by then has failed.
-pub(super) const ANSWER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
     pub(super) keys: Keys,
@@ -94,7 +94,7 @@ impl Following {
             }
         };
         let reading = read::read(&up.session.wire, &self.shared.keys, owner, mark);
-        let read = timeout(ANSWER, reading).await;
+        let read = timeout(ANSWER_TIMEOUT, reading).await;
         let read = read.unwrap_or_else(|_| Err(StoreError::timeout()));
         if let Err(error) = &read
             && is_of_session(error)
@@ -229,15 +229,15 @@ impl Shared {
         self.state.send_replace(State::Away(why));
     }
 
-    pub(super) fn told(&self, news: Told) {
+    pub(super) fn notify(&self, notification: Notification) {
         let at = self.now();
-        match news {
-            Told::Flushed => {
+        match notification {
+            Notification::Flushed => {
                 self.proof.flush(at);
                 self.invalidations.fetch_add(1, Ordering::Relaxed);
                 self.returns.send_modify(|count| *count += 1);
             }
-            Told::Changed(names) => {
+            Notification::Changed(names) => {
                 for name in names {
                     let name = String::from_utf8_lossy(&name);
                     if let Some(key) = self.keys.read(&name) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Mark;
 
 /// Customers share slots. Two that share one cost a read that was not needed, never a stale answer.
-const SLOTS: usize = 1 << 17;
+const CUSTOMER_SLOTS: usize = 1 << 17;
 /// A session that has not answered for so many microseconds may be half open.
 pub const PROVEN_MICROS: u64 = 1_500_000;
 /// Sessions that are remembered after their end, to tell how old a value is.
@@ -38,7 +38,7 @@ pub struct Proof {
 impl Proof {
     pub fn new(fresh_micros: u64, proven_micros: u64) -> Self {
         Self {
-            changed: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            changed: (0..CUSTOMER_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             seed: RandomState::new(),
             flushed: AtomicU64::new(0),
             current: AtomicU64::new(0),
@@ -156,8 +156,8 @@ impl Proof {
 
     fn slot(&self, customer: &str) -> &AtomicU64 {
         let hash = self.seed.hash_one(customer);
-        // The remainder is below SLOTS, so it fits.
-        &self.changed[(hash % SLOTS as u64) as usize]
+        // The remainder is below CUSTOMER_SLOTS, so it fits.
+        &self.changed[(hash % CUSTOMER_SLOTS as u64) as usize]
     }
 }
 

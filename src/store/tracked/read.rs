@@ -8,7 +8,7 @@ use crate::reader::{Pair, Stored, metered_features};
 use crate::store::StoreError;
 
 /// Keys of one call: Redis serves nothing else while it runs.
-const CHUNK: usize = 500;
+const KEYS_PER_CALL: usize = 500;
 /// How often reading begins again because the values changed meanwhile.
 const MAX_TRIES: usize = 3;
 pub const CHANGING: &str = "the values changed while they were read, 3 times in a row";
@@ -93,7 +93,7 @@ async fn read_once(
 /// The values of keys, in their order; `None` for a key that is not there, or holds no string.
 pub async fn values(wire: &Wire, keys: &[String]) -> Result<Vec<Option<String>>, StoreError> {
     let mut values = Vec::with_capacity(keys.len());
-    for chunk in keys.chunks(CHUNK) {
+    for chunk in keys.chunks(KEYS_PER_CALL) {
         let mut words: Vec<&[u8]> = vec![b"MGET"];
         words.extend(chunk.iter().map(String::as_bytes));
         let found = match wire.call(&words).await? {

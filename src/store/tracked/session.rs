@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::read::values;
-use super::wire::{Reply, Stream, Told, Wire};
+use super::wire::{Notification, Reply, Stream, Wire};
 use crate::config::{Address, RedisConfig, Topology};
 use crate::keys::{Keys, Owner};
 use crate::store::StoreError;
@@ -17,7 +17,7 @@ use crate::store::connect::credentials::Credentials;
 use crate::store::connect::{database, tls};
 
 /// For all that a connection begins with: several round trips.
-const SETUP: Duration = Duration::from_secs(2);
+const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How the connection shows in `CLIENT LIST`.
 const NAME: &[u8] = b"entitlement-sync-reads";
 
@@ -33,11 +33,11 @@ impl Session {
     pub async fn connect(
         redis: &RedisConfig,
         at: Option<&Address>,
-        told: impl Fn(Told) + Send + 'static,
+        notify: impl Fn(Notification) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let setup = async {
             let stream = stream(redis, at).await?;
-            let wire = Wire::over(stream, told);
+            let wire = Wire::over(stream, notify);
             let resp3 = log_in(&wire, redis).await?;
             if let Some(number) = database(redis) {
                 let number = number.to_string();
@@ -45,7 +45,7 @@ impl Session {
             }
             Ok(Self { wire, resp3 })
         };
-        timeout(SETUP, setup)
+        timeout(SETUP_TIMEOUT, setup)
             .await
             .unwrap_or_else(|_| Err(StoreError::timeout()))
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::store::StoreError;
 
 /// Commands that wait to be written.
-const MAX_WAITING: usize = 1_024;
+const MAX_WAITING_COMMANDS: usize = 1_024;
 /// Commands that are written at once.
 const MAX_GATHERED_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 16 * 1024;
@@ -29,7 +29,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// What the server tells unasked.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Notification {
     /// These keys changed.
     Changed(Vec<Bytes>),
     /// All keys are gone.
@@ -68,9 +68,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Speaks over a stream. `told` is called before any reply that the server wrote later is handed out.
-    pub fn over(stream: Box<dyn Stream>, told: impl Fn(Told) + Send + 'static) -> Self {
-        let (commands, waiting) = mpsc::channel(MAX_WAITING);
+    /// Speaks over a stream. `notify` is called before any reply that the server wrote later is handed out.
+    pub fn over(stream: Box<dyn Stream>, notify: impl Fn(Notification) + Send + 'static) -> Self {
+        let (commands, waiting) = mpsc::channel(MAX_WAITING_COMMANDS);
         let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
         let (from, to) = tokio::io::split(stream);
         let unanswered = Unanswered::default();
@@ -81,7 +81,7 @@ impl Wire {
             tokio::select! {
                 () = close.cancelled() => {}
                 () = write(to, waiting, unanswered.clone()) => {}
-                () = read(from, &version, &unanswered, told) => {}
+                () = read(from, &version, &unanswered, notify) => {}
             }
             // Both halves are dropped by now, and with them the answers that can no longer come.
             end.cancel();
@@ -151,7 +151,7 @@ async fn read(
     mut from: ReadHalf<Box<dyn Stream>>,
     is_resp2: &AtomicBool,
     unanswered: &Unanswered,
-    told: impl Fn(Told),
+    notify: impl Fn(Notification),
 ) {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let mut replies = Vec::new();
@@ -163,8 +163,8 @@ async fn read(
                 Err(_) => return fail(unanswered, Error::new(ErrorKind::Protocol, "")),
             };
             if let BytesFrame::Push { data, .. } = frame {
-                if let Some(news) = news(data) {
-                    told(news);
+                if let Some(notification) = notification(data) {
+                    notify(notification);
                 }
                 continue;
             }
@@ -173,7 +173,7 @@ async fn read(
             };
             replies.push((answer, reply(frame)));
         }
-        // After all news that have arrived: Redis writes those of a change after the replies that saw it, if it
+        // After all notifications that have arrived: Redis writes those of a change after the replies that saw it, if it
         // handled both at once.
         for (answer, reply) in replies.drain(..) {
             // Who asked may have gone.
@@ -252,11 +252,11 @@ fn error(text: &str) -> StoreError {
     StoreError::of_redis(text)
 }
 
-fn news(push: Vec<BytesFrame>) -> Option<Told> {
+fn notification(push: Vec<BytesFrame>) -> Option<Notification> {
     let mut parts = push.into_iter();
     let is_invalidation = parts.next()?.as_str()? == "invalidate";
     match (is_invalidation, parts.next()?) {
-        (true, BytesFrame::Array { data, .. }) => Some(Told::Changed(
+        (true, BytesFrame::Array { data, .. }) => Some(Notification::Changed(
             data.into_iter()
                 .filter_map(|key| match key {
                     BytesFrame::BlobString { data, .. } => Some(data),
@@ -264,7 +264,7 @@ fn news(push: Vec<BytesFrame>) -> Option<Told> {
                 })
                 .collect(),
         )),
-        (true, BytesFrame::Null) => Some(Told::Flushed),
+        (true, BytesFrame::Null) => Some(Notification::Flushed),
         _ => None,
     }
 }

@@ -255,7 +255,17 @@ async fn snapshots_are_written_on_request_and_by_time() {
     assert_eq!(snapshots(folder.path()), 3);
     let reply = admin("/admin/reload", token, r#"{"customerId":"acme"}"#).await;
     assert_eq!(reply.status, 503, "the Edge API is away: {}", reply.body);
-    assert_eq!(admin("/admin/reload", token, "{}").await.status, 400);
+    for body in [
+        "{}",
+        r#"{"customerId":".."}"#,
+        r#"{"customerId":"acme:r_x"}"#,
+    ] {
+        assert_eq!(
+            admin("/admin/reload", token, body).await.status,
+            400,
+            "{body}"
+        );
+    }
     // Without a token there is no such route.
     let other = Reader::in_memory(&queue, NO_EDGE).start().await;
     let reply = http::request(other.port(), ("POST", "/admin/snapshot"), &[], "")

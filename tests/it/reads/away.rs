@@ -167,7 +167,6 @@ async fn every_cell(ttl: &str) {
     assert_eq!(situations.len(), 7);
     for (number, away) in situations.into_iter().enumerate() {
         let name = format!("s{number}");
-        let soon = stage.write(&name);
         let is_late = away.ends_with("started");
         let (what, _) = away.split_once(',').unwrap_or((away, ""));
         let (no_redis, no_edge) = match what {
@@ -177,20 +176,21 @@ async fn every_cell(ttl: &str) {
             "both" => (true, true),
             other => panic!("{other}"),
         };
-        let reader = match is_late {
-            true => None,
-            false => {
-                let reader = stage.reader(ttl).start().await;
-                for short in ["known", "expired", "ended"] {
-                    for twin in [EDGE_ROUTE, OFREP] {
-                        let reply = reader.get(&path(&format!("{name}-{short}-{twin}"))).await;
-                        assert_eq!(answer_of(&reply), "Redis", "{away}: {short}");
-                        assert_eq!(version(&reply), Some(1));
-                    }
+        // Started first: what ends soon is asked for before it ends.
+        let mut reader = None;
+        if !is_late {
+            reader = Some(stage.reader(ttl).start().await);
+        }
+        let soon = stage.write(&name);
+        if let Some(reader) = &reader {
+            for short in ["known", "expired", "ended"] {
+                for twin in [EDGE_ROUTE, OFREP] {
+                    let reply = reader.get(&path(&format!("{name}-{short}-{twin}"))).await;
+                    assert_eq!(answer_of(&reply), "Redis", "{away}: {short}");
+                    assert_eq!(version(&reply), Some(1));
                 }
-                Some(reader)
             }
-        };
+        }
         if no_redis {
             stage.to_redis.cut().await;
         }
@@ -360,8 +360,81 @@ async fn an_empty_redis_is_refilled_with_what_is_asked_for_most_first() {
     assert_eq!(reader.get(&path("purged")).await.status, 404);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refill_goes_on_when_the_edge_api_is_back() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    let customers: Vec<String> = (0..20).map(|number| format!("c{number}")).collect();
+    for (number, customer) in customers.iter().enumerate() {
+        stage.edge.answer(&path(customer), listed(2, UPDATED));
+        for _ in 0..customers.len() - number {
+            assert_eq!(reader.get(&path(customer)).await.status, 200);
+        }
+    }
+    stage.to_edge.cut().await;
+    let before = stage.edge.requests_to("/v1/c/").len();
+    stage.redis.cmd(&["FLUSHALL"]);
+    let failed = "entitlement_sync_read_upstream_requests_total{outcome=\"failed\"}";
+    until("the breaker is open", SOON, async || {
+        reader.metric(failed).await >= 5.0
+    })
+    .await;
+    // Nobody asks for any of them.
+    stage.to_edge.restore().await;
+    let line = "the customers of the last hour were loaded";
+    until("Redis is refilled", SOON, async || {
+        reader.logs().contains(line)
+    })
+    .await;
+    for customer in &customers {
+        let key = format!("production:c_{customer}");
+        assert!(stage.redis.get(&key).is_some(), "{customer}");
+    }
+    let asked = stage.edge.requests_to("/v1/c/").split_off(before);
+    let asked: Vec<&str> = asked.iter().map(|it| it.path.as_str()).collect();
+    let expected: Vec<String> = customers.iter().map(|it| path(it)).collect();
+    assert_eq!(asked, expected, "most often asked for first, each once");
+    let refilled = reader.metric("entitlement_sync_read_refilled_total").await;
+    assert_eq!(refilled, 20.0);
+}
+
+/// `serve` receives nothing, so no line may say that receiving stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_what_serve_does_while_redis_takes_no_writes() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    edge.answer(&path("acme"), listed(2, UPDATED));
+    redis.cmd(&["CONFIG", "SET", "maxmemory", "1"]);
+    let logged = async |line: &str| {
+        until(line, SOON, async || reader.logs().contains(line)).await;
+    };
+    logged("Redis takes no writes; fetched customers are kept in memory only until it does").await;
+    assert_eq!(version(&reader.get(&path("acme")).await), Some(2));
+    assert_eq!(redis.get("production:c_acme"), None);
+    redis.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
+    logged("Redis takes writes").await;
+    until("it is stored", SOON, async || {
+        assert_eq!(version(&reader.get(&path("acme")).await), Some(2));
+        redis.get("production:c_acme").is_some()
+    })
+    .await;
+    redis.cmd(&["FLUSHALL"]);
+    logged("Redis lost its data: the customers of the last hour are loaded from the Edge API")
+        .await;
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let mut set = redis::cmd("CONFIG");
+    set.arg(&["SET", "requirepass", "another"]);
+    let mut both = redis::pipe();
+    both.add_command(set).add_command(kill);
+    both.exec(&mut redis.conn()).unwrap();
+    logged("Redis denied access: check REDIS_PASSWORD, REDIS_USER and its permissions").await;
+    let logs = reader.logs();
+    assert!(!logs.contains("receiving"), "{logs}");
+}
+
 /// Each of so many requests, one after the other: if each waited for a timeout, the test would never end.
-const MANY: usize = 2_000;
+const MANY: usize = 500;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_redis_costs_one_wait() {

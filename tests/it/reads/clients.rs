@@ -97,6 +97,12 @@ async fn the_python_client_finds_all_that_its_models_require() {
         assert_eq!(one["isGranted"], is_granted, "{query}");
         assert_eq!(one["accessDeniedReason"], reason, "{query}");
     }
+    // Too large a number is no number: it would count as none, and be granted.
+    for usage in ["many", "1e400", "inf", "-inf", "NaN"] {
+        let path = format!("/v1/c/acme/entitlements.json?featureId=seats&requestedUsage={usage}");
+        let reply = reader.ask(("GET", &path), &HEADERS, "").await;
+        assert_eq!(reply.status, 400, "{usage}: {}", reply.body);
+    }
     // It decides nothing by the end of a period itself.
     assert_eq!(one("featureId=calls").await["currentUsage"], 0);
     let absent = one("featureId=absent").await;

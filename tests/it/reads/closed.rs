@@ -1,5 +1,7 @@
 //! Who is answered, what leaves the process, and where requests go.
 
+use http_body_util::Full;
+use hyper::Request;
 use serde_json::json;
 
 use super::{Client, SOON, UPDATED, context, listed, map, path, store, version};
@@ -68,6 +70,32 @@ async fn nothing_is_answered_without_a_key() {
     for route in ["/livez", "/readyz"] {
         assert_eq!(reader.ask(("GET", route), &[], "").await.status, 200);
         assert_eq!(reader.ask(("POST", route), &[], "").await.status, 405);
+    }
+}
+
+/// Whoever needs no key for it could keep all connections for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_no_connection_is_kept() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    store(&redis, "acme", &map(1), 1);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let acme = path("acme");
+    for (route, key, status, connection) in [
+        ("/livez", "", 200, "close"),
+        ("/readyz", "", 200, "close"),
+        (&acme, "wrong", 401, "close"),
+        ("/nowhere", "wrong", 401, "close"),
+        (&acme, KEY, 200, ""),
+        ("/nowhere", KEY, 404, ""),
+    ] {
+        let mut client = Client::connect(reader.read_port()).await;
+        let request = Request::get(route)
+            .header("host", "localhost")
+            .header("x-api-key", key);
+        let reply = client.send(request.body(Full::default()).unwrap()).await;
+        let reply = reply.unwrap();
+        let found = (reply.status, reply.header("connection"));
+        assert_eq!(found, (status, connection), "{route} {key}");
     }
 }
 
@@ -361,6 +389,51 @@ async fn a_request_that_comes_round_ends() {
         let reply = client.get("/v1/config/server-sdk-configuration.json").await;
         assert_eq!(reply.status, 200, "{reply:?}");
     }
+}
+
+/// Each asks the other, and would wait for its own answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_that_ask_each_other_end_at_once() {
+    let redis = Redis::start().await;
+    let ports = [free_port(), free_port()];
+    let start = async |own: usize, other: usize| {
+        Reader::builder(&redis, &format!("http://127.0.0.1:{}", ports[other]))
+            .env("READ_PORT", ports[own])
+            .start()
+            .await
+    };
+    let (first, second) = tokio::join!(start(0, 1), start(1, 0));
+    let reply = first.get("/v1/paywall.json").await;
+    assert_eq!(reply.status, 508, "{reply:?}");
+    let asked = [path("acme"), format!("{}?resourceId=site", path("acme"))];
+    for asked in &asked {
+        let (of_first, of_second) = tokio::join!(first.get(asked), second.get(asked));
+        assert_eq!((of_first.status, of_second.status), (503, 503));
+    }
+    let metric = async |name: &str| {
+        let name = format!("entitlement_sync_read_{name}");
+        first.metric(&name).await + second.metric(&name).await
+    };
+    // A question that waits for itself joins its own load, and ends in time.
+    assert_eq!(metric("joined_total").await, 0.0);
+    // A process refuses its own request, and the other one answers that it cannot tell.
+    assert!(metric("questions_total{route=\"entitlements\",result=\"refused\"}").await >= 1.0);
+    assert!(metric("questions_total{route=\"entitlements\",result=\"cannot_tell\"}").await >= 5.0);
+    let line = "a request to the Edge API came back to this process: check EDGE_API_URL";
+    assert!([&first, &second].iter().any(|it| it.logs().contains(line)));
+}
+
+/// One behind the other is no loop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_may_ask_another_one() {
+    let (near, far) = (Redis::start().await, Redis::start().await);
+    let edge = EdgeMock::start().await;
+    edge.answer(&path("acme"), listed(2, UPDATED));
+    let far = Reader::builder(&far, &edge.url()).start().await;
+    let near = Reader::builder(&near, &far.url()).start().await;
+    assert_eq!(version(&near.get(&path("acme")).await), Some(2));
+    assert_eq!(near.get(&path("nobody")).await.status, 404);
+    assert_eq!(edge.requests_to(&path("acme")).len(), 1);
 }
 
 /// What names no customer is refused before Redis or the Edge API is asked.

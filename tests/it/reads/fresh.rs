@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Client, SOON, VERSION, context, event, map, path, store, version};
+use super::{Client, SOON, UPDATED, VERSION, context, event, listed, map, path, store, version};
 use crate::stand::Stand;
 use testkit::cluster::Cluster;
 use testkit::http::Reply;
 use testkit::sentinel::{MASTER, Sentinels};
-use testkit::{Reader, Redis, TcpProxy, until};
+use testkit::{Answer, EdgeMock, Reader, Redis, TcpProxy, until};
 
 /// Of keys that begin with `{production}`.
 const SLOT: u16 = 15_882;
@@ -109,14 +109,16 @@ struct Race {
     stop: AtomicBool,
     written: AtomicU64,
     checked: AtomicU64,
+    /// The newest that each reader has answered to anybody.
+    newest: [AtomicU64; 2],
 }
 
-/// One connection: what it is answered never goes back, and what was written before it was asked is answered, unless
-/// the answer says that it is not confirmed.
-async fn ask_in_turn(race: Arc<Race>, port: u16, route: usize) {
+/// A reader never goes back: what it has answered to anybody is the least that a later question is answered.
+async fn ask_in_turn(race: Arc<Race>, (number, port): (usize, u16), route: usize) {
     let mut client = Client::connect(port).await;
-    let mut last = 0;
+    let newest = &race.newest[number];
     while !race.stop.load(Ordering::SeqCst) {
+        let least = newest.load(Ordering::SeqCst);
         let reply = match route {
             0 => client.get(&path("acme")).await,
             _ => {
@@ -131,14 +133,15 @@ async fn ask_in_turn(race: Arc<Race>, port: u16, route: usize) {
             _ => reply.json()["data"]["entitlement"]["usageLimit"].as_u64(),
         };
         let found = found.unwrap_or_else(|| panic!("{reply:?}"));
-        assert!(found >= last, "{found} after {last}");
-        last = found;
+        assert!(found >= least, "{found} after {least}");
+        newest.fetch_max(found, Ordering::SeqCst);
         race.checked.fetch_add(1, Ordering::SeqCst);
     }
-    // Nobody writes now, so the last change is answered in the end.
-    while last < race.written.load(Ordering::SeqCst) {
-        last = version(&client.get(&path("acme")).await).unwrap();
-    }
+    // Nobody writes now.
+    let last = race.written.load(Ordering::SeqCst);
+    let catches_up = async { while version(&client.get(&path("acme")).await) != Some(last) {} };
+    let in_time = tokio::time::timeout(SOON, catches_up).await;
+    in_time.expect("the last change is answered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,11 +156,13 @@ async fn no_answer_goes_back_while_a_writer_races() {
         stop: AtomicBool::new(false),
         written: AtomicU64::new(1),
         checked: AtomicU64::new(0),
+        newest: [AtomicU64::new(0), AtomicU64::new(0)],
     });
     let mut clients = JoinSet::new();
-    for reader in &readers {
+    for (number, reader) in readers.iter().enumerate() {
+        let reader = (number, reader.read_port());
         for route in 0..8 {
-            clients.spawn(ask_in_turn(race.clone(), reader.read_port(), route % 2));
+            clients.spawn(ask_in_turn(race.clone(), reader, route % 2));
         }
     }
     let writer = {
@@ -193,6 +198,48 @@ async fn no_answer_goes_back_while_a_writer_races() {
         .metric("entitlement_sync_read_questions_total{result=\"fresh\"}")
         .await;
     assert!(fresh > 100.0, "only {fresh} from the copy");
+}
+
+/// A load is under way when the customer changes, and ends after one that began later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_from_before_a_change_answers_nobody_after_it() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    // So that Redis orders nothing: what is fetched is in memory only.
+    let reader = Reader::builder(&redis, &edge.url())
+        .env("CACHE_UPDATE_POLICY", "INVALIDATE")
+        .start()
+        .await;
+    let acme = path("acme");
+    let answers = [
+        listed(1, UPDATED).after(Duration::from_secs(4)),
+        listed(2, UPDATED),
+        Answer::text(500, "no"),
+    ];
+    edge.answer_in_turn(&acme, answers);
+    let change = async |number: u64| {
+        redis.set("production:c_acme#purged", &number.to_string());
+        until("the change is known", SOON, async || {
+            let told = "entitlement_sync_read_invalidations_total";
+            reader.metric(told).await == number as f64
+        })
+        .await;
+    };
+    let (slow, quick) = tokio::join!(reader.get(&acme), async {
+        until("the first load is under way", SOON, async || {
+            edge.requests_to(&acme).len() == 1
+        })
+        .await;
+        change(1).await;
+        reader.get(&acme).await
+    });
+    // The second question did not join the first load.
+    assert_eq!(version(&quick), Some(2));
+    // And once it was answered, nobody is answered what was before.
+    assert_eq!(version(&slow), Some(2));
+    change(2).await;
+    let stale = reader.get(&acme).await;
+    assert_eq!(version(&stale), Some(2));
+    assert!(stale.header("cache-status").ends_with("unproven"));
 }
 
 /// A usage is only answered with the entitlements that it was written with.

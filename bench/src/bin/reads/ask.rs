@@ -50,7 +50,7 @@ pub async fn ask_all(port: u16, plan: &Plan) -> Result<()> {
 }
 
 pub async fn measure(
-    (process, port): (&Process, u16),
+    (process, redis, port): (&Process, &Process, u16),
     (who, question, connections): (Who, Question, usize),
     changes: Option<u16>,
     plan: &Plan,
@@ -68,9 +68,13 @@ pub async fn measure(
     let end = warm + plan.window;
     let usage = async {
         tokio::time::sleep_until(warm.into()).await;
-        let before = process.usage()?.cpu;
+        let before = (process.usage()?.cpu, redis.usage()?.cpu);
         tokio::time::sleep_until(end.into()).await;
-        anyhow::Ok(process.usage()?.cpu - before)
+        let (server, redis) = (
+            process.usage()?.cpu - before.0,
+            redis.usage()?.cpu - before.1,
+        );
+        anyhow::Ok((server, server + redis))
     };
     let writing = async {
         if let Some(redis_port) = changes {
@@ -87,9 +91,12 @@ pub async fn measure(
     let (times, cpu, wrote) = tokio::join!(questions::ask(port, load, ask), usage, writing);
     wrote?;
     let times = times?;
+    let (server, with_redis) = cpu?;
+    let micros_each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / times.len() as f64;
     Ok(Figure {
         rate: times.len() as f64 / plan.window.as_secs_f64(),
-        cpu_micros: cpu?.as_secs_f64() * 1e6 / times.len() as f64,
+        cpu_micros: micros_each(server),
+        with_redis_micros: micros_each(with_redis),
         p50_micros: quantile(&times, 0.5),
         p99_micros: quantile(&times, 0.99),
     })

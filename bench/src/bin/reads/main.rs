@@ -68,6 +68,8 @@ enum Question {
 struct Figure {
     rate: f64,
     cpu_micros: f64,
+    /// Of the server and of Redis.
+    with_redis_micros: f64,
     p50_micros: f64,
     p99_micros: f64,
 }
@@ -160,7 +162,7 @@ struct Measured {
 
 fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
     let redis_port = free_port()?;
-    let _redis = Process::start(
+    let redis = Process::start(
         Command::new("redis-server")
             .args(["--port", &redis_port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]),
@@ -245,7 +247,7 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
                     };
                     let changes = (who == Who::Changing).then_some(redis_port);
                     let figure = runtime.block_on(measure(
-                        (process, port),
+                        (process, &redis, port),
                         (who, question, connections),
                         changes,
                         plan,
@@ -293,9 +295,9 @@ fn print(plan: &Plan, measured: &Measured) {
     } = plan;
     println!("{customers} customers of {features} features, median of {rounds} rounds\n");
     println!(
-        "| Question | Connections | | Questions/s | of the floor | CPU, us | p50, us | p99, us | p99, of the floor |"
+        "| Question | Connections | | Questions/s | of the floor | CPU, us | with Redis, us | p50, us | p99, us | p99, of the floor |"
     );
-    println!("|---|---:|---|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|");
     for ((question, connections, who), figure) in &measured.figures {
         let floor = &measured.figures[&(*question, *connections, Who::Floor)];
         let question = match question {
@@ -303,11 +305,12 @@ fn print(plan: &Plan, measured: &Measured) {
             Question::List => "all entitlements",
         };
         println!(
-            "| {question} | {connections} | {} | {:.0} | {:.0} % | {:.1} | {:.0} | {:.0} | {:.1} |",
+            "| {question} | {connections} | {} | {:.0} | {:.0} % | {:.1} | {:.1} | {:.0} | {:.0} | {:.1} |",
             who.name(),
             figure.rate,
             figure.rate / floor.rate * 100.0,
             figure.cpu_micros,
+            figure.with_redis_micros,
             figure.p50_micros,
             figure.p99_micros,
             figure.p99_micros / floor.p99_micros,

@@ -1,4 +1,4 @@
-//! How much memory the process may take for what it answers from.
+//! Decides how much memory the copy may take.
 
 /// What is kept in memory without a memory limit, and at most.
 const MAX_BYTES: u64 = 256 << 20;
