@@ -58,7 +58,7 @@ async fn a_snapshot_shows_the_customer_that_is_named_and_no_other() {
     let of_site = entitlements(SITE, at(2), &[metered("seats", 3, 1, at(2))]);
     for body in [
         seats(ACME, 10, at(1)),
-        seats(OTHER, 99, at(1)),
+        seats(OTHER, 987_654, at(1)),
         usage(ACME, "seats", 4, at(3)),
         credit(ACME, "tokens", 7, at(4)),
         of_site,
@@ -130,7 +130,7 @@ async fn a_journal_shows_the_changes_of_the_customer_that_is_named() {
         .await;
     for body in [
         seats(ACME, 10, at(1)),
-        seats(OTHER, 99, at(1)),
+        seats(OTHER, 987_654, at(1)),
         usage(ACME, "seats", 4, at(3)),
         purge([ACME], at(5)),
     ] {
@@ -150,7 +150,7 @@ async fn a_journal_shows_the_changes_of_the_customer_that_is_named() {
             .clone()
     };
     assert!(
-        !acme.to_string().contains("99"),
+        !acme.to_string().contains("987654"),
         "the limit of another: {acme}"
     );
     let set = change("set", "entitlements");

@@ -23,6 +23,7 @@ pub struct Window {
 
 /// One window without snapshots, and one with one after the other.
 pub struct Round {
+    pub connections: usize,
     pub without: Window,
     pub with: Window,
 }
@@ -40,25 +41,31 @@ pub fn measure(runtime: &Runtime, servers: &mut Servers, plan: &Plan) -> Result<
     worker.wait_proven(runtime)?;
     let mut rounds = Vec::new();
     for round in 0..plan.rounds {
-        let window = |saves| runtime.block_on(window(&worker, plan, saves));
-        // Everybody is first in turn.
-        let (without, with) = if round % 2 == 0 {
-            (window(false)?, window(true)?)
-        } else {
-            let with = window(true)?;
-            (window(false)?, with)
-        };
-        rounds.push(Round { without, with });
+        for &connections in &plan.connections {
+            let window = |saves| runtime.block_on(window(&worker, plan, connections, saves));
+            // Each is first in turn.
+            let (without, with) = if round % 2 == 0 {
+                (window(false)?, window(true)?)
+            } else {
+                let with = window(true)?;
+                (window(false)?, with)
+            };
+            rounds.push(Round {
+                connections,
+                without,
+                with,
+            });
+        }
     }
     drop(worker);
     servers.queue.drop(&queue)?;
     Ok(rounds)
 }
 
-async fn window(worker: &Worker, plan: &Plan, saves: bool) -> Result<Window> {
+async fn window(worker: &Worker, plan: &Plan, connections: usize, saves: bool) -> Result<Window> {
     let warm = Instant::now() + WARM;
     let load = Load {
-        connections: plan.connections,
+        connections,
         hot: plan.customers.min(10_000),
         warm,
         end: warm + WINDOW,

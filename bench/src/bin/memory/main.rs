@@ -23,7 +23,7 @@ struct Plan {
     messages: usize,
     timing: Timing,
     customers: usize,
-    connections: usize,
+    connections: Vec<usize>,
     worker: PathBuf,
     /// A folder on disk for everything that is written, and one in memory.
     disk: PathBuf,
@@ -96,7 +96,7 @@ impl Plan {
                 window: millis("BENCH_WINDOW_MS", 1_500)?,
             },
             customers: number("BENCH_MEMORY_CUSTOMERS", 100_000)?,
-            connections: number("BENCH_CONNECTIONS", 8)?,
+            connections: numbers("BENCH_CONNECTIONS", &[1, 8])?,
             worker: path("BENCH_WORKER")?,
             disk: path("BENCH_FOLDER")?.join(&own),
             tmpfs: PathBuf::from("/dev/shm").join(&own),
@@ -117,4 +117,13 @@ fn number(name: &str, default: usize) -> Result<usize> {
             .with_context(|| format!("{name} is not a number")),
         Err(_) => Ok(default),
     }
+}
+
+/// Numbers, separated by commas.
+fn numbers(name: &str, default: &[usize]) -> Result<Vec<usize>> {
+    let Ok(text) = std::env::var(name) else {
+        return Ok(default.to_vec());
+    };
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    numbers.with_context(|| format!("{name} is not a list of numbers"))
 }
