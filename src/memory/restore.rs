@@ -5,16 +5,19 @@ use crate::clock;
 use crate::message::Millis;
 
 impl Memory {
-    /// Passes all entries of a snapshot to `put`, one part after the other, so that no part is locked for long.
+    /// Passes all entries of a snapshot to `put`, a few owners at a time, so that no part is locked for long.
     pub fn entries<E>(&self, mut put: impl FnMut(&Entry<'_>) -> Result<(), E>) -> Result<(), E> {
         let now = clock::now_ms();
         for (number, part) in (0..).zip(&self.parts) {
-            let part = lock(part);
-            let (owners, floors) = (part.entries(now), part.floors().collect());
-            drop(part);
-            for owner in owners {
-                put(&Entry::Owner(owner))?;
+            let mut end = usize::MAX;
+            while end > 0 {
+                let owners;
+                (owners, end) = lock(part).entries_before(end, now);
+                for owner in owners {
+                    put(&Entry::Owner(owner))?;
+                }
             }
+            let floors = lock(part).floors().collect();
             put(&Entry::Floors {
                 part: number,
                 floors,

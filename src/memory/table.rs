@@ -35,6 +35,8 @@ pub struct Lifetimes {
     pub tombstone_secs: u32,
 }
 
+/// Owners that are copied under one lock: questions about owners of the same part wait meanwhile.
+const ENTRIES_AT_ONCE: usize = 32;
 /// How many owners are compared to find one that was not used lately.
 const SAMPLE: usize = 8;
 
@@ -236,15 +238,21 @@ impl Table {
         changed
     }
 
-    /// Returns all records as entries of a snapshot.
-    pub fn entries(&self, now: Millis) -> Vec<OwnerEntry> {
+    /// Returns the last records before place `end` as entries of a snapshot, and where the ones before them end. The
+    /// lock may be released between two calls: an owner that is removed meanwhile gives its place to the last one, so
+    /// going from the last place to the first misses nobody who stays.
+    pub fn entries_before(&self, end: usize, now: Millis) -> (Vec<OwnerEntry>, usize) {
         let entry = |(owner, record): (_, &Record)| OwnerEntry {
             owner: Box::clone(owner),
             tombstone: record.tombstone(now),
             changed: record.changed,
             cells: record.cells(now).map(CellEntry::from).collect(),
         };
-        self.owners.iter().map(entry).collect()
+        let end = end.min(self.owners.len());
+        let begin = end.saturating_sub(ENTRIES_AT_ONCE);
+        let places = begin..end;
+        let owners = places.filter_map(|place| self.owners.get_index(place));
+        (owners.map(entry).collect(), begin)
     }
 
     pub fn floors(&self) -> impl Iterator<Item = (u32, Millis)> {
@@ -299,4 +307,46 @@ pub fn owner_of(step: &Step) -> &str {
 
 pub fn suffix_of<'a>(owner: &str, key: &'a str) -> &'a str {
     key.strip_prefix(owner).unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn entry(owner: String) -> OwnerEntry {
+        OwnerEntry {
+            owner: owner.into(),
+            tombstone: Some((1, Millis::MAX)),
+            changed: 1,
+            cells: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_copy_in_pieces_misses_no_owner_that_stays() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let mut table = Table::new();
+            let mut staying: BTreeSet<Box<str>> = BTreeSet::new();
+            for number in 0..200 {
+                table.restore(entry(format!("before-{number}")));
+                staying.insert(format!("before-{number}").into());
+            }
+            let (mut copied, mut end) = (BTreeSet::new(), usize::MAX);
+            while end > 0 {
+                let owners;
+                (owners, end) = table.entries_before(end, 0);
+                copied.extend(owners.into_iter().map(|entry| entry.owner));
+                for _ in 0..random.usize(..20) {
+                    let owner = format!("before-{}", random.usize(..200));
+                    table.forget(&owner);
+                    staying.remove(owner.as_str());
+                }
+                table.restore(entry(format!("during-{end}")));
+            }
+            assert!(copied.is_superset(&staying));
+        }
+    }
 }
