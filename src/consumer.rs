@@ -35,6 +35,8 @@ use suspects::Suspects;
 
 /// How long a receive waits for messages.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
+/// The same, while an empty answer is to prove the state in memory. It asks all servers of SQS, as `LONG_POLL` does.
+const PROVING_POLL: Duration = Duration::from_secs(1);
 /// How long a receive in flight may run after the shutdown began or Redis failed. A busy queue answers
 /// sooner; an idle queue has nothing to return.
 const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,10 +84,9 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
                 Ready::Yes(reserved) => {
                     // The first poll does not wait, so that readiness does not take 20 s
                     // to be known.
-                    let wait = if polling.is_some() {
-                        LONG_POLL
-                    } else {
-                        Duration::ZERO
+                    let wait = match polling {
+                        Some(_) => long_poll(shared),
+                        None => Duration::ZERO,
                     };
                     view.set_state(State::Receiving);
                     receive(shared, leases, wait, reserved).await
@@ -150,9 +151,9 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
                 .budget
                 .try_reserve(shared.work.policy.batch_size)
         {
-            let (shared, leases) = (shared.clone(), leases.clone());
+            let (shared, leases, wait) = (shared.clone(), leases.clone(), long_poll(shared));
             ahead
-                .ask(async move { receive(&shared, &leases, LONG_POLL, reserved).await })
+                .ask(async move { receive(&shared, &leases, wait, reserved).await })
                 .await;
         }
         view.set_state(State::Working);
@@ -162,6 +163,14 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
             let _busy = shared.flow.parking.busy();
             work.await;
         }
+    }
+}
+
+/// Returns how long a receive waits for messages.
+fn long_poll<Q: Queue>(shared: &Shared<Q>) -> Duration {
+    match shared.work.store.awaits_proof() {
+        true => PROVING_POLL,
+        false => LONG_POLL,
     }
 }
 
@@ -249,7 +258,7 @@ async fn receive<Q: Queue>(
     let bodies = messages.iter().map(|delivery| delivery.body.len());
     shared.flow.budget.settle(&mut reserved, bodies);
     let visibility = shared.flow.settings.borrow().visibility_timeout;
-    shared.work.store.received(&messages, visibility);
+    shared.work.store.received(&messages, wait, visibility);
     shared.watch.metrics.polled(messages.len());
     if messages.len() >= batch_size {
         // A full batch: wake as many consumers again, until all poll.

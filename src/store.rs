@@ -27,6 +27,7 @@ pub use tracked::{Mark, Tracked, Tracking};
 pub use write::{Applied, Attempt, LOCKED_PAUSE, TOMBSTONE_TTL_SECS};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(test)]
 use fred::clients::Client;
@@ -163,7 +164,7 @@ impl Store {
             Place::Redis(remote) => remote,
             Place::Memory(local) => return local.apply(steps),
         };
-        let took = |time: std::time::Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
+        let took = |time: Duration| self.metrics.redis_calls.observe(time.as_secs_f64());
         let attempt = remote.writer.apply(steps, took).await;
         if let Some(error) = &attempt.error {
             let is_expected = error.is_busy() || (blames_calls && error.may_be_of_the_call());
@@ -232,10 +233,19 @@ impl Store {
         }
     }
 
-    /// Records an answer of the queue: where the state is in memory, it proves that the state is true.
-    pub fn received(&self, messages: &[Delivery], visibility: std::time::Duration) {
+    /// Whether an empty answer of the queue would prove the state in memory, so that it should come soon.
+    pub fn awaits_proof(&self) -> bool {
+        match &self.place {
+            Place::Redis(_) => false,
+            Place::Memory(local) => !local.proven.is_proven(),
+        }
+    }
+
+    /// Records the answer to a receive that could wait for `wait`: where the state is in memory, it proves that the
+    /// state is true.
+    pub fn received(&self, messages: &[Delivery], wait: Duration, visibility: Duration) {
         if let Place::Memory(local) = &self.place {
-            local.received(messages, visibility);
+            local.received(messages, wait, visibility);
         }
     }
 

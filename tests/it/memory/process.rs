@@ -7,7 +7,9 @@ use serde_json::json;
 use std::time::Duration;
 use testkit::events::{ACME, SITE, at, entitlements, metered, purge, seats, usage};
 use testkit::http::Reply;
-use testkit::{Answer, EdgeMock, Operator, Reader, Sqs, TestQueue, Worker, repo, until};
+use testkit::{
+    Answer, EdgeMock, Fault, FaultProxy, Operator, Reader, Sqs, TestQueue, Worker, repo, until,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 const NO_EDGE: &str = "http://127.0.0.1:1";
@@ -51,6 +53,10 @@ async fn the_queue_alone_is_answered_from() {
     // A question before would ask upstream.
     queue.send(&seats(ACME, 10, at(1))).await;
     drained(&queue).await;
+    until("the state is proven", SOON, async || {
+        is_proven(&reader).await
+    })
+    .await;
     until_limit(&reader, "acme", Some(10)).await;
     queue.send(&usage(ACME, "seats", 4, at(2))).await;
     until("the usage is answered", SOON, async || {
@@ -250,4 +256,35 @@ async fn check_looks_at_the_folder_and_commands_for_redis_say_that_there_is_none
             "{done:?}"
         );
     }
+}
+
+/// A receive that does not wait asks some of the servers of SQS, and may find nothing although messages are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_answer_to_a_receive_that_does_not_wait_proves_nothing() {
+    const BACKLOG: u64 = 300;
+    let sqs = Sqs::start().await;
+    let queue = sqs.queue("q").await;
+    let bodies = (0..BACKLOG).map(|n| seats((&format!("customer-{n}"), None), n + 1, at(1)));
+    queue.send_all(bodies.collect::<Vec<_>>()).await;
+    let calls = FaultProxy::start(sqs.endpoint()).await;
+    let empty = Fault::Answer {
+        status: 200,
+        code: "",
+        body: "{}".to_owned(),
+    };
+    calls.once("ReceiveMessage", empty);
+    let reader = Reader::in_memory(&queue, NO_EDGE)
+        .env("AWS_ENDPOINT_URL_SQS", calls.url())
+        .env("CONSUMERS", 1)
+        .env("BATCH_SIZE", 1)
+        .start()
+        .await;
+    until("the state is proven", SOON, async || {
+        is_proven(&reader).await
+    })
+    .await;
+    let receives = calls.bodies("ReceiveMessage");
+    assert_eq!(receives[0]["WaitTimeSeconds"], 0, "the first one");
+    let received = reader.metric("entitlement_sync_messages_received_total");
+    assert_eq!(received.await, BACKLOG as f64, "all was read before");
 }
