@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// What it holds is said at its head.
+    /// Its first lines describe its contents.
     const REPLIES: &str = include_str!("foreign_text/replies.tsv");
 
     fn replies() -> impl Iterator<Item = &'static str> {

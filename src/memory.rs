@@ -36,7 +36,7 @@ pub struct Memory {
     journal: RwLock<Option<Arc<Journal>>>,
     /// Entries that a restore caused, for the journal.
     unlogged: Mutex<Vec<Vec<u8>>>,
-    /// Is told which customer changed.
+    /// Called with each customer that changed.
     changed: RwLock<Option<Listener>>,
 }
 
@@ -79,7 +79,7 @@ impl Memory {
         }
     }
 
-    /// Sets who is told of each customer that changes or whose change was refused.
+    /// Sets the listener for each customer that changes or whose change was refused.
     pub fn tell(&self, changed: impl Fn(&str) + Send + Sync + 'static) {
         let changed: Listener = Box::new(changed);
         *self.changed.write().unwrap_or_else(PoisonError::into_inner) = Some(changed);

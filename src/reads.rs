@@ -1,6 +1,6 @@
 //! Answers questions about customers from memory, from Redis, else from the Edge API.
 //!
-//! An answer is *fresh* if Redis would have told of a change, see [`Tracked`](crate::store::Tracked). What is not fresh
+//! An answer is *fresh* if Redis would have notified a change, see [`Tracked`](crate::store::Tracked). What is not fresh
 //! is read again. While Redis is away, what was last known is answered for `LOCAL_TTL_SECS`, marked as stale, and the
 //! Edge API is asked in the background. What is kept in memory is never written to Redis from there: what was fetched
 //! is, by the write rule of the worker.
@@ -227,7 +227,7 @@ impl Reads {
         tracked.is_fresh(owner.customer, slot.mark) && (self.reports_changes(slot) || in_time())
     }
 
-    /// Whether the store would tell of a change. A store in this process tells of each that the queue brings.
+    /// Whether the store notifies changes. A store in this process notifies each change that the queue brings.
     fn reports_changes(&self, slot: &Slot) -> bool {
         let leaves_tombstones = self.loader.rules.invalidate || slot.state.has_credits();
         self.loader.tracked.is_memory()

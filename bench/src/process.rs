@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// All that run; whoever ends the bench early ends them too.
+/// All running processes, which end with the bench.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// A process of ours. It is killed when this is dropped.

@@ -68,7 +68,7 @@ pub fn is_memory(read: &mut Reader, raw: &mut Raw, environment: &[(String, Strin
         } else if read.uses(Uses::Queue) && text(raw.read_port.clone()).is_none() {
             read.problem(
                 "READ_PORT",
-                "is not set, but STORE is memory, so nobody could read the state: set it, for example READ_PORT=4001",
+                "is not set, but STORE is memory, so no reader could ask about the state: set it, for example READ_PORT=4001",
             );
         }
     }

@@ -439,16 +439,16 @@ fn kubernetes_service_links_are_understood() {
         "my-redis",
     ] {
         let own = load(&[("REDIS_HOST", host), ("REDIS_PORT", "tcp://10.0.0.7:6380")]).unwrap();
-        let said = own.redis().to_string();
+        let shown = own.redis().to_string();
         if host == "redis.internal" {
             // A service and its namespace.
             assert_eq!(
-                (said.as_str(), own.warnings.len()),
+                (shown.as_str(), own.warnings.len()),
                 ("redis.internal:6380/0", 0)
             );
             continue;
         }
-        assert_eq!(said, format!("{host}:6379/0"));
+        assert_eq!(shown, format!("{host}:6379/0"));
         assert!(
             own.warnings.len() == 1 && own.warnings[0].contains("enableServiceLinks"),
             "{:?}",

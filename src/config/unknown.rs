@@ -62,8 +62,8 @@ mod tests {
     #[test]
     fn two_letters_too_many_or_missing_are_a_typo_and_three_are_none() {
         for typo in ["LOG_LEVELLS", "LOG_LEV", "LOG_LEBLE"] {
-            let said = warning(typo).unwrap_or_default();
-            assert!(said.ends_with("did you mean LOG_LEVEL?"), "{typo}: {said}");
+            let text = warning(typo).unwrap_or_default();
+            assert!(text.ends_with("did you mean LOG_LEVEL?"), "{typo}: {text}");
         }
         for none in ["LOG_LEVEL", "LOG_LEVELLED", "LOG_LE", "HOME", "PATH"] {
             assert_eq!(warning(none), None, "{none}");

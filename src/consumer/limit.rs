@@ -22,23 +22,23 @@ impl Limit {
     /// Returns `Some` if this line may be written, with the number of lines dropped since the last one.
     pub fn allow(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(|lock| lock.into_inner());
-        let (since, said, unsaid) = &mut *state;
+        let (since, logged, suppressed) = &mut *state;
         if since.elapsed() >= Duration::from_secs(60) {
-            (*since, *said) = (Instant::now(), 0);
+            (*since, *logged) = (Instant::now(), 0);
         }
-        if *said >= self.per_minute {
-            *unsaid += 1;
+        if *logged >= self.per_minute {
+            *suppressed += 1;
             return None;
         }
-        *said += 1;
-        Some(std::mem::take(unsaid))
+        *logged += 1;
+        Some(std::mem::take(suppressed))
     }
 }
 
 /// Messages that change no keys; each kind is logged once.
 #[derive(Debug, Default)]
 pub struct Unknown {
-    said: Mutex<HashSet<String>>,
+    logged: Mutex<HashSet<String>>,
     /// The number of kept messages of each unrecognised kind.
     kept: Mutex<HashMap<String, u32>>,
 }
@@ -68,8 +68,8 @@ impl Unknown {
     }
 
     fn is_new(&self, text: &str) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(|lock| lock.into_inner());
-        said.len() < Self::MAX_KINDS && said.insert(text.to_owned())
+        let mut logged = self.logged.lock().unwrap_or_else(|lock| lock.into_inner());
+        logged.len() < Self::MAX_KINDS && logged.insert(text.to_owned())
     }
 
     /// Counts a message of an unrecognised kind to keep, starting at 1; `None`

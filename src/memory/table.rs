@@ -240,7 +240,7 @@ impl Table {
 
     /// Returns the last records before place `end` as entries of a snapshot, and where the ones before them end. The
     /// lock may be released between two calls: an owner that is removed meanwhile gives its place to the last one, so
-    /// going from the last place to the first misses nobody who stays.
+    /// going from the last place to the first misses no owner that stays.
     pub fn entries_before(&self, end: usize, now: Millis) -> (Vec<OwnerEntry>, usize) {
         let entry = |(owner, record): (_, &Record)| OwnerEntry {
             owner: Box::clone(owner),

@@ -148,17 +148,17 @@ impl ReadMetrics {
         );
         all.register(
             "invalidations",
-            "Changes that Redis told of",
+            "Changes that Redis notified",
             self.invalidations.clone(),
         );
         all.register(
             "tracking_up",
-            "1 while Redis tells of changes",
+            "1 while Redis notifies changes",
             self.tracking_up.clone(),
         );
         all.register(
             "tracking_losses",
-            "Times that the connection was lost by which Redis tells of changes",
+            "Times that the connection was lost on which Redis notifies changes",
             self.tracking_losses.clone(),
         );
         all.register(

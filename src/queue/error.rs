@@ -71,8 +71,8 @@ pub(super) fn kind_of_credentials(error: Cause<'_>) -> Option<QueueErrorKind> {
     if !causes(error).any(|error| error.is::<CredentialsError>()) {
         return None;
     }
-    let said: Vec<String> = causes(error).map(ToString::to_string).collect();
-    let words = said
+    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    let words = texts
         .iter()
         .flat_map(|text| text.split(|letter: char| !letter.is_ascii_alphanumeric()));
     let kinds = words.map(kind_of).filter(|kind| {
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_error_keeps_what_it_was_about_and_its_cause() {
-        for (texts, said) in [
+        for (texts, expected) in [
             (
                 &[
                     "dispatch failure",
@@ -349,7 +349,7 @@ mod tests {
             (&["a", "b: a", "c"], "b: a: c"),
             (&["dispatch failure"], "dispatch failure"),
         ] {
-            assert_eq!(explained(&layers(texts)), said);
+            assert_eq!(explained(&layers(texts)), expected);
         }
     }
 }

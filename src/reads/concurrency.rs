@@ -35,7 +35,7 @@ impl ConcurrencyLimit {
     }
 }
 
-/// Counts one that waits no longer, also when whoever waited has gone.
+/// Stops counting a waiting request, also when its caller has gone.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {

@@ -52,7 +52,7 @@ pub struct Slot {
     pub mark: Mark,
     /// When the load began that brought it.
     pub began: Instant,
-    /// Redis holds it, so that it tells of all its changes.
+    /// Redis holds it, so it notifies all its changes.
     pub is_stored: bool,
     /// The Edge API does not know the customer.
     pub is_unknown: bool,
@@ -83,7 +83,7 @@ impl Slot {
         }
     }
 
-    /// Whether nothing was tried within `period`. If so, whoever asks is the one who tries.
+    /// Whether nothing was tried within `period`. If so, the caller must try.
     pub fn retry_is_due(&self, period: Duration) -> bool {
         let mut retried_at = self
             .retried_at
@@ -181,7 +181,7 @@ impl Copy {
             if before.order > slot.order {
                 return before;
             }
-            // A load is no use: a refill loads what nobody asks for.
+            // A load is no use: a refill loads owners without questions.
             let (uses, used_at) = (&before.uses, &before.used_at);
             slot.uses
                 .store(uses.load(Ordering::Relaxed), Ordering::Relaxed);

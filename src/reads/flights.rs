@@ -26,7 +26,7 @@ struct Entry<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
-    /// Loads run on this runtime, whoever waits for them.
+    /// The runtime of all loads, also of those whose questions have gone.
     pub fn new(runtime: Handle) -> Self {
         Self {
             runtime,
@@ -34,7 +34,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
     }
 
-    /// The load under way, if it `is_current`; else a new one, which begins now. It ends even if nobody waits for it.
+    /// The load under way, if it `is_current`; else a new one, which begins now. It ends even if no question waits for it.
     pub fn join<F>(
         &self,
         owner: Owner<'_>,
@@ -71,7 +71,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         (flight, Joined::Own)
     }
 
-    /// Begins a load that no other question joins. It ends even if nobody waits for it.
+    /// Begins a load that no other question joins. It ends even if no question waits for it.
     pub fn alone(&self, load: impl Future<Output = T> + Send + 'static) -> Flight<T> {
         let task = self.runtime.spawn(load);
         async move { task.await.ok() }.boxed().shared()

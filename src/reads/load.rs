@@ -41,7 +41,7 @@ pub struct Loaded {
     pub origin: Origin,
 }
 
-/// Why an owner could not be loaded; names nobody.
+/// Why an owner could not be loaded, without its id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotLoaded {
     #[error("the Edge API does not answer, and Redis does not know the customer")]
@@ -101,7 +101,7 @@ impl Loader {
             },
             None => None,
         };
-        // What the Edge API said a moment ago of what Redis does not hold.
+        // The recent answer of the Edge API about an owner that Redis does not hold.
         if let Some(before) = copy.peek(owner)
             && before.is_settled()
             && !self.tracked.has_changed(owner.customer, before.mark)

@@ -8,7 +8,7 @@ use super::copy::OwnerKey;
 use super::{NotLoaded, Reads};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// An owner that nobody asked for within this time is loaded by its next question.
+/// An owner without a question within this time is loaded by its next question.
 const RECENT_USE: Duration = Duration::from_secs(3_600);
 /// The time between two loads: fifty a second for each process.
 const LOAD_INTERVAL: Duration = Duration::from_millis(20);

@@ -66,11 +66,11 @@ fn checksum(lead: &[u8]) -> [u8; 4] {
 
 /// Reads the bytes before a part.
 fn read_lead(lead: &[u8]) -> Option<(Kind, u32)> {
-    let (said, sum) = lead.split_at_checked(5)?;
-    let kind = Kind::read(said[0]).filter(|kind| *kind != Kind::Header)?;
-    let length = u32::from_le_bytes(said[1..].try_into().ok()?);
+    let (head, sum) = lead.split_at_checked(5)?;
+    let kind = Kind::read(head[0]).filter(|kind| *kind != Kind::Header)?;
+    let length = u32::from_le_bytes(head[1..].try_into().ok()?);
     let size = usize::try_from(length).ok()?;
-    let is_sound = checksum(said) == sum && (TAG_BYTES..=MAX_PART_BYTES).contains(&size);
+    let is_sound = checksum(head) == sum && (TAG_BYTES..=MAX_PART_BYTES).contains(&size);
     is_sound.then_some((kind, length))
 }
 

@@ -133,14 +133,14 @@ impl Header {
         if read_on(input, &mut bytes, length)? < length {
             return Err(Unusable::Cut);
         }
-        let (said, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
-        if checksum(said) != sum {
+        let (checked, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
+        if checksum(checked) != sum {
             return Err(Unusable::Damaged);
         }
         if version > VERSION {
             return Err(Unusable::Newer(version));
         }
-        let mut body = Fields(&said[PREAMBLE_BYTES..]);
+        let mut body = Fields(&checked[PREAMBLE_BYTES..]);
         let header = Self::decode(role, &mut body).filter(|it| it.derivation.is_sound());
         let is_whole = version == VERSION && body.0.is_empty();
         match header.filter(|_| is_whole) {

@@ -46,7 +46,7 @@ impl Secret {
         different.dedup();
         if different.len() < MIN_DIFFERENT_CHARS {
             return Err(
-                "repeats a few characters: write a passphrase that nobody guesses, or 32 bytes as \
+                "repeats a few characters: write a passphrase that is hard to guess, or 32 bytes as \
                  `openssl rand -base64 32` prints them"
                     .into(),
             );

@@ -20,7 +20,7 @@ use credentials::Credentials;
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// The timeout for connecting and authentication, which take several round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// The timeout for connecting to a node that only tells the primary; there are other nodes.
+/// The timeout for connecting to a node that only names the primary; there are other nodes.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Starts to connect to the primary and retries without limit; never waits.

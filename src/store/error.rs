@@ -75,8 +75,8 @@ impl StoreError {
     /// Returns whether Redis rejected the database number, by the texts of servers and proxies.
     pub fn is_of_database(&self) -> bool {
         const SIGNS: [&str; 3] = ["DB index", "invalid DB", "SELECT is not allowed"];
-        let said = self.detail.strip_prefix("ERR ");
-        said.is_some_and(|said| SIGNS.iter().any(|sign| said.contains(sign)))
+        let reply = self.detail.strip_prefix("ERR ");
+        reply.is_some_and(|reply| SIGNS.iter().any(|sign| reply.contains(sign)))
     }
 
     /// Returns whether an operator must act: set a password, grant a permission or change a setting.

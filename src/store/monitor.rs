@@ -179,7 +179,7 @@ impl Gate {
 
 async fn monitor(gate: Gate, mut probe: Probe) {
     let mut seen: Option<String> = None;
-    let mut said = String::new();
+    let mut last_logged = String::new();
     let mut pause = PROBE_INTERVAL;
     loop {
         let asked = Instant::now();
@@ -190,7 +190,7 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                     log::lost_data(gate.role);
                 }
                 seen = Some(found);
-                said.clear();
+                last_logged.clear();
                 gate.open();
                 pause = PROBE_INTERVAL;
             }
@@ -199,12 +199,12 @@ async fn monitor(gate: Gate, mut probe: Probe) {
                 probe.primary.look_again();
                 let news = !gate.close_after(&error, asked.elapsed() > PROBE_INTERVAL, false);
                 let text = error.to_string();
-                if text != said {
+                if text != last_logged {
                     // The first one was logged when the gate closed.
                     if news {
                         log::still_closed(&error);
                     }
-                    said = text;
+                    last_logged = text;
                 }
             }
         }

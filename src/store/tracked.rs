@@ -1,10 +1,10 @@
-//! Reads what is stored of an owner, on one connection that tells of changes.
+//! Reads what is stored of an owner, on one connection with notifications of changes.
 //!
 //! A *session* is one connection to the primary. Reads, the proof that it is alive and the server's news of changes
 //! (`CLIENT TRACKING ON BCAST`) go over the same one, so that all of them come from one server. When it is lost,
 //! nothing that was read over it is fresh any more, and only what the next session reads is.
 //!
-//! A value is fresh if the server would have told of its change. So that no change slips between a read and its mark:
+//! A value is fresh if the server would have notified its change. So that no change slips between a read and its mark:
 //!
 //! - The mark is taken **before** the command is sent. News are dated when they arrive. A read that was in flight when
 //!   news of its customer came is therefore older than the change, whichever of the two is processed first.
@@ -17,7 +17,7 @@
 //!   those that have chosen another; that long, and not longer, a change may go unnoticed.
 //!
 //! There is no record by customer: changes are kept in a table of slots that customers share (see `proof`). A key that
-//! expires is told of when Redis removes it, which may be a moment after its time.
+//! expires is notified when Redis removes it, which may be a moment after its time.
 
 mod follow;
 mod following;
@@ -50,7 +50,7 @@ pub enum Tracked {
 pub struct Mark {
     /// Before the command was sent.
     pub(super) at: u64,
-    /// When it was last known to be true, as far as its own source tells.
+    /// When it was last known to be true, as far as its own source knows.
     pub(super) known: u64,
     /// 0: over none.
     pub(super) session: u64,
@@ -69,7 +69,7 @@ impl Mark {
 /// How changes are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tracking {
-    /// The server tells of them.
+    /// The server notifies them.
     On,
     /// It refuses to, and why: what was read is fresh for a fixed time.
     Refused(String),
@@ -87,7 +87,7 @@ impl Tracked {
         Following::start(redis, keys, fresh).map(Self::Redis)
     }
 
-    /// Returns what is stored, and a mark that tells how long it holds. Fails at once while Redis is known to be away,
+    /// Returns what is stored, and a mark that says how long it holds. Fails at once while Redis is known to be away,
     /// and within a second otherwise.
     pub async fn read(&self, owner: Owner<'_>) -> Result<(Stored, Mark), StoreError> {
         match self {
@@ -118,7 +118,7 @@ impl Tracked {
         }
     }
 
-    /// Whether nothing has changed since the mark: the store would have told of it, or, where Redis does not, too
+    /// Whether nothing has changed since the mark: the store would have notified it, or, where Redis does not, too
     /// little time has passed.
     pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
         match self {
@@ -127,7 +127,7 @@ impl Tracked {
         }
     }
 
-    /// Whether a change of the customer was told of since the mark.
+    /// Whether a change of the customer was notified since the mark.
     pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {
         match self {
             Self::Redis(following) => following.has_changed(customer, mark),
@@ -177,7 +177,7 @@ impl Tracked {
         }
     }
 
-    /// Changes of customers that were told of.
+    /// Changes of customers that were notified.
     pub fn invalidations(&self) -> u64 {
         match self {
             Self::Redis(following) => following.invalidations(),

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// Takes nothing until it is told to.
+    /// Takes nothing until it is released.
     struct Stuck {
         go: Receiver<()>,
         gone: bool,

@@ -15,7 +15,7 @@ use crate::clock;
 /// The last lines. Clones share them.
 #[derive(Clone)]
 pub struct Recent {
-    said: Arc<Mutex<VecDeque<RecentLine>>>,
+    lines: Arc<Mutex<VecDeque<RecentLine>>>,
     redactor: Arc<Redactor>,
 }
 
@@ -35,15 +35,15 @@ const MAX_LINES: usize = 20;
 impl Recent {
     pub fn new(redactor: Arc<Redactor>) -> Self {
         Self {
-            said: Arc::default(),
+            lines: Arc::default(),
             redactor,
         }
     }
 
     /// Returns the lines, newest first.
     pub fn all(&self) -> Vec<RecentLine> {
-        let said = self.said.lock().unwrap_or_else(|lock| lock.into_inner());
-        said.iter().rev().cloned().collect()
+        let lines = self.lines.lock().unwrap_or_else(|lock| lock.into_inner());
+        lines.iter().rev().cloned().collect()
     }
 
     pub fn layer<S: tracing::Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
@@ -63,17 +63,17 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let redact = |text: &str| self.0.redactor.redact(text).into_owned();
-        let said = RecentLine {
+        let line = RecentLine {
             at_ms: clock::now_ms(),
             level: level.as_str(),
             message: redact(&fields.message),
             cause: (!fields.cause.is_empty()).then(|| redact(&fields.cause)),
         };
-        let mut kept = self.0.said.lock().unwrap_or_else(|lock| lock.into_inner());
+        let mut kept = self.0.lines.lock().unwrap_or_else(|lock| lock.into_inner());
         if kept.len() == MAX_LINES {
             kept.pop_front();
         }
-        kept.push_back(said);
+        kept.push_back(line);
     }
 }
 

@@ -109,24 +109,24 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ReportLayer {
         let Some(client) = self.0.client() else {
             return;
         };
-        let mut said = ReportFields::default();
-        event.record(&mut said);
-        if !self.0.is_due(&said.message) {
+        let mut fields = ReportFields::default();
+        event.record(&mut fields);
+        if !self.0.is_due(&fields.message) {
             return;
         }
         let mut report = Event {
             level: Level::Error,
             logger: Some(metadata.target().to_owned()),
-            message: Some(self.0.redactor.redact(&said.message).into_owned()),
+            message: Some(self.0.redactor.redact(&fields.message).into_owned()),
             fingerprint: vec![
                 metadata.target().to_owned().into(),
-                said.message.clone().into(),
+                fields.message.clone().into(),
             ]
             .into(),
             ..Event::default()
         };
         // A bounded set of our words; any other field may contain an id.
-        for (name, value) in [("kind", said.kind), ("location", said.location)] {
+        for (name, value) in [("kind", fields.kind), ("location", fields.location)] {
             if let Some(value) = value {
                 report
                     .tags

@@ -8,7 +8,7 @@ pub const CUSTOMERS: u32 = 20_000;
 const START_MS: u64 = 1_763_078_400_000;
 const STEP_MS: u64 = 7;
 
-/// How an event is wrapped and spelt.
+/// The wrapping and the field names of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// GraphQL's fields under `payload`.
@@ -45,7 +45,7 @@ pub fn customer(rank: u32) -> String {
     format!("customer-{rank:05}")
 }
 
-/// Entitlements of a customer of one's own, for whoever waits for them to become visible.
+/// Entitlements of a customer that no other message concerns, to measure when they become visible.
 pub fn probe(customer: &str) -> String {
     let mut random = Random(7);
     let body = entitlements(&mut random, Shape::Payload, customer, 5, START_MS);

@@ -92,7 +92,7 @@ pub struct Planned {
     pub hold: Duration,
     /// For a link: that of one worker alone, or those of all.
     pub alone: Option<usize>,
-    /// In the midst of it workers are killed, with messages in hand: one, or all that nothing else happens to.
+    /// Workers are killed during it, with messages in flight: one of them, or all that no other fault concerns.
     pub strike: Option<Strike>,
 }
 
@@ -138,7 +138,7 @@ pub fn spaced(name: &str) -> String {
     spaced
 }
 
-/// Deals every kind once before any comes again.
+/// Deals every kind once before it repeats one.
 pub struct Deck {
     rng: Rng,
     redis: Vec<Kind>,
@@ -467,7 +467,7 @@ impl WorkerFaults {
         }
     }
 
-    /// Often the worst moment: Redis fails, and everyone has messages in hand.
+    /// Often the worst moment: Redis fails, and all workers have messages in flight.
     async fn wait_for_trouble(&mut self, world: &World) {
         let began = Instant::now();
         while world.redis_ails.load(Ordering::SeqCst) == 0 {

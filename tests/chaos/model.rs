@@ -1,6 +1,6 @@
 //! What Redis must hold.
 //!
-//! A run is a row of rounds. At the end of each, when the queue is empty and no worker has anything in hand, Redis is
+//! A run is a row of rounds. At the end of each, when the queue is empty and no worker has a message in flight, Redis is
 //! read whole and judged; what was found and accepted is the **base** of the next round. So the model only has to think
 //! about one round: the base, and the facts told since, each with the span of real time in which it was published (or,
 //! for an SDK process, written).

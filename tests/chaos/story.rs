@@ -2,7 +2,7 @@
 //!
 //! A message is a [`Spec`]: what it says at its source, and how its body spells that. From the same spec come the body
 //! that is sent and the [`Fact`](crate::model::Fact)s that the model is told, with the exact bytes that readers must find. The bytes are
-//! spelt here by hand and share no code with the worker.
+//! written here by hand and share no code with the worker.
 
 mod body;
 mod clock;

@@ -34,7 +34,7 @@ pub async fn quiet(world: &Arc<World>, publisher: &mut Publisher, report: &mut R
         if began.elapsed() > QUIET {
             let ready = world.fleet.in_hand().await;
             report.fail(format!(
-                "not quiet {QUIET:?} after {when}: {seen:?} in the queue and in hand ({ready:?} now)"
+                "not quiet {QUIET:?} after {when}: {seen:?} in the queue and in flight ({ready:?} now)"
             ));
             return;
         }

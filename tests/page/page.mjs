@@ -202,7 +202,7 @@ try {
     for (let at = 0; at < 2; at++) await fetch(`http://127.0.0.1:${readPort}/v1/c/canary-1/entitlements.json`, { headers: { 'x-api-key': 'page-canary-key' } });
     await until(`${name}: two were answered`, async () => /\b(2|4) (fresh|redis)|1 fresh/.test(await text(page, '#reads-legend')));
     check(await text(page, '#reads-from') === 'from Redis, Edge API, memory', `${name}: whom is asked`, await text(page, '#reads-from'));
-    check(/told by Redis: \d/.test(await text(page, '#reads-facts')), `${name}: Redis tells of changes`, await text(page, '#reads-facts'));
+    check(/notified by Redis: \d/.test(await text(page, '#reads-facts')), `${name}: Redis notifies changes`, await text(page, '#reads-facts'));
     check(await page.locator('.of-queue').count() === 5 && await page.locator('.of-queue:visible').count() === 0, `${name}: nothing of a queue is shown`);
     check(!/page-canary-key|canary-\d/.test(await text(page, 'body')), `${name}: no secret and no customer is shown`);
     await checkLook(page, size, name);
@@ -269,7 +269,7 @@ try {
       await page.locator('details').evaluateAll(all => all.forEach(it => { it.open = true; }));
       await checkLook(page, size, name);
       const reads = await text(page, '#reads');
-      for (const part of ['from Redis, memory', '123.5M fresh', '321 cannot tell', '98.1 %', 'not told by Redis: NOPERM', '123,456, 192 MiB of 256 MiB', '34,567 found, 123 not found, 45 failed, 6 skipped']) {
+      for (const part of ['from Redis, memory', '123.5M fresh', '321 cannot tell', '98.1 %', 'not notified by Redis: NOPERM', '123,456, 192 MiB of 256 MiB', '34,567 found, 123 not found, 45 failed, 6 skipped']) {
         check(reads.includes(part), `${name}: the answers show ${part}`, reads);
       }
       await page.locator('#lag').hover();

@@ -280,7 +280,7 @@ async function startRedis(dir) {
     server.once('error', (error) => reject(new Error(`redis-server cannot be started: ${error.message}`)));
     server.once('exit', (code) => reject(new Error(`redis-server ended with code ${code}`)));
   });
-  // Still a rejection for whoever waits for it, but not an unhandled one when the server is stopped.
+  // Still a rejection for a caller that waits for it, but not an unhandled one when the server is stopped.
   died.catch(() => {});
   return { port, died, stop };
 }

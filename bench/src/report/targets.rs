@@ -9,7 +9,7 @@ use crate::contestants::Kind;
 use crate::measure::{Drained, Scale, Steady};
 use bench::figure::Figure;
 
-/// Where so much of all cores is in use, more work takes longer, whoever does it.
+/// From this share of all cores on, more work takes longer for any program.
 const FULL: f64 = 0.9;
 /// What two runs of the same differ by on a shared machine.
 const SAME: f64 = 1.1;

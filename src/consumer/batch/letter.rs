@@ -154,8 +154,8 @@ impl<Q: Queue> Batch<'_, Q> {
         let (held, message_id) = (&letter.held, &letter.held.message_id);
         match &letter.cause {
             Cause::GivenUp => {
-                if let Some(unsaid) = self.shared.watch.refusals.allow() {
-                    tracing::warn!(message_id, %error, unsaid, "cannot keep a message to give up on; it stays in the queue");
+                if let Some(suppressed) = self.shared.watch.refusals.allow() {
+                    tracing::warn!(message_id, %error, suppressed, "cannot keep a message to give up on; it stays in the queue");
                 }
             }
             Cause::Unrecognised { name, .. } => {

@@ -65,14 +65,14 @@ impl<Q: Queue> Batch<'_, Q> {
         // Nothing is given up until the worker knows whether the queue has a dead-letter queue.
         let known = self.shared.flow.settings.has_changed().unwrap_or(true);
         if count < limit || !known {
-            if let Some(unsaid) = self.shared.watch.refusals.allow() {
+            if let Some(suppressed) = self.shared.watch.refusals.allow() {
                 tracing::warn!(
                     message_id,
                     kind = kind_name,
                     receive_count = count,
                     limit,
                     reason,
-                    unsaid,
+                    suppressed,
                     "cannot apply a message; SQS will redeliver it"
                 );
             }

@@ -41,12 +41,12 @@ impl<Q: Queue> Batch<'_, Q> {
         let ahead: u32 = reading.changes.iter().map(|change| change.ahead).sum();
         if ahead > 0 {
             shared.watch.metrics.times_ahead.inc_by(u64::from(ahead));
-            if let Some(unsaid) = shared.watch.refusals.allow() {
+            if let Some(suppressed) = shared.watch.refusals.allow() {
                 tracing::warn!(
                     message_id = delivery.message_id,
                     kind = reading.kind.as_str(),
                     times = ahead,
-                    unsaid,
+                    suppressed,
                     "times of a message are more than 5 minutes later than its sending; the worker uses the time of sending"
                 );
             }

@@ -158,7 +158,7 @@ mod tests {
         for _ in 1..CURRENT_RECEIVES {
             proven.received(false, NEWS, VISIBILITY);
         }
-        // One that was sent before the start begins the count anew; a redelivery does not.
+        // One that was sent before the start resets the count; a redelivery does not.
         proven.received(false, OLD, VISIBILITY);
         for _ in 1..CURRENT_RECEIVES {
             proven.received(false, NEWS, VISIBILITY);

@@ -73,7 +73,7 @@ impl Follower {
             Ok(up) => self.watch(&up, at.as_ref()).await,
             Err(error) => error,
         };
-        // It may be that the one who said so is cut off.
+        // The sentinel that named it may be cut off.
         self.ask_another();
         ended
     }
@@ -158,7 +158,7 @@ async fn beat(shared: Arc<Shared>, mut up: Arc<Up>) {
         asked_for_tracking = Instant::now();
         let at = shared.now();
         if let Ok(Ok(Ok(()))) = timeout(ANSWER_TIMEOUT, up.session.track(&shared.keys)).await {
-            tracing::info!("Redis tells of changes now: client tracking is on");
+            tracing::info!("Redis notifies changes now: client tracking is on");
             up = shared.begin(up.session.clone(), None, at);
         }
     }
@@ -177,7 +177,7 @@ impl Logged {
         (self.is_away, self.needs_a_person) = (false, false);
         let Some(error) = refused else {
             self.refusal = None;
-            tracing::info!(primary, "Redis is connected for reads and tells of changes");
+            tracing::info!(primary, "Redis is connected for reads and notifies changes");
             return;
         };
         tracing::info!(primary, "Redis is connected for reads");

@@ -1,4 +1,4 @@
-//! Follows the primary of Redis: which session is in use, and what the server told over it.
+//! Follows the primary of Redis: which session is in use, and what the server notified on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +77,7 @@ impl Following {
         })
     }
 
-    /// Returns what is stored, and a mark that tells how long it holds. Fails at once while Redis is known to be
+    /// Returns what is stored, and a mark that says how long it holds. Fails at once while Redis is known to be
     /// away, and within a second otherwise.
     pub(super) fn now(&self) -> u64 {
         self.shared.now()
@@ -109,14 +109,14 @@ impl Following {
         self.shared.proof.mark(self.shared.now())
     }
 
-    /// Whether nothing has changed since the mark: Redis would have told of it, or, where it does not, too little
+    /// Whether nothing has changed since the mark: Redis would have notified it, or, where it does not, too little
     /// time has passed.
     pub(super) fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
         let now = self.shared.now();
         self.shared.proof.is_fresh(customer, mark, now)
     }
 
-    /// Whether a change of the customer was told of since the mark.
+    /// Whether a change of the customer was notified since the mark.
     pub(super) fn has_changed(&self, customer: &str, mark: Mark) -> bool {
         self.shared.proof.has_changed(customer, mark)
     }
@@ -143,7 +143,7 @@ impl Following {
         }
     }
 
-    /// Changes of customers' keys that the server told of.
+    /// Changes of customers' keys that the server notified.
     pub(super) fn invalidations(&self) -> u64 {
         self.shared.invalidations.load(Ordering::Relaxed)
     }

@@ -13,15 +13,15 @@ const CUSTOMER_SLOTS: usize = 1 << 17;
 pub const PROVEN_MICROS: u64 = 1_500_000;
 /// Sessions that are remembered after their end, to tell how old a value is.
 const PAST_SESSIONS: usize = 64;
-/// The lowest bit of `current`: the server tells of changes.
+/// The lowest bit of `current`: the server notifies changes.
 const TRACKED: u64 = 1;
 
 /// All times are microseconds since one beginning, and sessions have numbers from 1 on.
 pub struct Proof {
-    /// By slot: when a customer of it was last told to have changed.
+    /// By slot: the last notification about a customer of it.
     changed: Box<[AtomicU64]>,
     seed: RandomState,
-    /// When everything was last told to have changed.
+    /// The last notification that everything changed.
     flushed: AtomicU64,
     /// The session of now, shifted by one, and whether it is tracked; 0 while there is none.
     current: AtomicU64,
@@ -115,7 +115,7 @@ impl Proof {
         is_there && now.saturating_sub(beat) < self.proven_micros
     }
 
-    /// Whether a change was told of since the mark.
+    /// Whether a change was notified since the mark.
     pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {
         mark.at <= self.last_change(customer)
     }

@@ -86,7 +86,7 @@ impl Session {
         if self.resp3.is_err() {
             return Ok(());
         }
-        // Without arguments it only tells of the server.
+        // Without arguments it only describes the server.
         let Reply::List(parts) = self.wire.call(&[b"HELLO"]).await? else {
             return Ok(());
         };

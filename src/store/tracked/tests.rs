@@ -1,4 +1,4 @@
-//! Against a server that writes what it is told to, byte by byte.
+//! Tests the connection with a server that writes given bytes.
 
 use bytes::BytesMut;
 use redis_protocol::resp2::decode::decode_bytes_mut;

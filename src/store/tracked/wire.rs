@@ -1,7 +1,7 @@
-//! One connection: commands out, replies in, and what the server tells unasked, in the order in which
+//! One connection: commands out, replies in, and notifications, in the order in which
 //! the server wrote them.
 //!
-//! Not fred's: fred 10 drops the push that tells of FLUSHALL, since that holds a null in place of keys.
+//! Not fred's: fred 10 drops the notification of FLUSHALL, since that holds a null in place of keys.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What the server tells unasked.
+/// A notification of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notification {
     /// These keys changed.

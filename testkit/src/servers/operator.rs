@@ -117,7 +117,7 @@ impl Operator {
         command
             .args(arguments)
             .env_clear()
-            // No profile of whoever runs the tests must be found.
+            // The process must find no profile of the user who runs the tests.
             .env("HOME", folder.path())
             .envs(&self.env)
             .current_dir(folder.path())

@@ -126,7 +126,7 @@ impl Builder {
         command
             .args(&self.arguments)
             .env_clear()
-            // No profile of whoever runs the tests must be found.
+            // The process must find no profile of the user who runs the tests.
             .env("HOME", folder.path())
             .env("PORT", port.to_string())
             .envs(&self.env)

@@ -1,5 +1,5 @@
 //! What Redis must hold after messages that are applied one after the other: the write rule of docs/compatibility.md,
-//! spelt once more, in the order of delivery and without a thought for what might happen at the same time.
+//! written once more, in the order of delivery and without a thought for what might happen at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

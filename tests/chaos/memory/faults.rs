@@ -44,7 +44,7 @@ pub struct Episode {
     moment: Duration,
 }
 
-/// Deals every kind once before any comes again.
+/// Deals every kind once before it repeats one.
 pub struct Deck {
     rng: Rng,
     strikes: Vec<Strike>,

@@ -11,7 +11,7 @@ pub const CUSTOMERS: usize = 600;
 /// Those that change only right before some kills: nothing newer covers what such a kill has undone.
 pub const WITNESSES: Range<usize> = 560..CUSTOMERS;
 pub const FEATURE: &str = "seats";
-/// Messages that may come again later.
+/// Messages that may be sent again later.
 const REMEMBERED: usize = 2_000;
 
 pub type Number = u64;

@@ -15,7 +15,7 @@ impl Spec {
     pub fn body(&self, owners: &[Owner], sent: u64) -> String {
         let seq = self.seq;
         let marker = self.marker();
-        let spelt = |at: u64| self.ahead.map_or(at, |ahead| sent + ahead);
+        let written = |at: u64| self.ahead.map_or(at, |ahead| sent + ahead);
         let event = match &self.what {
             Event::Set(set) => match self.ahead {
                 Some(ahead) => set
@@ -23,8 +23,8 @@ impl Spec {
                     .event(seq, &owners[set.owner]),
                 None => set.event(seq, &owners[set.owner]),
             },
-            Event::Usage { owner, of, at } => usage_event(seq, &owners[*owner], *of, spelt(*at)),
-            Event::Purge { owners: purged, at } => purge_event(seq, owners, purged, spelt(*at)),
+            Event::Usage { owner, of, at } => usage_event(seq, &owners[*owner], *of, written(*at)),
+            Event::Purge { owners: purged, at } => purge_event(seq, owners, purged, written(*at)),
             Event::Package => {
                 json!({"type": "package.published", "timestamp": iso(BASE), "package": {"id": "p"}})
             }

@@ -196,7 +196,7 @@ async fn all_is_looked_at_and_nothing_is_touched() {
     found.is("edge-api", "pass", "accepts the key", "");
     assert_eq!(edge.requests()[0].header("x-api-key"), "canary-server-key");
 
-    // The message is there for whoever asks next, as if nobody had.
+    // The next receive returns the message, as if there had been none before.
     let messages = stand.queue.receive_all().await;
     assert_eq!(messages.len(), 1);
     let attributes = messages[0].attributes.as_ref().unwrap();
@@ -844,7 +844,7 @@ async fn what_serve_needs_is_looked_at_without_a_queue() {
         .await;
     found.is("read-port", "warn", "cannot bind port", "READ_PORT");
 
-    // A user that may read and write, and not be told of changes.
+    // A user that may read and write, and get no notifications of changes.
     stand.redis.cmd(&[
         "ACL",
         "SETUSER",

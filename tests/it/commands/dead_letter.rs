@@ -456,7 +456,7 @@ async fn a_page_of_letters_that_were_seen_is_not_the_end() {
     assert_eq!((count("unreadable"), count("sent")), (10, 15));
     assert_eq!((queue.depth().await, dead.depth().await), (15, 0));
 
-    // A queue that hands out nothing else for ever is told of.
+    // The command reports a queue that returns nothing else.
     proxy.always("ReceiveMessage", page(&unreadable));
     let listed = operator.run(&arguments(&dead, &["list", "--json"])).await;
     assert_eq!(listed.json()["is_all"], false);

@@ -213,7 +213,7 @@ async fn the_reason_of_a_denial_outlives_warm_and_repair() {
             Some("1763150000000")
         );
     }
-    // What is torn there cannot be repaired from this source, and is told of.
+    // What is torn there cannot be repaired from this source, and is reported.
     redis.cmd(&["DEL", "production:c_acme:metadata#timestamp"]);
     cli.run(&["verify", "--repair", "--customers", "-"], "acme")
         .await
@@ -439,7 +439,7 @@ async fn warm_finds_the_resources_that_redis_holds() {
         redis.get("production:c_acme:r_site-1#timestamp").as_deref(),
         Some(UPDATED_MS)
     );
-    // A resource that readers will not take is told of.
+    // A resource that readers will not take is reported.
     redis.set("production:c_acme#timestamp", "1763150385134");
     cli.run(&["warm", "--customers", "-"], "acme\tsite-1")
         .await
@@ -715,7 +715,7 @@ async fn verify_finds_drift_and_repairs_it() {
         .await
         .says(0, &["6 the same"]);
 
-    // What is newer here than there stays, and is told of.
+    // What is newer here than there stays, and is reported.
     redis.set(&key("used:f_calls"), r#"{"currentUsage":8}"#);
     redis.set(&key("used:f_calls#timestamp"), "1763150400000");
     cli.run(&["verify", "--repair", "--customers", "-"], &lines)

@@ -180,7 +180,7 @@ async fn an_entry_that_failed_by_our_own_fault_is_not_deleted_again() {
         worker.metric(failures).await == 1.0
     })
     .await;
-    // It comes again by itself, with another receipt.
+    // SQS redelivers it, with another receipt.
     queue.wait_empty(SOON).await;
     until("it is counted", SOON, async || {
         worker.metric(ACKNOWLEDGED).await == 3.0

@@ -1,4 +1,4 @@
-//! Whatever the order in which messages arrive, and whoever writes beside us, the newest state stays.
+//! The newest state stays, in any order of messages and with any other writers.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -18,7 +18,7 @@ const USED: &str = "2025-11-14T19:50:00.000Z";
 const PERIOD_START: &str = "2025-11-01T00:00:00.000Z";
 const PERIOD_END: &str = "2100-01-01T00:00:00.000Z";
 
-/// The customers of these tests, each told of in a shape of its own.
+/// The customers of these tests, each in the shape of another event.
 const WEBHOOK: &str = "by-webhook";
 const GRAPHQL: &str = "by-graphql";
 const PAYLOAD: &str = "by-payload";
@@ -174,7 +174,7 @@ fn graphql_entitlements(seats: u64, used: u64, updated: &str) -> Value {
     ])
 }
 
-/// What is told of a customer or resource, in the shape of that customer.
+/// The event about a customer or resource, in the shape of that customer.
 fn told(customer: &str, resource: Option<&str>, seats: u64, used: u64) -> Value {
     let updated = match resource {
         None => UPDATED,

@@ -42,7 +42,7 @@ async fn what_is_in_hand_while_redis_is_away_is_extended_and_not_handed_out_agai
     .await;
     // In hand when Redis stops answering: the probe has half a second at most to notice first.
     until(
-        "a message is in hand while Redis is away",
+        "a message is in flight while Redis is away",
         LIMIT,
         async || {
             link.restore().await;
@@ -94,12 +94,12 @@ async fn acknowledging_after_the_timeout_is_said() {
         worker.logs().contains("visibility_timeout_secs=2")
     })
     .await;
-    // The process stands still with a message in hand for longer than the timeout: with its writes on the way, so that
-    // it is in hand for long enough to be caught at it.
+    // The process stands still with a message in flight for longer than the timeout: with its writes on the way, so that
+    // it is in flight for long enough to be caught.
     link.delay(Duration::from_millis(300));
-    until("it is caught with a message in hand", LIMIT, async || {
+    until("it is caught with a message in flight", LIMIT, async || {
         queue.send(&body("acme")).await;
-        until("it is in hand", LIMIT, async || {
+        until("it is in flight", LIMIT, async || {
             worker.metric("entitlement_sync_inflight_messages").await >= 1.0
         })
         .await;

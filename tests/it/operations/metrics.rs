@@ -189,7 +189,7 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
     ids.push(queue.send(&usage("nobody")).await);
     queue.wait_empty(LIMIT).await;
 
-    // While an SDK writes: in hand, tried again, extended.
+    // While an SDK writes: in flight, retried, extended.
     redis.set("production-acme", "an SDK");
     faults.times("ChangeMessageVisibilityBatch", 2, Fault::server_error());
     ids.push(queue.send(&entitlements("acme", NEW)).await);

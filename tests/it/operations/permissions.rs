@@ -95,7 +95,7 @@ async fn the_documented_rights_suffice() {
     );
 }
 
-/// Redis tells of changes, and what was fetched is written, its metered usage included.
+/// Redis notifies changes, and what was fetched is written, its metered usage included.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_documented_for_readers_suffice() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
@@ -113,7 +113,7 @@ async fn the_rights_documented_for_readers_suffice() {
         .await;
     let metric = async |name: &str| reader.metric(&format!("entitlement_sync_{name}")).await;
     until(
-        "Redis tells of changes and takes writes",
+        "Redis notifies changes and takes writes",
         LIMIT,
         async || metric("read_tracking_up").await == 1.0 && metric("redis_up").await == 1.0,
     )

@@ -473,7 +473,7 @@ async fn an_outage_of_redis_burns_no_receive_counts() {
     let worker = stand.worker().start().await;
     stand.wait_polls(2).await;
     stand.link.blackhole();
-    // Before the outage is known: two batches of these are in hand when it is.
+    // Before the outage is known: two batches of these are in flight when it is.
     stand
         .queue
         .send_all((0..30).map(|n| state(&n.to_string(), 1_000)))
@@ -505,7 +505,7 @@ async fn what_is_in_hand_when_redis_goes_is_applied_when_it_is_back() {
     let (stand, worker) = working().await;
     stand.link.blackhole();
     stand.send("in-hand", 1_000).await;
-    until("it is in hand", SOON, async || {
+    until("it is in flight", SOON, async || {
         stand.queue.in_flight().await == 1
     })
     .await;

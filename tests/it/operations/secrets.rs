@@ -125,7 +125,7 @@ async fn nothing_leaks(format: &str, filter: &str) {
     );
     pages_are_clean(&worker).await;
 
-    // Redis refuses our password, then hangs, with a message in hand.
+    // Redis refuses our password, then hangs, with a message in flight.
     let mut admin = stand.redis.conn();
     for password in ["other", PASSWORD] {
         redis::cmd("CONFIG")
@@ -179,7 +179,7 @@ async fn nothing_leaks(format: &str, filter: &str) {
     stand.queue.wait_empty(3 * SOON).await;
     pages_are_clean(&worker).await;
 
-    // And the end, with something in hand.
+    // And the end, with a message in flight.
     stand
         .redis
         .cmd(&["SET", "production-canary-customer", "canary", "PX", "10000"]);

@@ -108,7 +108,7 @@ async fn a_draining_worker_receives_no_more() {
         .await;
 }
 
-/// Redis takes 0.6 s for an answer: what is in hand is written and deleted, and the rest is untouched.
+/// Redis takes 0.6 s for an answer: messages in flight are written and deleted, and the others are untouched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_in_hand_is_finished_and_acknowledged() {
     let (stand, worker) = idle().await;
@@ -117,7 +117,7 @@ async fn a_batch_in_hand_is_finished_and_acknowledged() {
         .queue
         .send_all((0..40).map(|n| state(&n.to_string(), 1_000)))
         .await;
-    until("batches are in hand", SOON, async || {
+    until("batches are in flight", SOON, async || {
         stand.queue.in_flight().await >= 10
     })
     .await;
@@ -137,7 +137,7 @@ async fn a_batch_in_hand_is_finished_and_acknowledged() {
         .count();
     assert!(
         applied >= 10,
-        "only {applied} of what was in hand was applied"
+        "only {applied} of the messages in flight were applied"
     );
     for n in 0..40 {
         let customer = n.to_string();
@@ -149,7 +149,7 @@ async fn a_batch_in_hand_is_finished_and_acknowledged() {
             applied || left,
             "{customer} is lost, or hidden for its visibility timeout"
         );
-        assert!(!(applied && left), "{customer} is applied and comes again");
+        assert!(!(applied && left), "{customer} is applied and redelivered");
     }
 }
 
@@ -202,7 +202,7 @@ async fn what_is_in_hand_goes_back_if_redis_is_away() {
         assert_eq!(
             stand.queue.visible().await,
             5,
-            "frozen: {frozen}, in hand: {in_hand}"
+            "frozen: {frozen}, in flight: {in_hand}"
         );
         stand
             .is_finished_by_another(&customers.map(|customer| (customer, 1_000)))
@@ -275,7 +275,7 @@ async fn the_time_to_end_is_as_configured() {
     let worker = stand.worker().env("SHUTDOWN_TIMEOUT_SECS", 3).start().await;
     lock(&stand);
     stand.send("acme", 1_000).await;
-    until("it is in hand", SOON, async || {
+    until("it is in flight", SOON, async || {
         stand.queue.in_flight().await == 1
     })
     .await;
@@ -365,7 +365,7 @@ async fn a_kill_at_any_time_loses_nothing() {
             .await;
         customers.extend(of_round);
         let worker = stand.worker().spawn();
-        until("something is in hand", SOON, async || {
+        until("a message is in flight", SOON, async || {
             stand.queue.in_flight().await > 0
         })
         .await;
@@ -477,7 +477,10 @@ async fn ends_at(point: Point) {
             let worker = start().await;
             stand.link.delay(Duration::from_millis(400));
             send().await;
-            until("in hand", SOON, async || stand.queue.in_flight().await > 0).await;
+            until("a message is in flight", SOON, async || {
+                stand.queue.in_flight().await > 0
+            })
+            .await;
             worker
         }
         Point::LockedWait => {

@@ -1,4 +1,4 @@
-//! Memory, connections and sizes have bounds, and whoever exceeds them disturbs nobody else.
+//! Memory, connections and sizes have bounds, and a client that exceeds them disturbs no other.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Reads over a connection that tells of changes: nothing that may have changed is called fresh.
+//! Reads over a connection that notifies changes: nothing that may have changed is called fresh.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -115,7 +115,7 @@ async fn every_change_of_an_owner_is_told_of_and_no_other() {
         let learnt = tracked.mark();
         redis.cmd(change);
         for mark in [of_customer, of_resource, learnt] {
-            goes_stale(&format!("{change:?} is told of"), &tracked, "acme", mark).await;
+            goes_stale(&format!("{change:?} is notified"), &tracked, "acme", mark).await;
         }
         if change[0].starts_with("FLUSH") {
             assert!(!tracked.is_fresh("other", of_other), "{change:?}");
@@ -147,7 +147,7 @@ async fn every_change_of_an_owner_is_told_of_and_no_other() {
         redis.set(key, "1");
     }
     redis.set("production:c_later", "{}");
-    goes_stale("what came after them is told of", &tracked, "later", later).await;
+    goes_stale("what came after them is notified", &tracked, "later", later).await;
     assert!(tracked.is_fresh("acme", mark));
     assert_eq!(tracked.age("acme", mark), Duration::ZERO);
     assert!(tracked.invalidations() > 14);
@@ -247,7 +247,7 @@ async fn a_link_that_is_cut_silent_or_reset_leaves_nothing_fresh() {
         "1",
     )
     .await;
-    assert!(returns.has_changed().unwrap(), "its return is told of");
+    assert!(returns.has_changed().unwrap(), "its return is notified");
     survives(
         &tracked,
         async || {
@@ -414,7 +414,7 @@ async fn a_slot_that_moves_takes_what_is_fresh_with_it() {
             "{id}"
         );
         to.set(&format!("{{production}}:c_{id}"), "{}");
-        goes_stale("the new node tells of changes", &tracked, id, mark).await;
+        goes_stale("the new node notifies changes", &tracked, id, mark).await;
     }
 }
 
@@ -449,7 +449,7 @@ async fn unix_sockets_and_tls_are_ways_to_it() {
         let tracked = start(&way).await;
         let (_, mark) = read_fresh(&tracked, customer("acme")).await;
         redis.set("production:c_acme", "{}");
-        goes_stale("a change is told of", &tracked, "acme", mark).await;
+        goes_stale("a change is notified", &tracked, "acme", mark).await;
     }
     let keys = Keys::new("production");
     let tracked = Tracked::start(&on(port, &tls), keys, FRESH).unwrap();
@@ -516,11 +516,11 @@ async fn the_log_says_once_what_happened() {
     assert_eq!(log.count(text), 1);
     assert_eq!(log.count("Redis is lost for reads"), 2);
     assert_eq!(log.count("Redis is connected for reads"), 3);
-    assert_eq!(log.count("tells of changes"), 0);
+    assert_eq!(log.count("notifies changes"), 0);
     redis.cmd(&["ACL", "SETUSER", "reads", "+client|tracking"]);
     proxy.reset().await;
     until("tracking is on", LIMIT, async || is_on(&tracked)).await;
-    assert_eq!(log.count("and tells of changes"), 1);
+    assert_eq!(log.count("and notifies changes"), 1);
     redis.cmd(&["ACL", "SETUSER", "reads", "resetpass"]);
     proxy.reset().await;
     until("it is refused", LIMIT, async || log.count("ERROR") > 0).await;
@@ -569,7 +569,7 @@ async fn the_documented_permissions_suffice_and_without_tracking_time_decides() 
     assert!(is_on(&tracked));
     let (_, mark) = read_fresh(&tracked, customer("acme")).await;
     redis.set("production:c_acme", "{}");
-    goes_stale("a change is told of", &tracked, "acme", mark).await;
+    goes_stale("a change is notified", &tracked, "acme", mark).await;
     let text = std::fs::read_to_string(repo("docs/redis.md")).unwrap();
     assert!(
         text.contains(RIGHTS),

@@ -1,4 +1,4 @@
-//! A folder in each version of the format, kept for ever: what an older program wrote is always read.
+//! A folder in each version of the format, which every later program must read.
 
 use std::path::Path;
 

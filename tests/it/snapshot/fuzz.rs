@@ -36,7 +36,7 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 /// Makes the checksum of the header right again, so that what stands behind it is reached.
-fn mend(bytes: &mut [u8]) {
+fn correct_checksums(bytes: &mut [u8]) {
     let Some(length) = bytes
         .get(12..16)
         .map(|it| u32::from_le_bytes(it.try_into().unwrap()))
@@ -88,7 +88,7 @@ fn mutate(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
         }
     }
     if random.u8(..3) == 0 {
-        mend(&mut bytes);
+        correct_checksums(&mut bytes);
     }
     bytes
 }
