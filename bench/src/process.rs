@@ -152,7 +152,7 @@ fn usage(id: u32) -> Result<Usage> {
     })
 }
 
-/// A port that nobody listens on right now.
+/// A port that has no listener right now.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

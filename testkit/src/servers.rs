@@ -50,7 +50,7 @@ pub async fn until(what: &str, timeout: Duration, mut condition: impl AsyncFnMut
     }
 }
 
-/// A loopback port that nobody listens on. It lies below the range that the system takes the ports of outgoing
+/// A loopback port without a listener. It lies below the range that the system takes the ports of outgoing
 /// connections from, so a server that goes away and comes back finds its port still free. Each of the tests that
 /// nextest runs at once has ports of its own, so that none is taken between the look and the use.
 pub fn free_port() -> u16 {

@@ -245,7 +245,7 @@ async fn strike(world: &World, planned: Planned) {
     if matches!(strike, Strike::One) {
         struck.truncate(1);
     }
-    // All at once: while one is being killed, nobody else may choose another of them.
+    // All at once: while one is being killed, no other fault may choose another of them.
     struck.retain(|slot| world.fleet.claim(*slot));
     for slot in &struck {
         world.fleet.kill(*slot).await;

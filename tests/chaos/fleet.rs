@@ -104,7 +104,7 @@ impl Fleet {
         running.map(|slot| slot.number).collect()
     }
 
-    /// Those that run and that nobody is doing anything to.
+    /// The running workers that no fault concerns.
     pub fn unclaimed(&self) -> Vec<usize> {
         let mut running = self.running();
         running.retain(|slot| !self.slots[*slot].claimed.load(Ordering::SeqCst));
@@ -245,7 +245,7 @@ impl Fleet {
         }
     }
 
-    /// Workers that ended though nobody asked them to. Called while nobody does.
+    /// Workers that ended without a signal. Called while no fault ends any.
     pub async fn find_dead(&self) {
         for slot in &self.slots {
             let Some(worker) = slot.worker() else {

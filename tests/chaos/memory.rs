@@ -1,5 +1,5 @@
 //! The campaign in memory mode: one process without a Redis, whose queue, disk, clock and life fail at random. Readers ask it all
-//! the time, and a model knows what may be answered. The Edge API is away, so nobody else can tell.
+//! the time, and a model knows what may be answered. The Edge API is away, so there is no other source.
 //! `script/chaos --memory [--seed N] [--minutes M]`.
 
 mod ask;

@@ -1,7 +1,7 @@
 //! The histories: who gets which message in which order, all from the seed.
 //!
 //! A message is a [`Spec`]: what it says at its source, and how its body spells that. From the same spec come the body
-//! that is sent and the [`Fact`](crate::model::Fact)s that the model is told, with the exact bytes that readers must find. The bytes are
+//! that is sent and the [`Fact`](crate::model::Fact)s that the model gets, with the exact bytes that readers must find. The bytes are
 //! written here by hand and share no code with the worker.
 
 mod body;
@@ -24,7 +24,7 @@ pub const PREFIX: &str = "production";
 /// The first source time; each message of the story is `STEP` later than the one before.
 const BASE: u64 = 1_700_000_000_000;
 pub const STEP: u64 = 10;
-/// Customers of whom nothing is told but by a steady stream of entitlements: they show that messages are applied.
+/// Customers with a steady stream of entitlements and no other events: they show that messages are applied.
 pub const CANARIES: usize = 10;
 /// Metered features; others are neither counted nor kept in keys of their own.
 const METERED: u8 = 6;
@@ -43,7 +43,7 @@ pub struct Story {
     pub owners: Vec<Owner>,
     /// The owners that messages are drawn from: all but the canaries.
     pub common: usize,
-    /// The last time told of each owner.
+    /// The last time of each owner.
     last: Vec<u64>,
     pub clock: u64,
     pub seq: u64,

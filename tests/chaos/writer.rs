@@ -274,7 +274,7 @@ fn release(conn: &mut Connection, lock: &str, token: &str) -> RedisResult<()> {
         .map(drop)
 }
 
-/// Redis said no before it did anything.
+/// Redis refused the command before it did anything.
 fn is_refusal(error: &RedisError) -> bool {
     let text = error.to_string();
     ["EXECABORT", "READONLY", "OOM", "NOAUTH", "LOADING"]
@@ -282,7 +282,7 @@ fn is_refusal(error: &RedisError) -> bool {
         .any(|code| text.contains(code))
 }
 
-/// Loads one owner as an SDK process does after a miss, while nobody else writes.
+/// Loads one owner as an SDK process does after a miss, while no other process writes.
 pub fn load(redis: &Redis, owner: &Owner, fact: &Fact) -> RedisResult<()> {
     let Fact::Sdk {
         at,

@@ -1,4 +1,4 @@
-//! The files of SNAPSHOT_PATH: what is synced is there after any end, and what is damaged is told.
+//! The files of SNAPSHOT_PATH: synced records are there after any end, and damage is reported.
 
 mod command;
 mod damage;

@@ -1,5 +1,5 @@
 //! An HTTP server with canned answers that remembers what it was asked: the Edge API, or a Sentry, or a witness that
-//! nobody called at all.
+//! no client called at all.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

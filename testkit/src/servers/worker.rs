@@ -25,7 +25,7 @@ pub struct Builder {
 }
 
 impl Worker {
-    /// A worker between a queue and a Redis: production-like, two consumers, an Edge API that nobody listens on.
+    /// A worker between a queue and a Redis: production-like, two consumers, an Edge API without a listener.
     pub fn builder(redis: &Redis, queue: &TestQueue) -> Builder {
         Builder::of_command(&[], redis).consuming(queue)
     }

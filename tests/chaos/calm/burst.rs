@@ -8,7 +8,7 @@ use crate::story::{Event, Metered, STEP, Spec, Story, ahead};
 
 const SIZE: usize = 10;
 
-/// What is told of one owner, in the order of delivery: what, and how many steps after the others' first.
+/// The events of one owner, in the order of delivery, each with its time in steps.
 #[derive(Clone, Copy)]
 enum Sent {
     Set(u64),
@@ -38,7 +38,7 @@ pub fn next(story: &mut Story, calm: &mut Calm) -> Vec<Arc<Spec>> {
     let mut named = Vec::new();
     while room > 0 {
         let known = calm.owners.len();
-        // One in four was told of before, and may be cached or purged.
+        // One in four had an event before, and may be cached or purged.
         let owner = match calm.rng.u32(0..4) {
             0 if known > 0 => known - 1 - calm.rng.usize(0..known.min(12)),
             _ => calm.owner(),

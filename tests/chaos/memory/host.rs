@@ -94,7 +94,7 @@ impl Host {
         self.reader().signal(signal);
     }
 
-    /// One that has ended though nobody asked it to is a failure, and is started again.
+    /// A process that ended without a signal is a failure, and is started again.
     pub fn look(&self) {
         let reader = self.reader();
         if let Some(code) = reader.exit_code() {

@@ -1,4 +1,4 @@
-//! What was told of an owner, for a report of what is wrong.
+//! The events of an owner, for the report of an error.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A message: what it says at its source, and what the model is told of it.
+//! A message: its content at the source, and the facts that the model gets.
 
 use std::sync::Arc;
 

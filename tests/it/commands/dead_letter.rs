@@ -70,7 +70,7 @@ async fn applied(redis: &Redis, customer: &str, limit: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_was_given_up_is_mended_and_applied() {
+async fn a_message_that_was_given_up_is_corrected_and_applied() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("q").await;
     let _worker = Worker::builder(&redis, &queue)
@@ -365,7 +365,7 @@ async fn a_message_that_cannot_be_sent_stays_where_it_is() {
     let failed = operator.run(&arguments(&dead, &["replay", "--all"])).await;
     assert_eq!(failed.code, 69, "{failed:?}");
     assert_eq!((queue.depth().await, dead.visible().await), (0, 1));
-    // Sent, and then not deleted: it is there twice, and the operator is told.
+    // Sent, and then not deleted: it is there twice, and the command says so.
     proxy.clear_all();
     proxy.always("DeleteMessageBatch", Fault::access_denied());
     let failed = operator.run(&arguments(&dead, &["replay", "--all"])).await;
@@ -496,7 +496,7 @@ async fn slow_sends_leave_no_letter_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_is_held_up_is_told_of() {
+async fn a_blocked_group_is_reported() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let dead = sqs.fifo_queue("dead").await;
     for n in 0..12 {

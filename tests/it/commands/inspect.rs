@@ -295,7 +295,7 @@ fn assert_same(customer: &str, said: &Value, answer: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_are_told_all_of_it() {
+async fn the_text_report_shows_everything() {
     let redis = Redis::start().await;
     let operator = Operator::of(&redis);
     situation("", all()).store(&redis, "acme");

@@ -275,7 +275,7 @@ async fn what_explain_foresees_is_what_apply_does() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Times that nobody of ours writes, and the script compares all the same.
+/// Times that this project never writes, and that the script compares nevertheless.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_times_are_foreseen_as_the_script_compares_them() {
     let redis = Redis::start().await;
@@ -351,7 +351,7 @@ async fn a_lock_is_foreseen_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_messages_are_taken_in_turn_and_a_bad_one_holds_up_nobody() {
+async fn several_messages_are_processed_in_turn_and_a_bad_one_delays_no_other() {
     let redis = Redis::start().await;
     let cli = Cli::new(&redis);
     let bad = r#"{"type":"entitlements.updated","customerId":"acme","entitlements":[{"usageLimit":"x"}]}"#;
@@ -599,7 +599,7 @@ async fn arrived(queue: &TestQueue) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publish_sends_in_batches_and_as_often_as_it_is_told() {
+async fn publish_sends_in_batches_and_repeats_as_configured() {
     let sqs = Sqs::start().await;
     let queue = sqs.queue("q").await;
     let calls = FaultProxy::start(sqs.endpoint()).await;

@@ -1,4 +1,4 @@
-//! `stats`: counts what is there, without stopping Redis for anybody.
+//! `stats`: counts what is there, without blocking Redis.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

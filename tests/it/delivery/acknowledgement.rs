@@ -546,7 +546,7 @@ async fn without_a_redrive_policy_an_unreadable_message_is_kept_whole_and_then_d
     assert_eq!(worker.metric(DEAD_LETTERED).await, 2.0);
 }
 
-/// Lines about messages that are tried again are limited; what is given up is always said.
+/// Lines about retried messages are limited; each message that is given up is logged.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_that_is_given_up_is_named_in_the_log() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
@@ -603,7 +603,7 @@ async fn nothing_is_given_up_before_it_is_known_whether_there_is_a_dead_letter_q
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_dead_letters_are_kept_than_told() {
+async fn no_more_dead_letters_are_kept_than_configured() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("q").await;
     let worker = Worker::builder(&redis, &queue)

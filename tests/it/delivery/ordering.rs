@@ -438,7 +438,7 @@ async fn a_message_for_a_locked_customer_waits_and_its_neighbours_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_a_resource_holds_up_nobody_but_that_resource() {
+async fn a_lock_of_a_resource_delays_only_that_resource() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("q").await;
     let worker = Worker::builder(&redis, &queue).start().await;
@@ -460,7 +460,7 @@ async fn a_lock_of_a_resource_holds_up_nobody_but_that_resource() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_no_lock_retries_a_locked_message_goes_back_at_once_and_comes_again() {
+async fn with_no_lock_retries_a_locked_message_is_returned_at_once_and_redelivered() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     // Long enough that nothing but being given back brings the message again.
     let queue = sqs.queue_with("q", &[("VisibilityTimeout", "600")]).await;
@@ -491,7 +491,7 @@ async fn with_no_lock_retries_a_locked_message_goes_back_at_once_and_comes_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_customer_holds_up_nobody_while_the_other_consumers_sleep() {
+async fn a_locked_customer_delays_no_other_while_the_other_consumers_sleep() {
     let nothing = Fault::Answer {
         status: 200,
         code: "",

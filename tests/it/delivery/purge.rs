@@ -276,7 +276,7 @@ fn asked(customer: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_sdk_loads_a_purged_customer_anew_and_the_tombstone_is_not_in_its_way() {
+async fn an_sdk_loads_a_purged_customer_again_despite_the_tombstone() {
     let stage = stage().await;
     stage.apply(&seats(ACME, 1, at(1))).await;
     stage.apply(&purge([ACME], at(20))).await;
@@ -307,7 +307,7 @@ async fn an_sdk_loads_a_purged_customer_anew_and_the_tombstone_is_not_in_its_way
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_purge_worker_and_sdk_leave_no_older_value_behind_whoever_comes_first() {
+async fn after_a_purge_worker_and_sdk_leave_no_older_value_in_any_order() {
     let stage = stage().await;
     let key = "production:c_acme";
 

@@ -67,7 +67,7 @@ impl Stage {
         sdk::ask(&self.redis, "production", &self.edge.url(), queries).await
     }
 
-    /// The SDK gives these answers, and asks nobody but Redis for them.
+    /// The SDK gives these answers, and asks only Redis for them.
     async fn assert_answers(&self, cases: &[(Value, Value)]) {
         let before = self.edge.count();
         let queries: Vec<Value> = cases.iter().map(|(query, _)| query.clone()).collect();
@@ -364,7 +364,7 @@ async fn the_sdk_answers_from_redis_alone_whatever_the_shape_of_the_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sdk_answers_with_the_usage_told_since() {
+async fn the_sdk_answers_with_the_usage_reported_since() {
     let stage = stage().await;
     let sites = [None, Some("site-1")];
     for resource in sites {

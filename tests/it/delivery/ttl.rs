@@ -65,14 +65,14 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_live_a_week_unless_told_otherwise() {
+async fn keys_live_a_week_by_default() {
     let stage = stage(|builder| builder).await;
     stage.write_all(1).await;
     stage.assert_ttls(&ALL_KEYS, WEEK);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_live_as_long_as_told() {
+async fn keys_live_as_long_as_configured() {
     let stage = stage(|builder| builder.env("KEYS_TTL_IN_SECS", 7200)).await;
     stage.write_all(1).await;
     stage.assert_ttls(&ALL_KEYS, 7200);

@@ -24,7 +24,7 @@ fn body(customer: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_hand_while_redis_is_away_is_extended_and_not_handed_out_again() {
+async fn messages_in_flight_while_redis_is_away_are_extended_and_not_redelivered() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue_with("short", &[("VisibilityTimeout", "4")]).await;
     let (link, faults) = (

@@ -119,7 +119,7 @@ async fn a_role_is_taken_on_by_the_keys_given_and_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_is_refused_and_keys_that_have_expired_are_told_apart() {
+async fn a_refused_role_and_expired_keys_have_different_errors() {
     for (code, message, reason) in [
         (
             "AccessDenied",
@@ -287,7 +287,7 @@ async fn a_profile_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_edge_api_is_told_as_the_source() {
+async fn the_edge_api_is_named_as_the_source() {
     let (stand, edge) = (Stand::start().await, EdgeMock::start().await);
     let end = OffsetDateTime::now_utc() + Duration::from_secs(3600);
     let end = end.replace_nanosecond(0).unwrap().format(&Rfc3339).unwrap();
@@ -306,7 +306,7 @@ async fn the_edge_api_is_told_as_the_source() {
     assert_eq!(in_use(&worker).await["expires_at"], end);
 }
 
-/// Static session credentials end, and nobody renews them.
+/// Static session credentials end, and are not renewed.
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_have_expired_are_named_so_in_readiness() {
     let stand = Stand::start().await;
@@ -452,7 +452,7 @@ async fn https_goes_by_the_proxy_with_an_authority_of_ones_own() {
         assert_eq!(proxy.heads().len(), before);
     }
 
-    // Without the authority nobody is trusted, and the reason is in the log.
+    // Without the authority no server is trusted, and the reason is in the log.
     let asked = sts.requests().len();
     let worker = all(stand.worker()).spawn();
     until("the certificate is refused", SOON, async || {

@@ -509,7 +509,7 @@ fn reporting(stand: &Stand, sentry: &EdgeMock) -> Builder {
 const BAD: &str = r#"{"type":"ENTITLEMENTS_UPDATED","canary":1,"payload":{"customerId":"canary-id","entitlements":"canary"}}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_names_nobody_and_comes_once() {
+async fn a_report_names_no_customer_and_is_sent_once() {
     let (stand, sentry) = (Stand::start().await, EdgeMock::start().await);
     let worker = reporting(&stand, &sentry)
         .unset("DISABLE_SENTRY")

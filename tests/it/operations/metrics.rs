@@ -1,5 +1,5 @@
-//! `/metrics`: each metric moves, the text is OpenMetrics, nobody's id is in it, and what docs and alerts say of it
-//! is there.
+//! `/metrics`: each metric moves, the text is OpenMetrics, no id is in it, and all that docs and alerts name is
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! Rights that are missing in Redis: said once, as an error, and mended without a restart.
+//! Missing permissions in Redis: one error in the log, and a fix is picked up without a restart.
 
 use std::time::Duration;
 
@@ -194,7 +194,7 @@ async fn the_rights_documented_for_a_cluster_suffice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_right_closes_the_gate_names_itself_and_is_mended_without_a_restart() {
+async fn a_missing_permission_closes_the_gate_is_named_and_is_picked_up_without_a_restart() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("rights").await;
     grant(&redis, &RIGHTS.replace(" +set", ""));
@@ -293,7 +293,7 @@ async fn a_redis_without_scripts_is_an_error_that_says_what_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_without_scripts_is_told_which_permission_gives_them() {
+async fn a_user_without_scripts_gets_the_name_of_the_missing_permission() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("rights").await;
     grant(&redis, &RIGHTS.replace(" +eval +evalsha", ""));
@@ -330,7 +330,7 @@ async fn without(commands: &[&str]) -> Redis {
     Redis::start_with(&options).await
 }
 
-/// Waits until the worker says why it is not ready, and then for more probes: nothing else is said, and nothing opens.
+/// Waits until the worker says why it is not ready, and then for more probes: nothing else is logged, and the gate stays closed.
 async fn stays_down(redis: &Redis, worker: &Worker, reason: &str) {
     until("it is said", LIMIT, async || {
         worker

@@ -501,7 +501,7 @@ async fn an_outage_of_redis_burns_no_receive_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_hand_when_redis_goes_is_applied_when_it_is_back() {
+async fn messages_in_flight_when_redis_fails_are_applied_when_it_is_back() {
     let (stand, worker) = working().await;
     stand.link.blackhole();
     stand.send("in-hand", 1_000).await;

@@ -438,7 +438,7 @@ async fn of_the_wrong_type_cleanly(stand: &Stand) {
     assert_clean("the log", &worker.logs());
 }
 
-/// Answers whatever it is told with this, as a Redis that refuses everything.
+/// Answers every command with this, as a Redis that refuses everything.
 async fn listener_that_answers(answer: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -458,9 +458,9 @@ async fn listener_that_answers(answer: String) -> u16 {
     port
 }
 
-/// Keys that the Edge API gives are known to nobody in advance, so nothing can take them out of a line.
+/// Keys that the Edge API gives are not known in advance, so no redaction can remove them from a line.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_leaks_of_what_the_edge_api_is_told_and_tells() {
+async fn nothing_leaks_of_requests_to_the_edge_api_and_its_answers() {
     let (stand, edge) = (Stand::start().await, EdgeMock::start().await);
     let credentials = json!({
         "accessKeyId": "ASIACANARYCANARYCANARY",

@@ -1,4 +1,4 @@
-//! A worker that is told to end does so in time, at whatever it is, and loses nothing.
+//! A worker ends in time after a signal, during any work, and loses nothing.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -110,7 +110,7 @@ async fn a_draining_worker_receives_no_more() {
 
 /// Redis takes 0.6 s for an answer: messages in flight are written and deleted, and the others are untouched.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_in_hand_is_finished_and_acknowledged() {
+async fn a_batch_in_flight_is_finished_and_acknowledged() {
     let (stand, worker) = idle().await;
     stand.link.delay(Duration::from_millis(300));
     stand
@@ -179,7 +179,7 @@ async fn what_arrives_after_the_signal_goes_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_hand_goes_back_if_redis_is_away() {
+async fn messages_in_flight_are_returned_if_redis_is_away() {
     for frozen in [true, false] {
         let (stand, worker) = idle().await;
         if frozen {

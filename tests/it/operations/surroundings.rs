@@ -132,7 +132,7 @@ async fn the_variables_of_opentelemetry_mean_what_they_mean_elsewhere() {
     );
 }
 
-/// Runs a command to its end; its code, and all that it said.
+/// Runs a command to its end; returns its exit code and its output.
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let ended = Command::new(env!("CARGO_BIN_EXE_entitlement-sync"))
         .args(arguments)
@@ -277,7 +277,7 @@ async fn refusing_proxy() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_and_a_key_are_told_from_credentials_and_rights() {
+async fn errors_of_clocks_and_keys_differ_from_those_of_credentials_and_permissions() {
     let stand = Stand::start().await;
     let odd = EdgeMock::start().await;
     for (code, message, advice) in [

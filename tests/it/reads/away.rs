@@ -512,7 +512,7 @@ async fn an_edge_api_that_hangs_costs_one_wait() {
     .await;
 }
 
-/// Answers to one customer who waits keep nobody else waiting.
+/// A customer that waits for an answer delays no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_keeps_no_other_customer_waiting() {
     let stage = Stage::start().await;

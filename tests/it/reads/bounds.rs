@@ -92,7 +92,7 @@ async fn drip(port: u16, begin: String, piece: &'static [u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_are_ended_and_keep_nobody_waiting() {
+async fn slow_clients_are_disconnected_and_delay_no_other() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
     store(&redis, "acme", &map(1), 1);
     let reader = Reader::builder(&redis, &edge.url()).start().await;

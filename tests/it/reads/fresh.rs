@@ -109,11 +109,11 @@ struct Race {
     stop: AtomicBool,
     written: AtomicU64,
     checked: AtomicU64,
-    /// The newest that each reader has answered to anybody.
+    /// The newest answer of each reader, over all connections.
     newest: [AtomicU64; 2],
 }
 
-/// A reader never goes back: what it has answered to anybody is the least that a later question is answered.
+/// A reader never goes back: an answer is never older than an earlier one, over all connections.
 async fn ask_in_turn(race: Arc<Race>, (number, port): (usize, u16), route: usize) {
     let mut client = Client::connect(port).await;
     let newest = &race.newest[number];
@@ -202,7 +202,7 @@ async fn no_answer_goes_back_while_a_writer_races() {
 
 /// A load is under way when the customer changes, and ends after one that began later.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_from_before_a_change_answers_nobody_after_it() {
+async fn a_load_from_before_a_change_answers_no_question_after_it() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
     // So that Redis orders nothing: what is fetched is in memory only.
     let reader = Reader::builder(&redis, &edge.url())
@@ -234,7 +234,7 @@ async fn a_load_from_before_a_change_answers_nobody_after_it() {
     });
     // The second question did not join the first load.
     assert_eq!(version(&quick), Some(2));
-    // And once it was answered, nobody is answered what was before.
+    // After that answer no question gets an older one.
     assert_eq!(version(&slow), Some(2));
     change(2).await;
     let stale = reader.get(&acme).await;

@@ -73,7 +73,7 @@ fn told() -> Vec<(Value, Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_of_three_languages_are_told_the_same() {
+async fn clients_of_three_languages_get_the_same_answers() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
     know(&edge, "acme", None, &entitlements(10));
     know(&edge, "acme", Some("site-1"), &entitlements(11));
@@ -163,7 +163,7 @@ async fn clients_of_three_languages_are_told_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_told_is_left_to_the_caller() {
+async fn an_unknown_answer_is_left_to_the_caller() {
     let redis = Redis::start().await;
     let away = Reader::builder(&redis, &format!("http://127.0.0.1:{}", free_port()))
         .redis_port(free_port())

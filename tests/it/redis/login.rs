@@ -119,7 +119,7 @@ async fn a_password_file_is_rotated_under_a_running_worker() {
     assert!(!worker.logs().contains("canary"), "a secret is in the log");
 }
 
-/// Until a replica has it, a message is not acknowledged; what is late is told and counted.
+/// Until a replica has it, a message is not acknowledged; a late confirmation is logged and counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_before_a_replica_has_it() {
     let (primary, sqs) = (

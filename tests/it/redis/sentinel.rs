@@ -85,7 +85,7 @@ async fn a_failover_under_load_loses_nothing_that_was_acknowledged() {
             "unready after {:?}",
             gone.elapsed()
         );
-        // Nothing that is gone is told to be there.
+        // A primary that is gone is not reported as there.
         until("the sentinels agree on another", LONG, async || {
             let primary = sentinels.primary();
             let is_new = primary.is_some_and(|port| port != servers[0].port());

@@ -83,7 +83,7 @@ fn is_on(tracked: &Tracked) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_of_an_owner_is_told_of_and_no_other() {
+async fn every_change_of_an_owner_is_notified_and_no_other() {
     let redis = Redis::start().await;
     let tracked = start(&on(redis.port(), &[])).await;
     assert!(is_on(&tracked));
@@ -723,7 +723,7 @@ async fn answers_never_go_back_while_a_writer_races() {
     assert_eq!(tracked.losses(), 0);
 }
 
-/// Once Redis has answered a later read, it has told of every change before that.
+/// When Redis has answered a later read, it has notified every change before that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_known_before_the_answer_to_a_later_read() {
     let redis = Redis::start().await;

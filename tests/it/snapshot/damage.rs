@@ -1,4 +1,4 @@
-//! Files that are cut, flipped, foreign or empty: what other files hold is restored, and the damage is told.
+//! Files that are cut, flipped, foreign or empty: the content of other files is restored, and the damage is reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -104,7 +104,7 @@ fn a_process_that_is_killed_at_any_point_loses_nothing_that_was_synced() {
 }
 
 #[test]
-fn a_second_process_is_refused_and_told_which_one_is_there() {
+fn a_second_process_is_refused_with_the_holder_of_the_folder() {
     let folder = TempDir::new().unwrap();
     let mut child = start(folder.path(), 0);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

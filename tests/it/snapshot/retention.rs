@@ -84,7 +84,7 @@ fn one_kept_snapshot_ends_the_journals_before_it() {
 }
 
 #[test]
-fn a_missing_journal_is_told_even_later() {
+fn a_missing_journal_is_reported_even_later() {
     let folder = TempDir::new().unwrap();
     for record in ["a", "b", "c"] {
         let one = open(folder.path());
