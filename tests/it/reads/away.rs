@@ -414,15 +414,15 @@ async fn the_log_says_what_serve_does_while_redis_takes_no_writes() {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
     let reader = Reader::builder(&redis, &edge.url()).start().await;
     edge.answer(&path("acme"), listed(2, UPDATED));
-    redis.cmd(&["CONFIG", "SET", "maxmemory", "1"]);
     let logged = async |line: &str| {
         until(line, SOON, async || reader.logs().contains(line)).await;
     };
+    logged("Redis takes writes").await;
+    redis.cmd(&["CONFIG", "SET", "maxmemory", "1"]);
     logged("Redis takes no writes; fetched customers are kept in memory only until it does").await;
     assert_eq!(version(&reader.get(&path("acme")).await), Some(2));
     assert_eq!(redis.get("production:c_acme"), None);
     redis.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
-    logged("Redis takes writes").await;
     until("it is stored", SOON, async || {
         assert_eq!(version(&reader.get(&path("acme")).await), Some(2));
         redis.get("production:c_acme").is_some()
