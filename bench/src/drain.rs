@@ -25,8 +25,7 @@ pub struct Sample<T> {
     pub of: T,
 }
 
-/// Waits until messages are deleted, and some more. Whoever is so fast that the queue runs dry is looked at while there is
-/// enough left.
+/// Waits until messages are deleted, and for the warm-up. Ends it early if the queue would run dry.
 pub fn warm_up(server: &mut QueueServer, queue: &str, total: usize, timing: Timing) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
     while server.counts(queue)?.deleted == 0 {

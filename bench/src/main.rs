@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use bench::environment::{number, numbers};
 use bench::process;
 use contestants::{Contestant, Kind};
 use measure::{Bench, Bodies, Scale};
@@ -84,22 +85,18 @@ impl Plan {
     fn from_environment() -> Result<Self> {
         let millis = |name, default| number(name, default).map(Duration::from_millis);
         let seconds = |name, default| number(name, default).map(Duration::from_secs);
-        let sizes = |name, default: &str| -> Result<Vec<usize>> {
-            let numbers = list(name, default)?;
-            Ok(numbers.into_iter().map(|number| number as usize).collect())
-        };
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
         Ok(Self {
             seed: number("BENCH_SEED", 1)?,
-            rounds: number("BENCH_ROUNDS", 5)? as usize,
-            messages: number("BENCH_MESSAGES", 40_000)? as usize,
+            rounds: number("BENCH_ROUNDS", 5)?,
+            messages: number("BENCH_MESSAGES", 40_000)?,
             warm: millis("BENCH_WARM_MS", 400)?,
             window: millis("BENCH_WINDOW_MS", 1_500)?,
             steady: seconds("BENCH_STEADY_SECS", 4)?,
             idle: seconds("BENCH_IDLE_SECS", 60)?,
-            batches: sizes("BENCH_BATCHES", "1,10")?,
-            consumers: sizes("BENCH_CONSUMERS", "1,10,40")?,
-            round_trips: list("BENCH_ROUND_TRIPS", "0,10,25")?,
+            batches: numbers("BENCH_BATCHES", &[1, 10])?,
+            consumers: numbers("BENCH_CONSUMERS", &[1, 10, 40])?,
+            round_trips: numbers("BENCH_ROUND_TRIPS", &[0, 10, 25])?,
             kinds: Kind::ALL
                 .into_iter()
                 .filter(|kind| only.is_empty() || only.split(',').any(|key| key == kind.key()))
@@ -284,22 +281,4 @@ fn path(name: &str) -> Result<PathBuf> {
     let path =
         std::env::var_os(name).with_context(|| format!("{name} is not set: run script/bench"))?;
     Ok(path.into())
-}
-
-fn list(name: &str, default: &str) -> Result<Vec<u64>> {
-    let text = std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let numbers = text.split(',').map(|number| number.trim().parse());
-    numbers
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{name}: expected numbers and commas, such as {default}"))
-}
-
-fn number(name: &str, default: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .with_context(|| format!("{name}: expected a number, such as {default}")),
-        Err(_) => Ok(default),
-    }
 }

@@ -90,7 +90,7 @@ impl State {
                     Ok(())
                 })?;
                 memory.log_to(folder.journal().clone());
-                // While it cannot be written, nothing is acknowledged either: each acknowledgement tries again.
+                // If this fails, the worker acknowledges nothing: each acknowledgement tries again.
                 let _ = folder.journal().sync();
                 tracing::info!(owners = memory.owners(), "the state is in memory");
                 Some(folder)

@@ -41,8 +41,8 @@ SNAPSHOT_KEY_PREVIOUS_FILE names. Without a key, nothing of the output is proven
 
 With --customer the command needs the key. A snapshot holds the state of the customer, a journal holds its changes.
 
-Exit codes: 0 nothing is wrong with the file; 1 it is damaged, it is no file of this program, the key is another one, or
-the file does not hold the customer; 66 no such file; 78 a wrong key variable, no key for --customer, or a newer format.
+Exit codes: 0 the file is undamaged; 1 it is damaged, it is not a file of this program, the key is another one, or the
+file does not hold the customer; 66 no such file; 78 a wrong key variable, no key for --customer, or a newer format.
 
 Examples:
   entitlement-sync snapshot inspect --customer acme /data/entitlement-sync-0000000007.snapshot
@@ -67,7 +67,7 @@ struct Inspect {
 The command needs the key: SNAPSHOT_KEY, MEM_ENCRYPTION_KEY or SNAPSHOT_KEY_PREVIOUS, or the file that SNAPSHOT_KEY_FILE
 or SNAPSHOT_KEY_PREVIOUS_FILE names. A journal may end within a frame, for example while a worker writes to it.
 
-Exit codes: 0 the file is whole; 1 it is damaged, or no file of this program; 66 no such file; 78 no key, another key,
+Exit codes: 0 the file is whole; 1 it is damaged, or not a file of this program; 66 no such file; 78 no key, another key,
 or a newer format.
 
 Example:

@@ -181,7 +181,7 @@ impl Copy {
             if before.order > slot.order {
                 return before;
             }
-            // A load is no use: a refill loads owners without questions.
+            // A load does not count as a use: a refill loads owners without questions.
             let (uses, used_at) = (&before.uses, &before.used_at);
             slot.uses
                 .store(uses.load(Ordering::Relaxed), Ordering::Relaxed);

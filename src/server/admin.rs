@@ -158,7 +158,7 @@ async fn delete_dead_letter(
         true => answer(StatusCode::OK, json!({"deleted": *id})),
         false => answer(
             StatusCode::NOT_FOUND,
-            json!({"error": "there is no such message"}),
+            json!({"error": "no kept message has this id: GET /admin/dead-letters lists them"}),
         ),
     }
 }

@@ -55,7 +55,7 @@ pub enum Unusable {
     Empty,
     #[error("it ends within its header")]
     Cut,
-    #[error("it is no file of this program")]
+    #[error("it is not a file of this program")]
     Foreign,
     #[error("its header is damaged")]
     Damaged,

@@ -226,7 +226,7 @@ fn check_previous(opened: &Opened, reached: u64, restored: &mut Restored) {
     }
 }
 
-/// Returns the damage of a journal. A last frame that is cut was never acknowledged, and is no damage.
+/// Returns the damage of a journal. A last frame that is cut was never acknowledged, so it does not count.
 fn damage(frames: &Frames, expected: Option<u64>) -> Option<String> {
     if frames.skipped > 0 {
         return Some(format!("{} frames in it are damaged", frames.skipped));

@@ -141,7 +141,7 @@ fn refused(key: Option<&str>, refusal: &Refusal) -> Answered {
     Answered::new(ReadResult::Refused, json_body(response, &failure))
 }
 
-/// The protocol wants a key in each failure; this one cannot be given back.
+/// The protocol requires a key in each failure. This one is unreadable, so it is not repeated.
 pub fn malformed_key() -> Answered {
     let details = "the key of the flag is not UTF-8, or longer than 1,024 bytes";
     let refusal = Refusal {

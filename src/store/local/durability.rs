@@ -29,7 +29,7 @@ impl Durability {
         }
     }
 
-    /// Whether there is no journal to wait for.
+    /// Returns whether acknowledgements do not wait: there is no journal.
     pub fn is_immediate(&self) -> bool {
         self.waiting.is_none()
     }

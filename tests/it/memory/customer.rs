@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::process::{drained, limit};
-use super::restart::{KEY, NO_EDGE};
+use super::restart::{KEY, NO_EDGE, kept_in};
 use testkit::events::{ACME, SITE, at, credit, entitlements, metered, purge, seats, usage};
 use testkit::operator::Done;
 use testkit::{Operator, Reader, Redis, Sqs};
@@ -50,11 +50,7 @@ fn assert_shows(done: &Done, parts: &[&str]) {
 async fn a_snapshot_shows_the_customer_that_is_named_and_no_other() {
     let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
     let queue = sqs.queue("q").await;
-    let reader = Reader::in_memory(&queue, NO_EDGE)
-        .env("SNAPSHOT_PATH", folder.path().display())
-        .env("SNAPSHOT_KEY", KEY)
-        .start()
-        .await;
+    let reader = kept_in(folder.path(), &queue, NO_EDGE).start().await;
     let of_site = entitlements(SITE, at(2), &[metered("seats", 3, 1, at(2))]);
     for body in [
         seats(ACME, 10, at(1)),
@@ -123,11 +119,7 @@ async fn a_snapshot_shows_the_customer_that_is_named_and_no_other() {
 async fn a_journal_shows_the_changes_of_the_customer_that_is_named() {
     let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
     let queue = sqs.queue("q").await;
-    let _reader = Reader::in_memory(&queue, NO_EDGE)
-        .env("SNAPSHOT_PATH", folder.path().display())
-        .env("SNAPSHOT_KEY", KEY)
-        .start()
-        .await;
+    let _reader = kept_in(folder.path(), &queue, NO_EDGE).start().await;
     for body in [
         seats(ACME, 10, at(1)),
         seats(OTHER, 987_654, at(1)),

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::process::{drained, until_limit};
-use super::restart::{KEY, NO_EDGE};
+use super::restart::{NO_EDGE, kept_in};
 use testkit::events::{ACME, at, seats};
 use testkit::{Operator, Reader, Sqs, TestQueue, until};
 
@@ -29,12 +29,10 @@ fn nameless(limit: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_process_keeps_is_listed_mended_replayed_and_deleted() {
+async fn kept_messages_are_listed_corrected_replayed_and_deleted() {
     let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
     let queue = sqs.queue("q").await;
-    let reader = Reader::in_memory(&queue, NO_EDGE)
-        .env("SNAPSHOT_PATH", folder.path().display())
-        .env("SNAPSHOT_KEY", KEY)
+    let reader = kept_in(folder.path(), &queue, NO_EDGE)
         .env("ADMIN_TOKEN", TOKEN)
         .env("MAX_RECEIVE_COUNT", 1)
         .start()

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::{drained, is_proven};
-use super::restart::{KEY, NO_EDGE};
+use super::restart::{NO_EDGE, kept_in};
 use testkit::events::{ACME, at, seats};
 use testkit::{Operator, Reader, Sqs, until};
 
@@ -40,12 +40,7 @@ async fn the_danger_of_a_state_that_nothing_keeps_is_said_at_start_in_check_and_
     assert_eq!(status["memory"]["journal_bytes"], Value::Null);
 
     let folder = TempDir::new().unwrap();
-    let kept = || {
-        let reader = Reader::in_memory(&queue, NO_EDGE);
-        reader
-            .env("SNAPSHOT_PATH", folder.path().display())
-            .env("SNAPSHOT_KEY", KEY)
-    };
+    let kept = || kept_in(folder.path(), &queue, NO_EDGE);
     let reader = kept().start().await;
     let status = reader.http("/status").await.json();
     assert_eq!(status["memory"]["warning"], Value::Null);
@@ -58,9 +53,7 @@ async fn the_danger_of_a_state_that_nothing_keeps_is_said_at_start_in_check_and_
 async fn the_state_is_counted_and_nothing_names_redis() {
     let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
     let queue = sqs.queue("q").await;
-    let reader = Reader::in_memory(&queue, NO_EDGE)
-        .env("SNAPSHOT_PATH", folder.path().display())
-        .env("SNAPSHOT_KEY", KEY)
+    let reader = kept_in(folder.path(), &queue, NO_EDGE)
         .env("SNAPSHOT_INTERVAL_SECS", 1)
         .start()
         .await;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use bench::drain::Timing;
+use bench::environment::{number, numbers};
 use bench::process::kill_all;
 use bench::servers::{QueueServer, Redis};
 
@@ -108,22 +109,4 @@ fn path(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os(name);
     let path = path.with_context(|| format!("{name} is not set: run script/bench --memory"))?;
     Ok(path.into())
-}
-
-fn number(name: &str, default: usize) -> Result<usize> {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("{name} is not a number")),
-        Err(_) => Ok(default),
-    }
-}
-
-/// Numbers, separated by commas.
-fn numbers(name: &str, default: &[usize]) -> Result<Vec<usize>> {
-    let Ok(text) = std::env::var(name) else {
-        return Ok(default.to_vec());
-    };
-    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-    numbers.with_context(|| format!("{name} is not a list of numbers"))
 }

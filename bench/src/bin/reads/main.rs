@@ -10,7 +10,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bench::environment::{number, numbers};
 use bench::process::{Process, free_port};
+use bench::servers::Redis;
 
 use ask::{ask_all, measure, request, visible};
 use bench::questions::one;
@@ -83,24 +85,6 @@ struct Plan {
     who: Vec<Who>,
 }
 
-fn number(name: &str, default: usize) -> Result<usize> {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("{name} is not a number")),
-        Err(_) => Ok(default),
-    }
-}
-
-/// Numbers, separated by commas.
-fn numbers(name: &str, default: &[usize]) -> Result<Vec<usize>> {
-    let Ok(text) = std::env::var(name) else {
-        return Ok(default.to_vec());
-    };
-    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-    numbers.map_err(|_| anyhow::anyhow!("{name} is not a list of numbers"))
-}
-
 /// All, or those that `BENCH_ONLY` names.
 fn contestants() -> Vec<Who> {
     let only = std::env::var("BENCH_ONLY").ok();
@@ -161,14 +145,10 @@ struct Measured {
 }
 
 fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
-    let redis_port = free_port()?;
-    let redis = Process::start(
-        Command::new("redis-server")
-            .args(["--port", &redis_port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]),
-        &[],
-    )?;
-    wait_port(redis_port)?;
+    let Redis {
+        process: redis,
+        port: redis_port,
+    } = Redis::start()?;
     fill(redis_port, plan)?;
 
     let worker = program("BENCH_WORKER")?;
