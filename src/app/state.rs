@@ -134,9 +134,7 @@ impl State {
             }),
         })
     }
-}
 
-impl State {
     /// Watches for another consumer of the queue, where the state is in memory.
     pub fn watch_for_others(&self, settings: &watch::Receiver<Settings>, metrics: &Metrics) {
         if let Some(memory) = &self.memory {
