@@ -38,6 +38,7 @@ pub struct Fleet {
     pub exits: Mutex<BTreeMap<String, u64>>,
     pub bad_exits: Mutex<Vec<String>>,
     pub started: AtomicU64,
+    claims: AtomicU64,
     pub max_rss_kib: AtomicU64,
 }
 
@@ -91,6 +92,7 @@ impl Fleet {
             exits: Mutex::default(),
             bad_exits: Mutex::default(),
             started: AtomicU64::new(0),
+            claims: AtomicU64::new(0),
             max_rss_kib: AtomicU64::new(0),
         }
     }
@@ -121,7 +123,19 @@ impl Fleet {
 
     /// Returns false if another has claimed it.
     pub fn claim(&self, slot: usize) -> bool {
-        !self.slots[slot].claimed.swap(true, Ordering::SeqCst)
+        let is_ours = !self.slots[slot].claimed.swap(true, Ordering::SeqCst);
+        self.claims.fetch_add(u64::from(is_ours), Ordering::SeqCst);
+        is_ours
+    }
+
+    /// Counts the claims so far. A worker that fails is claimed before, and released after.
+    pub fn claims(&self) -> u64 {
+        self.claims.load(Ordering::SeqCst)
+    }
+
+    pub fn is_any_claimed(&self) -> bool {
+        let mut slots = self.slots.iter();
+        slots.any(|slot| slot.claimed.load(Ordering::SeqCst))
     }
 
     pub fn release(&self, slot: usize) {
