@@ -1,4 +1,4 @@
-//! Quantity a soak tells, and where it is written.
+//! The report of a soak, and where it is written.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -9,8 +9,8 @@ pub struct Trend {
     pub first: f64,
     pub mean: f64,
     pub most: f64,
-    /// From the middle to the end: of memory by the line of least squares. Quantity is counted goes up and down with the
-    /// connections to the queue, so of that by the maximum of each half.
+    /// From the middle to the end: of memory by the line of least squares. File descriptors and threads go up and down with
+    /// the connections to the queue, so of these by the maximum of each half.
     pub growth: f64,
     pub is_flat: bool,
 }
