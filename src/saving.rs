@@ -91,6 +91,8 @@ const AT_END: &str = "shutdown";
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Added to the niceness of the thread that writes a snapshot.
+const NICENESS: i32 = 10;
 /// The pause after a snapshot that could not be written.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
@@ -227,9 +229,14 @@ impl Task {
         let changes = self.source.changes();
         let (folder, source) = (self.folder.clone(), self.source.clone());
         let started = Instant::now();
-        let written =
-            tokio::task::spawn_blocking(move || write(&folder, &source, why == AT_END)).await;
-        let written = written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
+        let is_last = why == AT_END;
+        let written = on_own_thread(move || {
+            if !is_last {
+                lower_priority();
+            }
+            write(&folder, &source, is_last)
+        });
+        let written = written.await;
         match written {
             Ok(saved) => {
                 self.saved_changes = changes;
@@ -268,6 +275,27 @@ fn write(folder: &Folder, source: &Source, is_last: bool) -> io::Result<Saved> {
         records: written.records,
         bytes: written.bytes,
     })
+}
+
+/// Runs `work` on a thread of its own, which ends with it.
+async fn on_own_thread(
+    work: impl FnOnce() -> io::Result<Saved> + Send + 'static,
+) -> io::Result<Saved> {
+    let (answer, answered) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("snapshot".into());
+    // The caller may be gone.
+    thread.spawn(move || drop(answer.send(work())))?;
+    let panicked = |_| io::Error::other("the writer panicked");
+    answered.await.map_err(panicked)?
+}
+
+/// Lets the threads that answer questions go first where both need the processor.
+fn lower_priority() {
+    // Only Linux has a priority for each thread; elsewhere this call is about the process. If it is refused, the snapshot
+    // is written all the same.
+    if cfg!(target_os = "linux") {
+        let _ = rustix::process::nice(NICENESS);
+    }
 }
 
 fn file_name(path: &Path) -> String {
