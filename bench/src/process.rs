@@ -51,6 +51,10 @@ impl Process {
         })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -90,6 +94,27 @@ fn running(change: impl FnOnce(&mut Vec<u32>)) {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     );
+}
+
+/// Lets all threads of a process run on these cores only, for example `0` or `1-3`.
+pub fn pin(id: u32, cores: &str) {
+    taskset(&["-a", "-cp", cores, &id.to_string()]);
+}
+
+/// Lets this thread run on these cores only.
+pub fn pin_thread(cores: &str) {
+    let thread = fs::read_link("/proc/thread-self").ok();
+    if let Some(id) = thread.as_deref().and_then(|path| path.file_name()) {
+        taskset(&["-cp", cores, &id.to_string_lossy()]);
+    }
+}
+
+/// Without taskset everything runs where it likes.
+fn taskset(arguments: &[&str]) {
+    let _ = Command::new("taskset")
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status();
 }
 
 /// Kills whatever still runs.

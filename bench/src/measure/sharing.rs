@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::{Bench, Scale};
 use crate::contestants::{Contestant, Kind};
+use bench::page::cores;
+use bench::process::{pin, pin_thread};
 use bench::servers::command;
 use testkit::mix::{self, CUSTOMERS};
 
@@ -60,7 +62,24 @@ pub struct Quantiles {
 }
 
 impl Bench {
+    /// Redis and its other user have a core of their own: the figures are of Redis, not of waiting for a core.
     pub fn shared(&mut self, bodies: Bodies, way: SocketAddr) -> Result<Shared> {
+        let last = cores() - 1;
+        let others = [std::process::id(), self.queue.process.id()];
+        if last > 0 {
+            pin(self.redis.process.id(), "0");
+            for id in others {
+                pin(id, &format!("1-{last}"));
+            }
+        }
+        let shared = self.drain_shared(bodies, way);
+        for id in others.into_iter().chain([self.redis.process.id()]) {
+            pin(id, &format!("0-{last}"));
+        }
+        shared
+    }
+
+    fn drain_shared(&mut self, bodies: Bodies, way: SocketAddr) -> Result<Shared> {
         let ours = Contestant {
             kind: Kind::Ours,
             batch: 10,
@@ -143,6 +162,7 @@ impl Gets {
             let key = format!("production:c_{}#timestamp", mix::customer(0));
             let get = command(&["GET", &key]);
             move || {
+                pin_thread("0");
                 let (mut took, mut line) = (Vec::new(), String::new());
                 while !stop.load(Ordering::Relaxed) {
                     let began = Instant::now();

@@ -13,7 +13,7 @@ impl Results {
         if self.shared.is_empty() {
             return Ok(());
         }
-        *out += "### Redis, shared with other clients: 10 consumers, batches of 10, loopback\n\nA GET of another client, without the worker and during a full drain.\n\n| bodies | messages/s | of Redis, CPU µs a message | longest call of the worker, ms | GET alone: p50, ms | p99, ms | GET during the drain: p50, ms | p99, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|\n";
+        *out += "### Redis, shared with other clients: 10 consumers, batches of 10, loopback\n\nA GET of another client, without the worker and during a full drain. Redis and that client have a core of their own.\n\n| bodies | messages/s | of Redis, CPU µs a message | longest call of the worker, ms | GET alone: p50, ms | p99, ms | GET during the drain: p50, ms | p99, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|\n";
         for (bodies, values) in &self.shared {
             let figure =
                 |of: fn(&Shared) -> f64, decimals| Figure::of(values.iter().map(of)).text(decimals);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::customers::{change, customer, write_customer};
-use super::{Figure, Plan, Question, Who};
+use super::{Plan, Question, Sample, Who};
 
 pub fn request(question: Question, rank: usize) -> String {
     let customer = customer(rank);
@@ -29,15 +29,14 @@ pub fn node_request(question: Question, rank: usize) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
 }
 
-/// Every customer once, so that the copy holds all of them.
-pub async fn ask_all(port: u16, plan: &Plan) -> Result<()> {
+/// Every customer once, so that the copy holds all of them, or as many as fit.
+pub async fn ask_all(port: u16, customers: usize) -> Result<()> {
     let mut tasks = Vec::new();
     for first in 0..32 {
-        let (customers, step) = (plan.customers, 32);
         tasks.push(async move {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
             let mut buffer = Vec::new();
-            for rank in (first..customers).step_by(step) {
+            for rank in (first..customers).step_by(32) {
                 stream
                     .write_all(request(Question::Flag, rank).as_bytes())
                     .await?;
@@ -54,7 +53,7 @@ pub async fn measure(
     (who, question, connections): (Who, Question, usize),
     changes: Option<u16>,
     plan: &Plan,
-) -> Result<Figure> {
+) -> Result<Sample> {
     // Hot customers: those of the copy are its own, and all of them are asked by the one that reads Redis.
     let hot = match who {
         Who::Redis => plan.customers,
@@ -93,7 +92,7 @@ pub async fn measure(
     let times = times?;
     let (server, with_redis) = cpu?;
     let micros_each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / times.len() as f64;
-    Ok(Figure {
+    Ok(Sample {
         rate: times.len() as f64 / plan.window.as_secs_f64(),
         cpu_micros: micros_each(server),
         with_redis_micros: micros_each(with_redis),

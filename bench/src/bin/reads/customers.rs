@@ -2,14 +2,13 @@
 
 use std::io::Write;
 use std::net::TcpStream as StdTcpStream;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-use super::Plan;
 
 pub fn customer(rank: usize) -> String {
     format!("customer-{rank:07}")
@@ -67,16 +66,16 @@ pub fn write_customer(rank: usize, features: usize, usage: usize, at: u64) -> St
     command(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-pub fn fill(redis_port: u16, plan: &Plan) -> Result<()> {
+pub fn fill(redis_port: u16, features: usize, ranks: Range<usize>) -> Result<()> {
     let mut stream = StdTcpStream::connect(("127.0.0.1", redis_port))?;
     let mut answers = stream.try_clone()?;
-    let expected = plan.customers * 5;
+    let expected = ranks.len() * 5;
     let reading = std::thread::spawn(move || {
         let mut bytes = vec![0; expected];
         std::io::Read::read_exact(&mut answers, &mut bytes)
     });
-    for rank in 0..plan.customers {
-        stream.write_all(write_customer(rank, plan.features, 1, 1_763_000_000_000).as_bytes())?;
+    for rank in ranks {
+        stream.write_all(write_customer(rank, features, 1, 1_763_000_000_000).as_bytes())?;
     }
     reading
         .join()

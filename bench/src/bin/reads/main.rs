@@ -2,7 +2,9 @@
 //! server. Servers run on one core, questions come from another.
 
 mod ask;
+mod crowd;
 mod customers;
+mod report;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream as StdTcpStream;
@@ -11,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bench::environment::{number, numbers};
-use bench::process::{Process, free_port};
+use bench::process::{Process, free_port, pin};
 use bench::servers::Redis;
 
 use ask::{ask_all, measure, request, visible};
 use bench::questions::one;
+use crowd::Crowd;
 use customers::fill;
 
 /// Who answers.
@@ -65,9 +68,18 @@ enum Question {
     List,
 }
 
-/// What one run measured.
+impl Question {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "one flag",
+            Self::List => "all entitlements",
+        }
+    }
+}
+
+/// What one window measured.
 #[derive(Debug, Clone, Copy, Default)]
-struct Figure {
+struct Sample {
     rate: f64,
     cpu_micros: f64,
     /// Of the server and of Redis.
@@ -83,6 +95,8 @@ struct Plan {
     rounds: usize,
     connections: Vec<usize>,
     who: Vec<Who>,
+    /// How many customers are asked for in turn of a process that cannot hold them; 0: none.
+    crowd: usize,
 }
 
 /// All, or those that `BENCH_ONLY` names.
@@ -110,24 +124,22 @@ fn main() -> Result<()> {
         rounds: number("BENCH_ROUNDS", 3)?,
         connections: numbers("BENCH_CONNECTIONS", &[1, 32, 256])?,
         who: contestants(),
+        crowd: number("BENCH_READS_CROWD", 1_000_000)?,
     };
     // The questions come from the second core, if there is one.
-    pin(std::process::id(), 1);
+    if bench::page::cores() > 1 {
+        pin(std::process::id(), "1");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let measured = run(&runtime, &plan);
     bench::process::kill_all();
-    print(&plan, &measured?);
-    Ok(())
-}
-
-fn pin(id: u32, core: usize) {
-    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-        let _ = Command::new("taskset")
-            .args(["-a", "-cp", &core.to_string(), &id.to_string()])
-            .stdout(std::process::Stdio::null())
-            .status();
+    let text = report::text(&plan, &measured?)?;
+    println!("{text}");
+    match std::env::var("BENCH_DOCS") {
+        Ok(docs) if !docs.is_empty() => bench::page::replace(docs.as_ref(), "bench reads", &text),
+        _ => Ok(()),
     }
 }
 
@@ -139,9 +151,11 @@ fn on_first_core(program: &str) -> Command {
 }
 
 struct Measured {
-    figures: BTreeMap<(Question, usize, Who), Figure>,
+    /// By round.
+    samples: BTreeMap<(Question, usize, Who), Vec<Sample>>,
     rss_kib: (u64, u64),
     visible_millis: (f64, f64),
+    crowd: Option<Crowd>,
 }
 
 fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
@@ -149,10 +163,10 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
         process: redis,
         port: redis_port,
     } = Redis::start()?;
-    fill(redis_port, plan)?;
+    fill(redis_port, plan.features, 0..plan.customers)?;
 
     let worker = program("BENCH_WORKER")?;
-    let serve = |max_bytes: &str| -> Result<(Process, u16)> {
+    let serve = |max_bytes: &str| -> Result<(Process, u16, u16)> {
         let (port, read_port) = (free_port()?, free_port()?);
         let process = Process::start(
             on_first_core(&worker).arg("serve"),
@@ -169,13 +183,13 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
             ],
         )?;
         wait_port(read_port)?;
-        Ok((process, read_port))
+        Ok((process, port, read_port))
     };
-    let (ours, ours_port) = serve("1073741824")?;
+    let (ours, _, ours_port) = serve("1073741824")?;
     // So small that nearly each question goes to Redis.
-    let (small, small_port) = serve("1048576")?;
+    let (small, _, small_port) = serve("1048576")?;
     let before = ours.usage()?.rss_kib;
-    runtime.block_on(ask_all(ours_port, plan))?;
+    runtime.block_on(ask_all(ours_port, plan.customers))?;
     let after = ours.usage()?.rss_kib;
 
     let node_port = free_port()?;
@@ -209,7 +223,7 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
         floors.insert(question, (floor, port));
     }
 
-    let mut all: BTreeMap<(Question, usize, Who), Vec<Figure>> = BTreeMap::new();
+    let mut samples: BTreeMap<_, Vec<Sample>> = BTreeMap::new();
     for round in 0..plan.rounds {
         for question in [Question::Flag, Question::List] {
             for &connections in &plan.connections {
@@ -226,33 +240,34 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
                         Who::Node => (&node, node_port),
                     };
                     let changes = (who == Who::Changing).then_some(redis_port);
-                    let figure = runtime.block_on(measure(
+                    let sample = runtime.block_on(measure(
                         (process, &redis, port),
                         (who, question, connections),
                         changes,
                         plan,
                     ))?;
-                    all.entry((question, connections, who))
-                        .or_default()
-                        .push(figure);
+                    let asked = (question, connections, who);
+                    samples.entry(asked).or_default().push(sample);
                 }
             }
         }
     }
     let visible = runtime.block_on(visible(ours_port, redis_port, plan))?;
+    drop((ours, small, node, floors));
+    let mut crowd = None;
+    if plan.crowd > 0 {
+        eprintln!("the questions are measured");
+        fill(redis_port, plan.features, plan.customers..plan.crowd)?;
+        let (process, port, read_port) = serve(&crowd::BOUND.to_string())?;
+        let asked = crowd::measure((&process, port, read_port), plan.crowd);
+        crowd = Some(runtime.block_on(asked)?);
+    }
     Ok(Measured {
-        figures: all
-            .into_iter()
-            .map(|(key, runs)| (key, median(runs)))
-            .collect(),
+        samples,
         rss_kib: (before, after),
         visible_millis: visible,
+        crowd,
     })
-}
-
-fn median(mut runs: Vec<Figure>) -> Figure {
-    runs.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    runs[runs.len() / 2]
 }
 
 fn wait_port(port: u16) -> Result<()> {
@@ -264,45 +279,4 @@ fn wait_port(port: u16) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-fn print(plan: &Plan, measured: &Measured) {
-    let Plan {
-        customers,
-        features,
-        rounds,
-        ..
-    } = plan;
-    println!("{customers} customers of {features} features, median of {rounds} rounds\n");
-    println!(
-        "| Question | Connections | | Questions/s | of the floor | CPU, us | with Redis, us | p50, us | p99, us | p99, of the floor |"
-    );
-    println!("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|");
-    for ((question, connections, who), figure) in &measured.figures {
-        let floor = &measured.figures[&(*question, *connections, Who::Floor)];
-        let question = match question {
-            Question::Flag => "one flag",
-            Question::List => "all entitlements",
-        };
-        println!(
-            "| {question} | {connections} | {} | {:.0} | {:.0} % | {:.1} | {:.1} | {:.0} | {:.0} | {:.1} |",
-            who.name(),
-            figure.rate,
-            figure.rate / floor.rate * 100.0,
-            figure.cpu_micros,
-            figure.with_redis_micros,
-            figure.p50_micros,
-            figure.p99_micros,
-            figure.p99_micros / floor.p99_micros,
-        );
-    }
-    let (before, after) = measured.rss_kib;
-    println!(
-        "\nMemory: {:.1} MB before, {:.1} MB with {customers} customers: {:.0} bytes a customer.",
-        before as f64 / 1024.0,
-        after as f64 / 1024.0,
-        (after.saturating_sub(before) * 1024) as f64 / *customers as f64,
-    );
-    let (median, late) = measured.visible_millis;
-    println!("A change is answered {median:.2} ms after it was sent (median), {late:.2} ms (p99).");
 }
