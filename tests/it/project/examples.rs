@@ -11,6 +11,9 @@ use testkit::repo;
 
 type Environment = BTreeMap<String, String>;
 
+/// A value for any secret: 32 bytes in base64, as SNAPSHOT_KEY must be.
+const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
 fn text(path: &str) -> String {
     fs::read_to_string(repo(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -42,8 +45,14 @@ fn accepts(what: &str, environment: &Environment) {
 }
 
 #[test]
-fn the_worker_accepts_the_task_definition_of_ecs() {
-    let task: Value = serde_json::from_str(&text("examples/ecs/task-definition.json")).unwrap();
+fn the_worker_accepts_the_task_definitions_of_ecs() {
+    for name in ["task-definition.json", "task-definition-memory.json"] {
+        accepts(name, &of_task(&format!("examples/ecs/{name}")));
+    }
+}
+
+fn of_task(path: &str) -> Environment {
+    let task: Value = serde_json::from_str(&text(path)).unwrap();
     let container = &task["containerDefinitions"][0];
     let named = |list: &Value, field: &str| -> Environment {
         list.as_array()
@@ -59,28 +68,43 @@ fn the_worker_accepts_the_task_definition_of_ecs() {
     };
     let mut environment = named(&container["environment"], "value");
     let secrets = named(&container["secrets"], "valueFrom");
-    environment.extend(secrets.into_keys().map(|name| (name, "secret".to_owned())));
-    accepts("examples/ecs", &environment);
+    environment.extend(secrets.into_keys().map(|name| (name, SECRET.to_owned())));
+    environment
 }
 
 #[test]
-fn the_worker_accepts_the_config_map_of_kubernetes() {
-    let objects = text("examples/kubernetes/entitlement-sync.yaml");
-    let (_, data) = objects.split_once("\ndata:\n").unwrap();
-    let mut environment: Environment = data
-        .lines()
-        .take_while(|line| line.starts_with("  "))
-        .map(|line| {
-            let (name, value) = line.trim().split_once(": ").unwrap();
-            (name.to_owned(), value.trim_matches('"').to_owned())
-        })
-        .collect();
-    assert!(environment.len() >= 5, "{environment:?}");
-    for secret in ["SERVER_API_KEY", "REDIS_PASSWORD"] {
-        assert!(objects.contains(&format!("key: {secret}\n")), "{secret}");
-        environment.insert(secret.to_owned(), "secret".to_owned());
+fn the_worker_accepts_the_config_maps_of_kubernetes() {
+    let with_redis = ["SERVER_API_KEY", "REDIS_PASSWORD"];
+    let in_memory = [
+        "SERVER_API_KEY",
+        "READ_API_KEYS",
+        "SNAPSHOT_KEY",
+        "ADMIN_TOKEN",
+    ];
+    for (name, secrets) in [
+        ("entitlement-sync.yaml", with_redis.as_slice()),
+        ("memory.yaml", in_memory.as_slice()),
+    ] {
+        let objects = text(&format!("examples/kubernetes/{name}"));
+        let (_, data) = objects.split_once("\ndata:\n").unwrap();
+        let mut environment: Environment = data
+            .lines()
+            .take_while(|line| line.starts_with("  "))
+            .map(|line| {
+                let (name, value) = line.trim().split_once(": ").unwrap();
+                (name.to_owned(), value.trim_matches('"').to_owned())
+            })
+            .collect();
+        assert!(environment.len() >= 5, "{environment:?}");
+        for secret in secrets {
+            assert!(
+                objects.contains(&format!("key: {secret}\n")),
+                "{name}: {secret}"
+            );
+            environment.insert((*secret).to_owned(), SECRET.to_owned());
+        }
+        accepts(name, &environment);
     }
-    accepts("examples/kubernetes", &environment);
 }
 
 #[test]
