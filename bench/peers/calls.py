@@ -22,6 +22,8 @@ CALLS = [
     (200, 0, 0, "a purge of 200"),
     (3, 98, 150, "at the bound of arguments"),
     (2, 2, 65_000, "at the bound of bytes"),
+    (2, 110, 320, "two bodies of 100 kB, 180 features each"),
+    (3, 98, 700, "at both bounds"),
     (1, 1_000, 150, "one customer, 1,000 metered features"),
     (1, 2_500, 150, "one customer, 2,500 metered features"),
     (1, 11_000, 60, "one customer, 11,000 metered features (a body of 1 MiB)"),
