@@ -242,6 +242,13 @@ impl Metrics {
         }
     }
 
+    /// Counts an event of an unknown kind in a message whose changes are applied. The message itself is counted with
+    /// the outcome of its changes.
+    pub fn unrecognised_beside_changes(&self) {
+        let of_event = Processed::of(Kind::Other, Outcome::Unrecognised);
+        self.processed.get_or_create(&of_event).inc();
+    }
+
     /// Returns the number of messages with an outcome, over all kinds.
     pub fn ended(&self, outcome: Outcome) -> u64 {
         let of = |kind| {

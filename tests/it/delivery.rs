@@ -10,5 +10,6 @@ mod purge;
 mod sdk;
 mod sdk4;
 mod ttl;
+mod unknown;
 mod visibility;
 mod wrappings;

@@ -265,7 +265,7 @@ impl Context<'_> {
             trace_id: self.trace_id.take(),
             changes,
             notice: None,
-            is_unrecognised: false,
+            unrecognised: None,
         }
     }
 }
@@ -280,7 +280,7 @@ impl Reading<'_> {
             trace_id: self.trace_id,
             changes: self.changes.into_iter().map(Change::into_owned).collect(),
             notice: self.notice,
-            is_unrecognised: self.is_unrecognised,
+            unrecognised: self.unrecognised,
         }
     }
 }

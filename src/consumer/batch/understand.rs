@@ -15,7 +15,7 @@ pub(super) struct Understood {
     /// Empty where no change is needed; `outcome` then says why.
     pub steps: Vec<Step>,
     pub outcome: Outcome,
-    /// The name of an unknown event, in a message that must be kept.
+    /// The unknown kind of an event in which no change was found: a copy of the message is kept.
     pub unrecognised: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl<Q: Queue> Batch<'_, Q> {
         let reading = message::read(&delivery.body, &delivery.attributes)?;
         if let Some(notice) = reading.notice {
             shared.watch.unknown.warn_once(notice.as_str());
-        } else if reading.kind == Kind::Other && !reading.is_unrecognised {
+        } else if reading.kind == Kind::Other && reading.unrecognised.is_none() {
             shared.watch.unknown.say_once(&reading.name);
         }
         let (sent, now) = (delivery.attributes.sent, now_ms());
@@ -57,13 +57,13 @@ impl<Q: Queue> Batch<'_, Q> {
         Ok(Some(Understood {
             kind: reading.kind,
             steps,
-            outcome: match reading.is_unrecognised {
-                true => Outcome::Unrecognised,
+            outcome: match (reading.changes.is_empty(), &reading.unrecognised) {
                 // All its state is older than the lifetime of keys.
-                false if !reading.changes.is_empty() => Outcome::Expired,
-                false => Outcome::Ignored,
+                (false, _) => Outcome::Expired,
+                (true, Some(_)) => Outcome::Unrecognised,
+                (true, None) => Outcome::Ignored,
             },
-            unrecognised: reading.is_unrecognised.then_some(reading.name),
+            unrecognised: reading.unrecognised,
             trace_id: reading.trace_id.or_else(|| delivery.trace_header.clone()),
         }))
     }

@@ -129,6 +129,10 @@ impl Search<'_> {
                     return true;
                 }
                 change.path = Some(format!("${}", self.path));
+                if self.trace_id.is_none() {
+                    let mut scopes = self.scopes.iter().rev();
+                    self.trace_id = scopes.find_map(|scope| scope.trace_id.clone());
+                }
                 self.found.push((kind, name, change.into_owned()));
             }
             Err(reason) => self.refuse(kind, reason),
