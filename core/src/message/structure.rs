@@ -226,7 +226,13 @@ impl<'s> Search<'s> {
         }
         let merged = with_usage(members);
         let event = merged.as_ref().unwrap_or(members);
-        let scope = Scope::of(event, key);
+        let mut scope = Scope::of(event, key);
+        if self.is_without_effect() {
+            let has_effect = |name: &Name| matches!(name.meaning, Meaning::Effect(_));
+            scope.name = scope
+                .name
+                .filter(|it| !has_effect(it) || it.is_beyond_doubt());
+        }
         let is_header = key.is_some_and(tells_of_beside);
         let own = scope.name.clone();
         if let Some(name) = &own {
@@ -269,6 +275,9 @@ impl<'s> Search<'s> {
     }
 
     fn refuse(&mut self, kind: Kind, reason: Invalid) {
+        if kind == Kind::Other && self.is_without_effect() {
+            return;
+        }
         self.refused.get_or_insert((kind, reason));
     }
 }

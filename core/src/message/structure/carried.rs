@@ -81,6 +81,7 @@ impl Search<'_> {
         };
         let usage_of_credit = kind == Kind::UsageUpdated && of_currency && !of_feature;
         match named {
+            None if self.is_without_effect() => true,
             Some(named)
                 if named != kind && !(named == Kind::CreditBalanceUpdated && usage_of_credit) =>
             {

@@ -65,6 +65,13 @@ impl Search<'_> {
         self.scopes.first()?.name.as_ref()
     }
 
+    /// Returns whether the message attribute names a kind without effect. Then the only changes to apply are those
+    /// whose kind the body names, under a field that holds only kinds.
+    pub(super) fn is_without_effect(&self) -> bool {
+        let name = self.by_attribute();
+        name.is_some_and(|name| matches!(name.meaning, Meaning::NoEffect(_)))
+    }
+
     /// Uses the name in the message attribute for a message in which no change was found.
     fn apply_attribute(&mut self) {
         let Some(name) = self.by_attribute().cloned() else {
@@ -77,7 +84,16 @@ impl Search<'_> {
             Meaning::Effect(kind) => {
                 self.lacking.get_or_insert(kind);
             }
-            Meaning::NoEffect(_) | Meaning::Unknown => {}
+            // A known name takes precedence over an unknown one, wherever it is.
+            Meaning::NoEffect(_) => {
+                self.unknown = None;
+                self.without_effect.get_or_insert(name);
+            }
+            Meaning::Unknown => {
+                if self.without_effect.is_none() && !name.text.is_empty() {
+                    self.unknown.get_or_insert(name);
+                }
+            }
         }
     }
 
@@ -90,7 +106,7 @@ impl Search<'_> {
                 _ => lacking(kind),
             };
             (kind, reason)
-        } else if self.values > MAX_VALUES {
+        } else if self.values > MAX_VALUES && !self.is_without_effect() {
             let reason = format!(
                 "no known shape, and more than {MAX_VALUES} values would have to be searched for a change; split the message"
             );
