@@ -188,7 +188,9 @@ impl<Q: Queue> Batch<'_, Q> {
             }
             Cause::Unrecognised { name, .. } => {
                 self.shared.watch.unknown.forget(name);
-                tracing::debug!(message_id, %error, "cannot keep an unrecognised message");
+                if let Some(suppressed) = self.shared.watch.refusals.allow() {
+                    tracing::warn!(message_id, %error, suppressed, "cannot keep an unrecognised message; it stays in the queue");
+                }
             }
         }
         let delay = retry_delay(held.receive_count);

@@ -16,6 +16,8 @@ const SOON: Duration = Duration::from_secs(30);
 const ACKNOWLEDGED: &str = "entitlement_sync_messages_acknowledged_total";
 const UNRECOGNISED: &str =
     r#"entitlement_sync_messages_processed_total{kind="other",outcome="unrecognised"}"#;
+const APPLIED: &str =
+    r#"entitlement_sync_messages_processed_total{kind="measurement_reported",outcome="applied"}"#;
 const SEATS: &str = "production:c_acme:f_seats";
 const LETTERS: &str = "production:dead-letter";
 
@@ -109,4 +111,41 @@ async fn the_copy_is_kept_only_when_the_changes_are_applied() {
     queue.wait_empty(SOON).await;
     assert_eq!(used(&redis), r#"{"currentUsage":7}"#);
     assert_eq!(letters(&redis).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_copy_can_be_kept_the_changes_are_applied_and_the_message_stays() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let worker = Worker::builder(&redis, &queue).start().await;
+    queue.send(&seats(ACME, 10, at(1))).await;
+    queue.wait_empty(SOON).await;
+    redis.set(LETTERS, "no stream");
+    queue.send(&with_unknown(7)).await;
+    queue.send(r#"{"type": "customer.split", "id": 1}"#).await;
+    until("both are said", SOON, async || {
+        let logs = worker.logs();
+        logs.matches("cannot keep an unrecognised message; it stays in the queue")
+            .count()
+            >= 2
+    })
+    .await;
+    until("the changes are applied", SOON, async || {
+        used(&redis) == r#"{"currentUsage":7}"#
+    })
+    .await;
+    queue.send(&seats(("other", None), 10, at(1))).await;
+    until("another customer is applied", SOON, async || {
+        redis.get("production:c_other").is_some()
+    })
+    .await;
+    assert_eq!(worker.metric(UNRECOGNISED).await, 0.0);
+    until("both are left", SOON, async || queue.depth().await == 2).await;
+    redis.cmd(&["DEL", LETTERS]);
+    queue.wait_empty(2 * SOON).await;
+    assert_eq!(letters(&redis).len(), 2);
+    until("they are counted", SOON, async || {
+        worker.metric(UNRECOGNISED).await == 2.0 && worker.metric(APPLIED).await == 1.0
+    })
+    .await;
 }
