@@ -1,6 +1,7 @@
 //! The parts that all consumers of a process share: work, flow and watch.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -99,6 +100,8 @@ pub struct Watch {
     /// Log lines about outages of the queue.
     pub outages: Limit,
     pub unknown: Unknown,
+    /// Whether this process has logged that messages list credit entitlements.
+    pub credits_logged: AtomicBool,
 }
 
 /// Log lines of one kind per minute.
@@ -113,6 +116,7 @@ impl Watch {
             refusals: Limit::per_minute(MAX_LINES_PER_MINUTE),
             outages: Limit::per_minute(MAX_LINES_PER_MINUTE),
             unknown: Unknown::default(),
+            credits_logged: AtomicBool::new(false),
         }
     }
 }

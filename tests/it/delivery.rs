@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod memory;
 mod ordering;
 mod purge;
+mod remarks;
 mod sdk;
 mod sdk4;
 mod ttl;

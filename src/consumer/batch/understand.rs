@@ -1,5 +1,7 @@
 //! Reads a body and plans its steps, and decides on messages of unknown kinds.
 
+use std::sync::atomic::Ordering;
+
 use super::work::bytes_of;
 use super::{Batch, HEAVY_PLAN_BYTES};
 use crate::clock::now_ms;
@@ -54,6 +56,9 @@ impl<Q: Queue> Batch<'_, Q> {
         if reading.changes.iter().any(|change| change.path.is_some()) {
             shared.watch.metrics.found_by_structure.inc();
         }
+        if reading.changes.iter().any(|it| it.state.lists_credits()) {
+            self.count_credits();
+        }
         Ok(Some(Understood {
             kind: reading.kind,
             steps,
@@ -66,5 +71,23 @@ impl<Q: Queue> Batch<'_, Q> {
             unrecognised: reading.unrecognised,
             trace_id: reading.trace_id.or_else(|| delivery.trace_header.clone()),
         }))
+    }
+
+    /// Counts a message that lists credit entitlements, and logs the first of this process.
+    fn count_credits(&self) {
+        let (watch, rules) = (&self.shared.watch, self.shared.work.planner.rules);
+        watch.metrics.credit_entitlements.inc();
+        // With INVALIDATE the worker writes no entitlements, whatever they are.
+        if rules.invalidate || watch.credits_logged.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match rules.omit_credits {
+            false => tracing::warn!(
+                "messages list credit entitlements, which the layout of the cache cannot hold; the worker removes such customers, and readers load them again; set CREDIT_ENTITLEMENTS=omit if all readers are SDK 3.x"
+            ),
+            true => tracing::info!(
+                "messages list credit entitlements, which the layout of the cache cannot hold; the worker writes such customers without them, because of CREDIT_ENTITLEMENTS=omit"
+            ),
+        }
     }
 }
