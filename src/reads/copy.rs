@@ -1,7 +1,7 @@
 //! The in-process copy: what was last known of the owners that were asked for, by weight, least recently used out first.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
@@ -63,7 +63,7 @@ pub struct Slot {
     /// How often it was asked for, and when last, in seconds since the copy began.
     uses: AtomicU32,
     used_at: AtomicU64,
-    /// When it was last tried to confirm it, while it could not be.
+    /// When it was last asked for upstream.
     retried_at: Mutex<Option<Instant>>,
 }
 
@@ -83,12 +83,21 @@ impl Slot {
         }
     }
 
+    /// Notes that it was asked for upstream at `at`, unless it was asked for later.
+    pub fn retried(&self, at: Option<Instant>) {
+        let mut retried_at = self.retried_at();
+        *retried_at = at.max(*retried_at);
+    }
+
+    fn retried_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.retried_at
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner())
+    }
+
     /// Whether nothing was tried within `period`. If so, the caller must try.
     pub fn retry_is_due(&self, period: Duration) -> bool {
-        let mut retried_at = self
-            .retried_at
-            .lock()
-            .unwrap_or_else(|lock| lock.into_inner());
+        let mut retried_at = self.retried_at();
         let is_due = retried_at.is_none_or(|at| at.elapsed() >= period);
         if is_due {
             *retried_at = Some(Instant::now());
@@ -187,6 +196,8 @@ impl Copy {
                 .store(uses.load(Ordering::Relaxed), Ordering::Relaxed);
             slot.used_at
                 .store(used_at.load(Ordering::Relaxed), Ordering::Relaxed);
+            // So that a load does not make the next one due at once.
+            slot.retried(*before.retried_at());
         } else {
             let now = self.began.elapsed().as_secs();
             slot.used_at.store(now, Ordering::Relaxed);
@@ -292,5 +303,24 @@ mod tests {
         let recent = copy.recent(Duration::from_secs(50));
         assert_eq!(recent, [OwnerKey::of(owner("asked"))]);
         assert_eq!(copy.recent(Duration::from_secs(150)).len(), 2);
+    }
+
+    #[test]
+    fn a_load_does_not_make_the_next_one_due() {
+        let copy = Copy::new(1 << 20);
+        let owner = Owner {
+            customer: "a",
+            resource: None,
+        };
+        let period = Duration::from_secs(30);
+        let first = copy.keep(owner, slot(&copy));
+        assert!(first.retry_is_due(period), "nothing was tried yet");
+        let second = copy.keep(owner, slot(&copy));
+        assert!(!second.retry_is_due(period), "the first one's try counts");
+        assert!(second.retry_is_due(Duration::ZERO), "the period is over");
+        // What the Edge API brought was asked for, although no slot was there before.
+        let brought = slot(&copy);
+        brought.retried(Some(Instant::now()));
+        assert!(!brought.retry_is_due(period));
     }
 }

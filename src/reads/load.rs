@@ -185,6 +185,7 @@ impl Loader {
                 && slot.state.miss(now_ms()).is_none()
             {
                 slot.mark = slot.mark.confirmed(mark);
+                slot.retried(Some(began));
                 return Ok((slot, Origin::Upstream));
             }
         }
@@ -211,6 +212,7 @@ impl Loader {
         slot.settled_until = is_provisional.then(|| Instant::now() + MISS_TTL);
         slot.is_stored = false;
         slot.began = began;
+        slot.retried(Some(began));
         slot
     }
 

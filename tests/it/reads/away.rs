@@ -1,6 +1,6 @@
 //! What is answered while Redis, the Edge API or both are away: the table of docs/reading-away.md, cell by cell.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -510,6 +510,25 @@ async fn an_edge_api_that_hangs_costs_one_wait() {
         client.get(&path("back")).await.status == 200
     })
     .await;
+}
+
+/// A load that brought something does not make the next one due.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_stale_is_asked_for_upstream_once_in_30_s() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    stage.edge.answer(&path("acme"), listed(2, UPDATED));
+    stage.to_redis.cut().await;
+    reader.wait_redis("DISCONNECTED").await;
+    let started = Instant::now();
+    assert_eq!(answer_of(&reader.get(&path("acme")).await), "Edge API");
+    let mut client = Client::connect(reader.read_port()).await;
+    for _ in 0..2_000 {
+        assert_eq!(answer_of(&client.get(&path("acme")).await), "stale copy");
+    }
+    let asked = stage.edge.requests_to(&path("acme")).len() as u64;
+    let periods = started.elapsed().as_secs() / 30;
+    assert!(asked <= 1 + periods, "{asked} requests for 2,000 questions");
 }
 
 /// A customer that waits for an answer delays no other.
