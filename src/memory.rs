@@ -94,7 +94,8 @@ impl Memory {
         if part.expire(owner, now) {
             self.log_expired(owner, now);
         }
-        let fate = part.apply(step, update_if_exists, self.lifetimes, now);
+        let table::Applied { fate, changed } =
+            part.apply(step, update_if_exists, self.lifetimes, now);
         if let Fate::Done {
             items,
             leaves_tombstone,
@@ -102,7 +103,7 @@ impl Memory {
         {
             let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
             if *leaves_tombstone || items.iter().any(changes) {
-                self.log(&Entry::Step(StepEntry::new(step, items, now)));
+                self.log(&Entry::Step(StepEntry::new(step, &changed, now)));
             }
         }
         let forgotten = self.make_room(&mut part, before);

@@ -179,6 +179,15 @@ impl Store {
         remote.primary.look_again();
     }
 
+    /// Returns whether the store takes what the read API fetched. One in memory does not while its journal cannot be
+    /// written: messages wait in the queue then, and what is fetched would only fill the memory.
+    pub fn takes_fetched(&self) -> bool {
+        match &self.place {
+            Place::Redis(_) => true,
+            Place::Memory(local) => self.gate.is_open() && local.has_room(),
+        }
+    }
+
     /// Keeps a message that cannot be applied, in full, among at most `most` messages.
     pub async fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
         let remote = match &self.place {

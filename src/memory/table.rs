@@ -35,6 +35,14 @@ pub struct Lifetimes {
     pub tombstone_secs: u32,
 }
 
+/// What came of a step.
+#[derive(Debug)]
+pub struct Applied {
+    pub fate: Fate,
+    /// By item: whether it changed. One that was written again as it is did not.
+    pub changed: Vec<bool>,
+}
+
 /// Owners that are copied under one lock: questions about owners of the same part wait meanwhile.
 const ENTRIES_AT_ONCE: usize = 32;
 /// How many owners are compared to find one that was not used lately.
@@ -66,29 +74,28 @@ impl Table {
         update_if_exists: bool,
         lifetimes: Lifetimes,
         now: Millis,
-    ) -> Fate {
+    ) -> Applied {
         let owner = owner_of(step);
         let fate = step.decide(update_if_exists, &self.guards(owner, step, now));
+        let mut changed = vec![false; step.items.len()];
         let Fate::Done {
             items,
             leaves_tombstone,
         } = &fate
         else {
-            return fate;
+            return Applied { fate, changed };
         };
         let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
         if *leaves_tombstone || items.iter().any(changes) {
             self.change(owner, now, lifetimes, |record| {
-                for (item, fate) in step.items.iter().zip(items) {
+                for ((item, fate), changed) in step.items.iter().zip(items).zip(&mut changed) {
                     let suffix = suffix_of(owner, &item.key);
                     match fate {
-                        ItemFate::Written => record.put(Cell {
-                            suffix: suffix.into(),
-                            value: item.value.as_str().into(),
-                            at: item.at,
-                            expires: lifetimes.of_values(now),
-                        }),
-                        ItemFate::Deleted => record.cells.retain(|cell| &*cell.suffix != suffix),
+                        ItemFate::Written => *changed = record.write(suffix, item, now, lifetimes),
+                        ItemFate::Deleted => {
+                            record.cells.retain(|cell| &*cell.suffix != suffix);
+                            *changed = true;
+                        }
                         ItemFate::Stale | ItemFate::Purged | ItemFate::Kept | ItemFate::Expired => {
                         }
                     }
@@ -101,7 +108,7 @@ impl Table {
                 }
             });
         }
-        fate
+        Applied { fate, changed }
     }
 
     fn guards(&self, owner: &str, step: &Step, now: Millis) -> Guards {
@@ -286,6 +293,10 @@ impl Table {
     pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) {
         let step = entry.step();
         self.apply(&step, false, lifetimes, entry.now);
+        // A step that found everything as it is has no items in the journal, and tells that it was true then.
+        if let Some(record) = self.owners.get_mut(entry.owner()) {
+            record.changed = record.changed.max(entry.now);
+        }
     }
 }
 
@@ -293,6 +304,13 @@ impl Lifetimes {
     fn of_values(self, now: Millis) -> Millis {
         let secs = self.ttl_secs.map(u64::from);
         secs.map_or(Millis::MAX, |secs| now.saturating_add(secs * 1000))
+    }
+
+    /// Returns whether a value that is written again as it is must get its new expiry: what differs by less than a
+    /// sixteenth of its lifetime is not worth an entry of the journal.
+    fn extends(self, before: Millis, after: Millis) -> bool {
+        let lifetime = self.ttl_secs.map_or(0, |secs| u64::from(secs) * 1000);
+        after.abs_diff(before) > lifetime / 16
     }
 
     fn of_tombstones(self, now: Millis) -> Millis {

@@ -196,7 +196,9 @@ impl Loader {
     /// Whether the store takes what was fetched. With `CACHE_UPDATE_POLICY=INVALIDATE`, SDKs of another layout read
     /// from Redis.
     fn takes_fetched(&self) -> bool {
-        self.tracked.is_memory() || (self.tracked.is_up() && !self.rules.invalidate)
+        let is_of_readers =
+            self.tracked.is_memory() || (self.tracked.is_up() && !self.rules.invalidate);
+        is_of_readers && self.store.takes_fetched()
     }
 
     fn state(&self, fetched: &Fetched) -> State {
