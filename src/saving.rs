@@ -36,6 +36,16 @@ impl Source {
         }
     }
 
+    /// Returns whether a snapshot would hold nothing.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Copies(reads) => reads.owners() == 0,
+            Self::Memory(memory, _) => {
+                memory.owners() == 0 && memory.letters().all().next().is_none()
+            }
+        }
+    }
+
     /// Passes all records to `put`, and for the last snapshot a record that says so; returns whether there was any state.
     fn put_all(
         &self,
@@ -49,14 +59,13 @@ impl Source {
                 put(&serde_json::to_vec(entry)?)
             })?,
             Self::Memory(memory, store) => {
-                let is_proven = store.is_proven();
+                let known_at = store.known_at();
                 memory.entries(|entry| {
                     is_any |= !matches!(entry, Entry::Floors { .. });
                     put(&bytes_of(entry))
                 })?;
-                if is_proven {
-                    let at = crate::clock::now_ms();
-                    put(&bytes_of(&Entry::Proven { at }))?;
+                if known_at > 0 {
+                    put(&bytes_of(&Entry::Proven { at: known_at }))?;
                 }
                 if is_last {
                     put(&bytes_of(&Entry::Ended))?;
@@ -90,13 +99,17 @@ pub struct Saved {
 const AT_END: &str = "shutdown";
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
+/// The same for the number of its files: each start begins one, and a snapshot is the only thing that ends them.
+const MAX_JOURNALS: usize = 16;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after a snapshot that could not be written.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// Returns whether an error concerns the folder or its key, which a restart does not correct.
+/// Returns whether an error concerns the folder or its key, and a restart does not correct it.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
-    error.is::<OpenError>() || error.is::<RestoreError>()
+    let is_of_open = error.downcast_ref().map(OpenError::is_configuration);
+    let is_of_restore = error.downcast_ref().map(RestoreError::is_configuration);
+    is_of_open.or(is_of_restore).unwrap_or(false)
 }
 
 /// Locks the folder and restores its state.
@@ -199,8 +212,8 @@ impl Task {
                 _ = checks.tick() => {
                     self.metrics.journal_bytes.set(gauge(self.folder.journal().bytes()));
                     let is_due = due.is_some_and(|due| due <= Instant::now());
-                    if self.is_urgent() {
-                        "the size of the journal"
+                    if let Some(why) = self.urgent() {
+                        why
                     } else if is_due {
                         due = interval.map(|interval| Instant::now() + interval);
                         if self.source.changes() == self.saved_changes {
@@ -217,10 +230,22 @@ impl Task {
         }
     }
 
-    fn is_urgent(&self) -> bool {
-        let may_try = self.retry_at.is_none_or(|at| at <= Instant::now());
+    /// Returns why a snapshot is needed now, if it is.
+    fn urgent(&self) -> Option<&'static str> {
+        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+            return None;
+        }
         let is_large = self.folder.journal().bytes() > MAX_JOURNAL_BYTES;
-        may_try && (is_large || self.folder.needs_snapshot())
+        let is_many = || self.folder.journals() > MAX_JOURNALS && !self.source.is_empty();
+        if self.folder.needs_snapshot() {
+            Some("a journal was removed")
+        } else if is_large {
+            Some("the size of the journal")
+        } else if is_many() {
+            Some("the number of journals")
+        } else {
+            None
+        }
     }
 
     async fn save(&mut self, why: &'static str) -> Result<Saved, String> {

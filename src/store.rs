@@ -32,6 +32,7 @@ use std::time::Duration;
 #[cfg(test)]
 use fred::clients::Client;
 
+use crate::clock;
 use crate::config::{RedisConfig, WriteConfig};
 use crate::health::Health;
 use crate::keys::Keys;
@@ -239,6 +240,14 @@ impl Store {
         match &self.place {
             Place::Redis(_) => false,
             Place::Memory(local) => local.proven.is_proven(),
+        }
+    }
+
+    /// Returns when the state in memory was last known to be true; 0: never.
+    pub fn known_at(&self) -> Millis {
+        match &self.place {
+            Place::Redis(_) => 0,
+            Place::Memory(local) => local.proven.known_at(clock::now_ms()),
         }
     }
 

@@ -116,6 +116,12 @@ impl Folder {
         self.shared.known().lost.is_some()
     }
 
+    /// Counts the journals that the newest snapshot does not hold. Each start begins one.
+    pub fn journals(&self) -> usize {
+        let known = self.shared.known();
+        known.journals.range(known.covered() + 1..).count()
+    }
+
     /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.shared.place.base.folder

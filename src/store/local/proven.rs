@@ -96,6 +96,14 @@ impl Proven {
         self.proof.is_proven(self.now())
     }
 
+    /// Returns when the state was last known to be true, as epoch milliseconds; 0: never.
+    pub fn known_at(&self, now_ms: Millis) -> Millis {
+        match self.is_proven() {
+            true => now_ms,
+            false => self.restored.load(Ordering::Relaxed),
+        }
+    }
+
     /// Returns the mark of a read that begins now.
     pub fn mark(&self) -> Mark {
         self.proof.mark(self.now())
