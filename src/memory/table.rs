@@ -332,6 +332,43 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::plan::{Condition, Item};
+
+    /// Writes a value at the source's time 1; returns whether it changed anything.
+    fn write(table: &mut Table, value: &str, now: Millis) -> bool {
+        let lifetimes = Lifetimes {
+            ttl_secs: Some(16),
+            tombstone_secs: 1,
+        };
+        let step = Step {
+            action: Action::SetCustomer,
+            at: 1,
+            lock: String::new(),
+            tombstone: keys::tombstone_of("p:c_a"),
+            items: vec![Item {
+                key: "p:c_a".into(),
+                at: 1,
+                value: value.into(),
+                condition: Condition::NotOlder,
+            }],
+        };
+        table.apply(&step, false, lifetimes, now).changed[0]
+    }
+
+    #[test]
+    fn what_is_written_again_as_it_is_changes_its_expiry_seldom() {
+        let mut table = Table::new();
+        let expires = |table: &Table| table.owners["p:c_a"].cells[0].expires;
+        assert!(write(&mut table, "1", 0));
+        assert!(!write(&mut table, "1", 1_000));
+        assert_eq!(expires(&table), 16_000);
+        assert_eq!(table.owners["p:c_a"].changed, 1_000, "it was confirmed");
+        assert!(write(&mut table, "1", 1_001), "a sixteenth is over");
+        assert_eq!(expires(&table), 17_001);
+        assert!(write(&mut table, "2", 1_002), "another value");
+        // It has expired, and was not removed yet.
+        assert!(write(&mut table, "2", 17_003));
+    }
 
     fn entry(owner: String) -> OwnerEntry {
         OwnerEntry {

@@ -22,13 +22,13 @@ pub fn kept_in(folder: &Path, queue: &TestQueue, edge_url: &str) -> Builder {
         .env("SNAPSHOT_KEY", KEY)
 }
 
-fn snapshots(folder: &Path) -> usize {
+pub fn snapshots(folder: &Path) -> usize {
     let files = std::fs::read_dir(folder).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".snapshot")).count()
 }
 
-async fn kill(reader: Reader) {
+pub async fn kill(reader: Reader) {
     reader.kill();
     reader.wait_exit(SOON).await;
 }
@@ -80,23 +80,25 @@ async fn a_kill_undoes_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_end_leaves_a_snapshot_and_usage_is_part_of_it() {
-    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
-    let queue = sqs.queue("q").await;
-    let builder = kept_in(folder.path(), &queue, NO_EDGE);
-    let reader = builder.start().await;
-    queue.send(&seats(ACME, 10, at(1))).await;
-    queue.send(&usage(ACME, "seats", 4, at(2))).await;
-    drained(&queue).await;
-    reader.term();
-    assert_eq!(reader.wait_exit(SOON).await, 0);
-    assert_eq!(snapshots(folder.path()), 1);
-    let reader = builder.start().await;
-    let reply = flag(&reader, "seats@remaining", "acme").await;
-    assert_eq!(reply.json()["value"], 6, "{}", reply.body);
-    // What came before the snapshot is still newer than what comes late.
-    queue.send(&seats(ACME, 99, at(0))).await;
-    drained(&queue).await;
-    assert_eq!(limit(&reader, "acme").await, Some(10));
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
+        let queue = sqs.queue("q").await;
+        let builder = kept_in(folder.path(), &queue, NO_EDGE);
+        let reader = builder.start().await;
+        queue.send(&seats(ACME, 10, at(1))).await;
+        queue.send(&usage(ACME, "seats", 4, at(2))).await;
+        drained(&queue).await;
+        reader.signal(signal);
+        assert_eq!(reader.wait_exit(SOON).await, 0, "{signal}");
+        assert_eq!(snapshots(folder.path()), 1, "{signal}");
+        let reader = builder.start().await;
+        let reply = flag(&reader, "seats@remaining", "acme").await;
+        assert_eq!(reply.json()["value"], 6, "{signal}: {}", reply.body);
+        // What came before the snapshot is still newer than what comes late.
+        queue.send(&seats(ACME, 99, at(0))).await;
+        drained(&queue).await;
+        assert_eq!(limit(&reader, "acme").await, Some(10), "{signal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
