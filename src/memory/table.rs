@@ -1,9 +1,11 @@
 //! One part of the in-process store: owners and their values, changed by the write rule. Pure: the caller gives the time.
 
 mod floors;
+mod lifetimes;
 mod record;
 
 pub use floors::hash;
+pub use lifetimes::Lifetimes;
 pub use record::{Cell, Record};
 
 use indexmap::IndexMap;
@@ -25,14 +27,6 @@ pub struct Table {
     clock: u64,
     /// The place where [`sweep`](Self::sweep) goes on.
     swept: usize,
-}
-
-/// The lifetime of what is written.
-#[derive(Debug, Clone, Copy)]
-pub struct Lifetimes {
-    /// `None`: values do not expire.
-    pub ttl_secs: Option<u32>,
-    pub tombstone_secs: u32,
 }
 
 /// What came of a step.
@@ -215,11 +209,20 @@ impl Table {
         newest
     }
 
-    /// Repeats an eviction that the journal holds.
-    pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
-        if let Some(record) = self.owners.swap_remove(owner) {
-            self.bytes -= record.bytes(owner);
+    /// From now on changes of an owner that are older than `at` are refused.
+    fn refuse_older(&mut self, owner: &str, at: Millis, expires: Millis) {
+        self.floors.raise(owner, at);
+        if let Some(record) = self.owners.get_mut(owner)
+            && record.tombstone.map_or(0, |it| it.at) < at
+        {
+            record.tombstone = Some(Tombstone { at, expires });
         }
+    }
+
+    /// Repeats an eviction that the journal holds. One that a restore caused is in the journal after all that it restored,
+    /// so the record may be newer.
+    pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
+        let newest = self.forget(owner).max(newest);
         self.floors.raise(owner, newest);
     }
 
@@ -292,29 +295,17 @@ impl Table {
     /// policy about what is cached was met then.
     pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) {
         let step = entry.step();
-        self.apply(&step, false, lifetimes, entry.now);
+        let applied = self.apply(&step, false, lifetimes, entry.now);
+        if matches!(applied.fate, Fate::NotCached) {
+            // Its customer has made room for others since the restore began.
+            let times = step.items.iter().map(|item| item.at);
+            let newest = times.chain([step.at]).max().unwrap_or(0);
+            self.refuse_older(entry.owner(), newest, lifetimes.of_tombstones(entry.now));
+        }
         // A step that found everything as it is has no items in the journal, and tells that it was true then.
         if let Some(record) = self.owners.get_mut(entry.owner()) {
             record.changed = record.changed.max(entry.now);
         }
-    }
-}
-
-impl Lifetimes {
-    fn of_values(self, now: Millis) -> Millis {
-        let secs = self.ttl_secs.map(u64::from);
-        secs.map_or(Millis::MAX, |secs| now.saturating_add(secs * 1000))
-    }
-
-    /// Returns whether a value that is written again as it is must get its new expiry: what differs by less than a
-    /// sixteenth of its lifetime is not worth an entry of the journal.
-    fn extends(self, before: Millis, after: Millis) -> bool {
-        let lifetime = self.ttl_secs.map_or(0, |secs| u64::from(secs) * 1000);
-        after.abs_diff(before) > lifetime / 16
-    }
-
-    fn of_tombstones(self, now: Millis) -> Millis {
-        now.saturating_add(u64::from(self.tombstone_secs) * 1000)
     }
 }
 
