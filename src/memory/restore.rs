@@ -58,7 +58,11 @@ impl Memory {
         let before = part.bytes();
         let known = match entry {
             Entry::Step(step) => {
-                part.replay(&step, self.lifetimes);
+                if let Some(newest) = part.replay(&step, self.lifetimes) {
+                    // Later changes are refused for it, so the next restart must not bring it back.
+                    let lost = bytes_of(&forgotten_entry(&owner, newest));
+                    lock(&self.unlogged).push(lost);
+                }
                 Some(step.now)
             }
             Entry::Owner(entry) => {

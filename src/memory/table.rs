@@ -292,20 +292,27 @@ impl Table {
     }
 
     /// Applies a step of the journal again. It was applied at `entry.now`, so its values expire as they did then. The
-    /// policy about what is cached was met then.
-    pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) {
+    /// policy about what is cached was met then. Returns the newest time of a step that is lost, because its owner has
+    /// made room for others since the restore began.
+    pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) -> Option<Millis> {
         let step = entry.step();
+        let is_there = self.owners.contains_key(entry.owner());
         let applied = self.apply(&step, false, lifetimes, entry.now);
-        if matches!(applied.fate, Fate::NotCached) {
-            // Its customer has made room for others since the restore began.
-            let times = step.items.iter().map(|item| item.at);
-            let newest = times.chain([step.at]).max().unwrap_or(0);
+        let is_lost = match &applied.fate {
+            Fate::NotCached => true,
+            Fate::Done { items, .. } => !is_there && items.contains(&ItemFate::Purged),
+            Fate::Locked => false,
+        };
+        let times = step.items.iter().map(|item| item.at);
+        let newest = times.chain([step.at]).max().filter(|_| is_lost);
+        if let Some(newest) = newest {
             self.refuse_older(entry.owner(), newest, lifetimes.of_tombstones(entry.now));
         }
         // A step that found everything as it is has no items in the journal, and tells that it was true then.
         if let Some(record) = self.owners.get_mut(entry.owner()) {
             record.changed = record.changed.max(entry.now);
         }
+        newest
     }
 }
 
