@@ -298,11 +298,13 @@ impl Table {
         let step = entry.step();
         let is_there = self.owners.contains_key(entry.owner());
         let applied = self.apply(&step, false, lifetimes, entry.now);
-        let is_lost = match &applied.fate {
+        let is_refused = match &applied.fate {
             Fate::NotCached => true,
-            Fate::Done { items, .. } => !is_there && items.contains(&ItemFate::Purged),
+            Fate::Done { items, .. } => items.contains(&ItemFate::Purged),
             Fate::Locked => false,
         };
+        // Where the owner is there, a purge that came later may be the reason.
+        let is_lost = is_refused && !is_there;
         let times = step.items.iter().map(|item| item.at);
         let newest = times.chain([step.at]).max().filter(|_| is_lost);
         if let Some(newest) = newest {
