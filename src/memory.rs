@@ -12,6 +12,7 @@ pub use entry::{CellEntry, Entry, Letter, OwnerEntry, StepEntry};
 pub use letters::Letters;
 pub use table::{Lifetimes, Record};
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -34,8 +35,8 @@ pub struct Memory {
     changes: AtomicU64,
     letters: Mutex<Letters>,
     journal: RwLock<Option<Arc<Journal>>>,
-    /// Entries that a restore caused, for the journal.
-    unlogged: Mutex<Vec<Vec<u8>>>,
+    /// Owners that a restore evicted, for the journal, each with its newest time.
+    unlogged: Mutex<HashMap<Box<str>, Millis>>,
     /// Called with each customer that changed.
     changed: RwLock<Option<Listener>>,
 }
@@ -70,12 +71,23 @@ impl Memory {
     /// Sets the journal, once what it holds has been restored, and removes what has expired since.
     pub fn log_to(&self, journal: Arc<Journal>) {
         append(&journal, &bytes_of(&Entry::Begun));
-        let unlogged = std::mem::take(&mut *lock(&self.unlogged));
-        unlogged.iter().for_each(|entry| append(&journal, entry));
+        self.log_evictions_of_restore(&journal);
         *self.journal.write().unwrap_or_else(PoisonError::into_inner) = Some(journal);
         for part in &self.parts {
             let owners = lock(part).len();
             self.sweep_part(part, owners);
+        }
+    }
+
+    /// Records what the restore evicted. An owner that a later entry brought back is recorded whole: the next restart
+    /// takes these entries after all others, so an eviction alone would remove it.
+    fn log_evictions_of_restore(&self, journal: &Journal) {
+        let now = clock::now_ms();
+        for (owner, newest) in std::mem::take(&mut *lock(&self.unlogged)) {
+            append(journal, &bytes_of(&forgotten_entry(&owner, newest)));
+            if let Some(entry) = self.part(&owner).entry(&owner, now) {
+                append(journal, &bytes_of(&Entry::Owner(entry)));
+            }
         }
     }
 

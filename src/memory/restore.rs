@@ -1,6 +1,6 @@
 //! Writes the state into a snapshot, and restores it from the entries of snapshots and journals.
 
-use super::{Entry, Letter, Memory, bytes_of, forgotten_entry, lock};
+use super::{Entry, Letter, Memory, lock};
 use crate::clock;
 use crate::message::Millis;
 
@@ -77,10 +77,11 @@ impl Memory {
         };
         // The journal does not exist yet, and must record them, because later changes of these owners are skipped.
         let forgotten = self.make_room(&mut part, before);
-        let entries = forgotten
-            .iter()
-            .map(|(owner, at)| bytes_of(&forgotten_entry(owner, *at)));
-        lock(&self.unlogged).extend(entries);
+        let mut unlogged = lock(&self.unlogged);
+        for (owner, at) in forgotten {
+            let newest = unlogged.entry(owner).or_default();
+            *newest = at.max(*newest);
+        }
         known
     }
 }

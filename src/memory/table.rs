@@ -208,11 +208,10 @@ impl Table {
         newest
     }
 
-    /// Repeats an eviction that the journal holds.
+    /// Repeats an eviction that the journal holds. What is there may be newer than what was evicted then: it goes too, and
+    /// nothing older is applied after it.
     pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
-        if let Some(record) = self.owners.swap_remove(owner) {
-            self.bytes -= record.bytes(owner);
-        }
+        self.forget(owner);
         self.floors.raise(owner, newest);
     }
 
@@ -242,17 +241,18 @@ impl Table {
     /// lock may be released between two calls: an owner that is removed meanwhile gives its place to the last one, so
     /// going from the last place to the first misses no owner that stays.
     pub fn entries_before(&self, end: usize, now: Millis) -> (Vec<OwnerEntry>, usize) {
-        let entry = |(owner, record): (_, &Record)| OwnerEntry {
-            owner: Box::clone(owner),
-            tombstone: record.tombstone(now),
-            changed: record.changed,
-            cells: record.cells(now).map(CellEntry::from).collect(),
-        };
         let end = end.min(self.owners.len());
         let begin = end.saturating_sub(ENTRIES_AT_ONCE);
         let places = begin..end;
         let owners = places.filter_map(|place| self.owners.get_index(place));
-        (owners.map(entry).collect(), begin)
+        let entries = owners.map(|(owner, record)| entry_of(owner, record, now));
+        (entries.collect(), begin)
+    }
+
+    /// Returns the record of an owner as an entry of a snapshot.
+    pub fn entry(&self, owner: &str, now: Millis) -> Option<OwnerEntry> {
+        let record = self.owners.get(owner)?;
+        Some(entry_of(owner, record, now))
     }
 
     pub fn floors(&self) -> impl Iterator<Item = (u32, Millis)> {
@@ -300,6 +300,15 @@ impl Lifetimes {
     }
 }
 
+fn entry_of(owner: &str, record: &Record, now: Millis) -> OwnerEntry {
+    OwnerEntry {
+        owner: owner.into(),
+        tombstone: record.tombstone(now),
+        changed: record.changed,
+        cells: record.cells(now).map(CellEntry::from).collect(),
+    }
+}
+
 /// The key of the entitlements of the owner of a step.
 pub fn owner_of(step: &Step) -> &str {
     keys::owner_of_tombstone(&step.tombstone)
@@ -322,6 +331,23 @@ mod tests {
             changed: 1,
             cells: Vec::new(),
         }
+    }
+
+    #[test]
+    fn after_a_repeated_eviction_nothing_older_than_what_was_there_is_applied() {
+        let mut table = Table::new();
+        table.restore(OwnerEntry {
+            cells: vec![CellEntry {
+                suffix: "".into(),
+                value: "{}".into(),
+                at: 10,
+                expires: Millis::MAX,
+            }],
+            ..entry("a".to_owned())
+        });
+        // Evicted when it was of the time 5; what came later was restored before.
+        table.replay_forgotten("a", 5);
+        assert_eq!((table.len(), table.floors.of("a")), (0, Some(10)));
     }
 
     #[test]

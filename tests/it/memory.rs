@@ -2,6 +2,7 @@
 
 mod clock;
 mod customer;
+mod evictions;
 mod kills;
 mod letters;
 mod process;
