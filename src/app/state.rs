@@ -18,7 +18,7 @@ use crate::queue::Settings;
 use crate::reads;
 use crate::saving::{self, Saver, Source};
 use crate::serve::Answering;
-use crate::server::Admin;
+use crate::server::{Admin, Kept};
 use crate::status::ObservedMemory;
 use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 
@@ -160,7 +160,10 @@ impl State {
         let of_copies = || answering.and_then(|answering| answering.saver.clone());
         let saver = self.saver.clone().or_else(of_copies);
         let reads = answering.map(|answering| answering.reads.clone());
-        let memory = self.memory.as_ref().map(|memory| memory.state.clone());
+        let memory = self.memory.as_ref().map(|memory| Kept {
+            state: memory.state.clone(),
+            durability: self.store.durability(),
+        });
         token.map(|token| Admin::new(token, saver, reads, memory))
     }
 }
