@@ -55,9 +55,15 @@ pub fn restore(shared: &Shared, take: &mut Take<'_>) -> Result<Restored, Restore
         is_whole: true,
         ..Restored::default()
     };
-    let snapshot = newest_whole(shared, &files, &mut restored)?;
+    let mut unusable = Vec::new();
+    let snapshot = newest_whole(shared, &files, &mut unusable)?;
     let covers = snapshot.as_ref().map_or(0, |(_, covers)| *covers);
     let journals = journals(shared, &files, covers, &mut restored)?;
+    // Not before all headers are known to be ours: an error leaves every file as it is.
+    for (file, what) in unusable {
+        shared.known().snapshots.remove(&file.number);
+        restored.damaged.push(set_aside(&file.path, what));
+    }
     if let Some((opened, covers)) = snapshot {
         take_snapshot(opened, covers, take, &mut restored)?;
     }
@@ -69,13 +75,13 @@ pub fn restore(shared: &Shared, take: &mut Take<'_>) -> Result<Restored, Restore
     Ok(restored)
 }
 
-/// Finds the newest snapshot that is whole to its end, and sets damaged ones aside.
-fn newest_whole(
+/// Finds the newest snapshot that is whole to its end. Adds the damaged ones before it to `unusable`, with what is wrong.
+fn newest_whole<'a>(
     shared: &Shared,
-    files: &[Found],
-    restored: &mut Restored,
+    files: &'a [Found],
+    unusable: &mut Vec<(&'a Found, String)>,
 ) -> Result<Option<(Opened, u64)>, RestoreError> {
-    let is_snapshot = |file: &&Found| file.role == Role::Snapshot && file.state == State::Ready;
+    let is_snapshot = |file: &&'a Found| file.role == Role::Snapshot && file.state == State::Ready;
     for file in files.iter().rev().filter(is_snapshot) {
         let what = match try_snapshot(shared, file) {
             Ok(found) => return Ok(Some(found)),
@@ -83,8 +89,7 @@ fn newest_whole(
             Err(Refusal::Blank) => "it is empty, or ends within its header".to_owned(),
             Err(Refusal::Damaged(what)) => what,
         };
-        shared.known().snapshots.remove(&file.number);
-        restored.damaged.push(set_aside(&file.path, what));
+        unusable.push((file, what));
     }
     Ok(None)
 }
