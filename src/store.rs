@@ -32,6 +32,7 @@ use std::time::Duration;
 #[cfg(test)]
 use fred::clients::Client;
 
+use crate::clock;
 use crate::config::{RedisConfig, WriteConfig};
 use crate::health::Health;
 use crate::keys::Keys;
@@ -221,7 +222,7 @@ impl Store {
     /// one ended without a last snapshot.
     pub fn restored(&self, at: Millis, was_killed: bool) {
         if let Place::Memory(local) = &self.place {
-            local.proven.restored(at, was_killed);
+            local.proven.restored(at, was_killed, clock::now_ms());
         }
     }
 

@@ -12,8 +12,9 @@ use crate::store::tracked::{BEGINNING_MICROS, Proof, micros};
 pub struct Proven {
     pub proof: Proof,
     beginning: Instant,
-    /// When the state that was restored was last known to be true, as epoch milliseconds.
-    restored: AtomicU64,
+    /// When all of the state was last known to be true, before the session of now, on the scale of [`now`](Self::now): by the
+    /// process before this one, or by a session that ended.
+    known: AtomicU64,
     /// The process before this one may have messages in flight, which the queue does not show.
     was_killed: AtomicBool,
     reading: Mutex<Reading>,
@@ -42,7 +43,7 @@ impl Proven {
         Self {
             proof: Proof::new(0, micros(SILENCE)),
             beginning,
-            restored: AtomicU64::new(0),
+            known: AtomicU64::new(0),
             was_killed: AtomicBool::new(false),
             reading: Mutex::new(Reading {
                 since: beginning,
@@ -54,9 +55,10 @@ impl Proven {
     }
 
     /// Sets when the state that was restored was last known to be true, and whether the process before this one ended
-    /// without a last snapshot.
-    pub fn restored(&self, at: Millis, was_killed: bool) {
-        self.restored.store(at, Ordering::Relaxed);
+    /// without a last snapshot. `now_ms`: the time of now.
+    pub fn restored(&self, at: Millis, was_killed: bool, now_ms: Millis) {
+        let known = self.past(at, now_ms, self.now());
+        self.known.store(known, Ordering::Relaxed);
         self.was_killed.store(was_killed, Ordering::Relaxed);
     }
 
@@ -70,7 +72,7 @@ impl Proven {
         }
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if reading.is_at_end && !self.proof.is_proven(at) {
-            self.proof.end();
+            self.known.fetch_max(self.proof.end(), Ordering::Relaxed);
             reading.is_at_end = false;
             reading.since = Instant::now();
             reading.current = 0;
@@ -101,17 +103,24 @@ impl Proven {
         self.proof.mark(self.now())
     }
 
-    /// Returns the mark of what was read, where the owner last changed at `changed`. What is not proven was last known to
-    /// be true before the restart, or when the change came.
+    /// Returns the mark of what was read, where the owner last changed at `changed`. To read memory proves nothing: what is
+    /// there was last known to be true at the last answer of the queue, or when the change came.
     pub fn mark_of(&self, mark: Mark, changed: Millis, now_ms: Millis) -> Mark {
-        if mark.session != 0 {
-            return mark;
-        }
-        let known = changed.max(self.restored.load(Ordering::Relaxed));
-        let ago = now_ms.saturating_sub(known).saturating_mul(1000);
+        let proven = self.proof.last_beat(mark.session);
+        let proven = proven.unwrap_or_else(|| self.known.load(Ordering::Relaxed));
+        let known = proven.max(self.past(changed, now_ms, mark.at));
         Mark {
-            known: mark.at.saturating_sub(ago),
+            known: known.min(mark.at),
             ..mark
+        }
+    }
+
+    /// Returns a time of the past on the scale of `now`. One that is ahead comes from a clock that was, and was before this
+    /// process began, or since: only the former is certain.
+    fn past(&self, at: Millis, now_ms: Millis, now: u64) -> u64 {
+        match now_ms.checked_sub(at) {
+            Some(ago) => now.saturating_sub(ago.saturating_mul(1000)),
+            None => BEGINNING_MICROS,
         }
     }
 
@@ -145,7 +154,7 @@ mod tests {
     fn after_a_kill_nothing_is_proven_while_messages_may_be_in_flight_to_the_process_that_is_gone()
     {
         let proven = Proven::new();
-        proven.restored(NOW, true);
+        proven.restored(NOW, true, NOW);
         proven.received(true, None, VISIBILITY);
         assert!(!proven.is_proven());
         proven.received(true, None, Duration::ZERO);
@@ -169,16 +178,52 @@ mod tests {
         assert!(proven.is_proven());
     }
 
+    /// The age in seconds of an owner that last changed at a time, if it is read now.
+    fn age(proven: &Proven, changed: Millis) -> u64 {
+        let read = proven.mark();
+        let mark = proven.mark_of(read, changed, NOW);
+        proven.proof.age("a", mark, read.at) / 1_000_000
+    }
+
     #[test]
     fn what_was_restored_is_as_old_as_it_was_last_known_to_be_true() {
         let proven = Proven::new();
-        proven.restored(NOW - 60_000, false);
-        let read = proven.mark();
-        let age = |changed| {
-            let mark = proven.mark_of(read, changed, NOW);
-            proven.proof.age("a", mark, read.at) / 1_000
-        };
-        assert_eq!(age(NOW - 500_000), 60_000);
-        assert_eq!(age(NOW - 2_000), 2_000, "changed since");
+        proven.restored(NOW - 60_000, false, NOW);
+        assert_eq!(age(&proven, NOW - 500_000), 60);
+        assert_eq!(age(&proven, NOW - 2_000), 2, "changed since");
+    }
+
+    #[test]
+    fn times_of_a_clock_that_was_ahead_do_not_make_the_state_young_for_long() {
+        let mut proven = Proven::new();
+        proven.restored(NOW + 600_000, false, NOW);
+        pass(&mut proven, 100);
+        assert_eq!(age(&proven, NOW - 500_000), 100);
+        let changed_ahead = NOW + 600_000;
+        assert_eq!(age(&proven, changed_ahead), 100);
+    }
+
+    #[test]
+    fn while_the_queue_is_silent_the_state_ages_since_its_last_answer() {
+        let mut proven = Proven::new();
+        proven.restored(NOW - 7_200_000, false, NOW);
+        pass(&mut proven, 300);
+        proven.received(true, None, VISIBILITY);
+        assert_eq!(age(&proven, 0), 0);
+        pass(&mut proven, 60);
+        // Nothing was received since, and what is read for the first time is as old as the rest.
+        assert!(!proven.is_proven());
+        assert_eq!(age(&proven, 0), 60);
+        // A backlog: the session is over, and the next one has not begun.
+        proven.received(false, OLD, VISIBILITY);
+        assert!(!proven.is_proven());
+        assert_eq!(age(&proven, 0), 60);
+        pass(&mut proven, 10);
+        assert_eq!(age(&proven, 0), 70);
+    }
+
+    /// Lets time pass.
+    fn pass(proven: &mut Proven, secs: u64) {
+        proven.beginning -= Duration::from_secs(secs);
     }
 }

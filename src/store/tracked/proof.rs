@@ -61,17 +61,19 @@ impl Proof {
         self.beat.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// The session of now ends: nothing is proven from here on.
-    pub fn end(&self) {
+    /// The session of now ends: nothing is proven from here on. Returns when it last proved to be alive.
+    pub fn end(&self) -> u64 {
         let current = self.current.swap(0, Ordering::AcqRel);
         if current & TRACKED == 0 {
-            return;
+            return self.beat.load(Ordering::Acquire);
         }
         let mut past = self.past.lock().unwrap_or_else(|lock| lock.into_inner());
         if past.len() == PAST_SESSIONS {
             past.pop_front();
         }
-        past.push_back((current >> 1, self.beat.load(Ordering::Acquire)));
+        let beat = self.beat.load(Ordering::Acquire);
+        past.push_back((current >> 1, beat));
+        beat
     }
 
     /// A customer changed, its resources included.
@@ -138,7 +140,7 @@ impl Proof {
     }
 
     /// When a tracked session last proved to be alive.
-    fn last_beat(&self, session: u64) -> Option<u64> {
+    pub fn last_beat(&self, session: u64) -> Option<u64> {
         // Held, so that a session that ends is found in one of the two places.
         let past = self.past.lock().unwrap_or_else(|lock| lock.into_inner());
         let beat = self.beat.load(Ordering::Acquire);
