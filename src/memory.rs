@@ -10,6 +10,7 @@ mod table;
 
 pub use entry::{CellEntry, Entry, Letter, OwnerEntry, StepEntry};
 pub use letters::Letters;
+pub use restore::Past;
 pub use table::{Lifetimes, Record};
 
 use std::collections::HashMap;
@@ -33,6 +34,8 @@ pub struct Memory {
     bytes: AtomicU64,
     evictions: AtomicU64,
     changes: AtomicU64,
+    /// When an owner last changed.
+    changed_at: AtomicU64,
     letters: Mutex<Letters>,
     journal: RwLock<Option<Arc<Journal>>>,
     /// Owners that a restore evicted, for the journal, each with its newest time.
@@ -61,6 +64,7 @@ impl Memory {
             bytes: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            changed_at: AtomicU64::new(0),
             letters: Mutex::default(),
             journal: RwLock::default(),
             unlogged: Mutex::default(),
@@ -114,6 +118,7 @@ impl Memory {
         {
             let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
             if *leaves_tombstone || items.iter().any(changes) {
+                self.note_change(now);
                 self.log(&Entry::Step(StepEntry::new(step, items, now)));
             }
         }
@@ -226,10 +231,9 @@ impl Memory {
         });
     }
 
-    /// Records that all of the state is true now, for readers after a restart.
-    pub fn log_proven(&self) {
+    /// Records that all of the state was known to be true at a time, for readers after a restart.
+    pub fn log_proven(&self, at: Millis) {
         if let Some(journal) = &*read(&self.journal) {
-            let at = clock::now_ms();
             append(journal, &bytes_of(&Entry::Proven { at }));
         }
     }
@@ -259,6 +263,15 @@ impl Memory {
     /// Counts the changes since the start.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Returns when an owner last changed, here or in a process before.
+    pub fn changed_at(&self) -> Millis {
+        self.changed_at.load(Ordering::Relaxed)
+    }
+
+    fn note_change(&self, at: Millis) {
+        self.changed_at.fetch_max(at, Ordering::Relaxed);
     }
 
     pub fn owners(&self) -> usize {

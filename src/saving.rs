@@ -49,18 +49,20 @@ impl Source {
                 put(&serde_json::to_vec(entry)?)
             })?,
             Self::Memory(memory, store) => {
-                let is_proven = store.is_proven();
+                let known_at = store.known_at();
                 memory.entries(|entry| {
                     is_any |= !matches!(entry, Entry::Floors { .. });
                     put(&bytes_of(entry))
                 })?;
-                if is_proven {
-                    let at = crate::clock::now_ms();
+                if let Some(at) = known_at {
                     put(&bytes_of(&Entry::Proven { at }))?;
                 }
-                if is_last {
-                    put(&bytes_of(&Entry::Ended))?;
-                }
+                // The journal that says that this process began is not restored after this snapshot.
+                let end = match is_last {
+                    true => Entry::Ended,
+                    false => Entry::Begun,
+                };
+                put(&bytes_of(&end))?;
             }
         }
         Ok(is_any)

@@ -234,6 +234,14 @@ impl Store {
         }
     }
 
+    /// Returns when the state in memory was last known to be true, if it still counts as proven.
+    pub fn known_at(&self) -> Option<Millis> {
+        match &self.place {
+            Place::Redis(_) => None,
+            Place::Memory(local) => local.proven.known_at(clock::now_ms()),
+        }
+    }
+
     /// Whether an empty answer of the queue would prove the state in memory, so that it should come soon.
     pub fn awaits_proof(&self) -> bool {
         match &self.place {

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::consumer::budget::memory_limit;
 use crate::health::Health;
 use crate::keys::Keys;
-use crate::memory::{Entry, Lifetimes, Memory, NOT_KEPT};
+use crate::memory::{Entry, Lifetimes, Memory, NOT_KEPT, Past};
 use crate::metrics::{MemoryMetrics, Metrics};
 use crate::queue::Settings;
 use crate::reads;
@@ -75,18 +75,14 @@ impl State {
         let max_bytes = config.reads.as_ref().and_then(|reads| reads.max_bytes);
         let bytes = reads::max_bytes(max_bytes, memory_limit());
         let memory = Arc::new(Memory::new(keys, lifetimes, bytes.of_state));
-        let (mut known_at, mut was_killed) = (0, false);
+        let mut past = Past::default();
         let folder = match &config.snapshots {
             Some(snapshots) => {
                 let prefix = &config.writes.prefix;
                 let folder = saving::begin(snapshots, prefix, |bytes| {
                     let entry: Entry<'_> = serde_json::from_slice(bytes)?;
-                    was_killed = match entry {
-                        Entry::Ended => false,
-                        Entry::Proven { .. } => was_killed,
-                        _ => true,
-                    };
-                    known_at = memory.restore(entry).unwrap_or(0).max(known_at);
+                    past.note(&entry);
+                    memory.restore(entry);
                     Ok(())
                 })?;
                 memory.log_to(folder.journal().clone());
@@ -111,7 +107,7 @@ impl State {
         let of_memory = MemoryMetrics::default();
         of_memory.register(registry);
         tokio::spawn(observe(memory.clone(), store.clone(), of_memory.clone()));
-        store.restored(known_at, was_killed);
+        store.restored(past.known_at, past.was_killed());
         let saver = match (folder, &config.snapshots) {
             (Some(folder), Some(snapshots)) => {
                 metrics.snapshots.register(registry);

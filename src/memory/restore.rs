@@ -29,52 +29,46 @@ impl Memory {
             .try_for_each(|letter| put(&Entry::Letter(letter)))
     }
 
-    /// Restores an entry of a snapshot or of the journal. Returns the time at which the state was known to be true, if
-    /// the entry holds it.
-    pub fn restore(&self, entry: Entry<'_>) -> Option<Millis> {
+    /// Restores an entry of a snapshot or of the journal.
+    pub fn restore(&self, entry: Entry<'_>) {
         let owner = match &entry {
             Entry::Step(step) => step.owner().to_owned(),
             Entry::Owner(entry) => entry.owner.to_string(),
             Entry::Forgotten { owner, .. } | Entry::Expired { owner, .. } => owner.to_string(),
             Entry::Floors { part, floors } => {
-                let mut part = lock(self.parts.get(*part as usize)?);
+                let Some(part) = self.parts.get(*part as usize) else {
+                    return;
+                };
+                let mut part = lock(part);
                 for (place, at) in floors {
                     part.raise_floor(*place, *at);
                 }
-                return None;
+                return;
             }
-            Entry::Proven { at } => return Some(*at),
-            Entry::Begun | Entry::Ended => return None,
-            Entry::Letter(letter) => {
-                self.letters().restore(letter.clone());
-                return None;
-            }
+            Entry::Proven { .. } | Entry::Begun | Entry::Ended => return,
+            Entry::Letter(letter) => return self.letters().restore(letter.clone()),
             Entry::LetterDeleted { id } => {
                 self.letters().delete(*id);
-                return None;
+                return;
             }
         };
         let mut part = self.part(&owner);
         let before = part.bytes();
-        let known = match entry {
+        match entry {
             Entry::Step(step) => {
+                self.note_change(step.now);
                 part.replay(&step, self.lifetimes);
-                Some(step.now)
             }
             Entry::Owner(entry) => {
+                self.note_change(entry.changed);
                 part.restore(entry);
-                None
             }
             Entry::Expired { owner, at } => {
                 part.expire(&owner, at);
-                None
             }
-            Entry::Forgotten { owner, newest } => {
-                part.replay_forgotten(&owner, newest);
-                None
-            }
-            _ => None,
-        };
+            Entry::Forgotten { owner, newest } => part.replay_forgotten(&owner, newest),
+            _ => {}
+        }
         // The journal does not exist yet, and must record them, because later changes of these owners are skipped.
         let forgotten = self.make_room(&mut part, before);
         let mut unlogged = lock(&self.unlogged);
@@ -82,6 +76,73 @@ impl Memory {
             let newest = unlogged.entry(owner).or_default();
             *newest = at.max(*newest);
         }
-        known
+    }
+}
+
+/// What the entries tell of the processes that wrote them.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// When all of the state was last known to be true.
+    pub known_at: Millis,
+    /// Whether the last process ended with no message in flight; `None`: no entry says.
+    ended: Option<bool>,
+    is_any: bool,
+}
+
+impl Past {
+    /// Takes note of an entry. A change tells nothing of other owners: it may have come before the state was proven.
+    pub fn note(&mut self, entry: &Entry<'_>) {
+        self.is_any = true;
+        match entry {
+            Entry::Proven { at } => self.known_at = self.known_at.max(*at),
+            Entry::Begun => self.ended = Some(false),
+            Entry::Ended => self.ended = Some(true),
+            _ => {}
+        }
+    }
+
+    /// Returns whether messages may be in flight to the process that wrote the last entry.
+    pub fn was_killed(&self) -> bool {
+        self.is_any && self.ended != Some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn past(entries: &[Entry<'_>]) -> Past {
+        let mut past = Past::default();
+        entries.iter().for_each(|entry| past.note(entry));
+        past
+    }
+
+    fn expired() -> Entry<'static> {
+        Entry::Expired {
+            owner: "a".into(),
+            at: 9,
+        }
+    }
+
+    #[test]
+    fn only_a_process_that_ended_in_order_has_nothing_in_flight() {
+        for (entries, was_killed) in [
+            (vec![], false),
+            (vec![Entry::Begun], true),
+            (vec![expired()], true),
+            (vec![expired(), Entry::Ended], false),
+            // What has expired while the last snapshot was written comes after it.
+            (vec![Entry::Begun, Entry::Ended, expired()], false),
+            (vec![Entry::Ended, Entry::Begun, expired()], true),
+        ] {
+            assert_eq!(past(&entries).was_killed(), was_killed, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_proof_tells_when_all_of_the_state_was_true() {
+        let proven = |at| Entry::Proven { at };
+        let past = past(&[proven(5), proven(7), proven(6), expired()]);
+        assert_eq!(past.known_at, 7);
     }
 }

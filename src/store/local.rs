@@ -134,11 +134,16 @@ const SWEEPS_PER_NOTE: u32 = 75;
 
 /// Removes what has expired, and notes in the journal while the state is proven, so that a restart knows its age.
 async fn maintain(memory: Arc<Memory>, proven: Arc<Proven>, durability: Durability) {
+    let mut was_proven = false;
     for sweeps in 1_u32.. {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         memory.sweep();
-        if sweeps.is_multiple_of(SWEEPS_PER_NOTE) && proven.is_proven() {
-            memory.log_proven();
+        let known_at = proven.known_at(clock::now_ms());
+        let is_news = !std::mem::replace(&mut was_proven, known_at.is_some());
+        if let Some(at) = known_at
+            && (is_news || sweeps.is_multiple_of(SWEEPS_PER_NOTE))
+        {
+            memory.log_proven(at);
             durability.durable().await;
         }
     }

@@ -98,6 +98,15 @@ impl Proven {
         self.proof.is_proven(self.now())
     }
 
+    /// Returns when the state was last known to be true, if it still counts as proven. `now_ms`: the time of now.
+    pub fn known_at(&self, now_ms: Millis) -> Option<Millis> {
+        let now = self.now();
+        let beat = self.proof.last_beat(self.proof.mark(now).session)?;
+        let ago = now.saturating_sub(beat) / 1000;
+        let is_proven = self.proof.is_proven(now);
+        is_proven.then(|| now_ms.saturating_sub(ago))
+    }
+
     /// Returns the mark of a read that begins now.
     pub fn mark(&self) -> Mark {
         self.proof.mark(self.now())
@@ -210,7 +219,12 @@ mod tests {
         pass(&mut proven, 300);
         proven.received(true, None, VISIBILITY);
         assert_eq!(age(&proven, 0), 0);
-        pass(&mut proven, 60);
+        let secs_ago = |proven: &Proven| Some((NOW - proven.known_at(NOW)?) / 1_000);
+        assert_eq!(secs_ago(&proven), Some(0));
+        pass(&mut proven, 40);
+        assert_eq!(secs_ago(&proven), Some(40));
+        pass(&mut proven, 20);
+        assert_eq!(secs_ago(&proven), None);
         // Nothing was received since, and what is read for the first time is as old as the rest.
         assert!(!proven.is_proven());
         assert_eq!(age(&proven, 0), 60);

@@ -81,9 +81,10 @@ impl Watched {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Whether there are owners that may be answered, at most `ttl` after the last proof.
+    /// Whether there are owners that may be answered, at most `ttl` after the last proof or change.
     pub fn holds_any(&self, ttl: Option<Duration>) -> bool {
-        let mark = self.proven.mark_of(self.mark(), 0, clock::now_ms());
+        let changed = self.memory.changed_at();
+        let mark = self.proven.mark_of(self.mark(), changed, clock::now_ms());
         let now = self.proven.now();
         let age = Duration::from_micros(self.proven.proof.age("", mark, now));
         self.memory.owners() > 0 && ttl.is_none_or(|ttl| age < ttl)
