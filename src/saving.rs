@@ -58,10 +58,13 @@ impl Source {
                     put(&bytes_of(&Entry::Proven { at }))?;
                 }
                 // The journal that says that this process began is not restored after this snapshot.
-                let end = match is_last {
+                let end = match is_last && store.is_settled() {
                     true => Entry::Ended,
                     false => Entry::Begun,
                 };
+                if is_last && matches!(end, Entry::Begun) {
+                    tracing::info!("{NOT_SETTLED}");
+                }
                 put(&bytes_of(&end))?;
             }
         }
@@ -90,6 +93,7 @@ pub struct Saved {
 }
 
 const AT_END: &str = "shutdown";
+const NOT_SETTLED: &str = "messages may be in flight to this process: after the restart answers are marked as stale for the visibility timeout of the queue";
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

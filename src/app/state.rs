@@ -75,7 +75,7 @@ impl State {
         let max_bytes = config.reads.as_ref().and_then(|reads| reads.max_bytes);
         let bytes = reads::max_bytes(max_bytes, memory_limit());
         let memory = Arc::new(Memory::new(keys, lifetimes, bytes.of_state));
-        let mut past = Past::default();
+        let (mut past, mut begun) = (Past::default(), Ok(()));
         let folder = match &config.snapshots {
             Some(snapshots) => {
                 let prefix = &config.writes.prefix;
@@ -86,8 +86,7 @@ impl State {
                     Ok(())
                 })?;
                 memory.log_to(folder.journal().clone());
-                // If this fails, the worker acknowledges nothing: each acknowledgement tries again.
-                let _ = folder.journal().sync();
+                begun = folder.journal().sync();
                 tracing::info!(owners = memory.owners(), "the state is in memory");
                 Some(folder)
             }
@@ -104,6 +103,9 @@ impl State {
             metrics.clone(),
             health.clone(),
         );
+        if let Err(error) = begun {
+            store.await_journal(&error);
+        }
         let of_memory = MemoryMetrics::default();
         of_memory.register(registry);
         tokio::spawn(observe(memory.clone(), store.clone(), of_memory.clone()));

@@ -305,6 +305,8 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             messages = all.len(),
             "messages returned to the queue at shutdown"
         );
-        self.leases.release(self.shared, all).await;
+        if !self.leases.release(self.shared, all).await {
+            self.shared.work.store.stranded();
+        }
     }
 }

@@ -110,13 +110,13 @@ impl Local {
         self.durability.clone()
     }
 
-    pub fn received(&self, messages: &[Delivery], wait: Duration, visibility: Duration) {
+    pub fn received(&self, messages: &[Delivery], wait: Duration, hidden: Duration) {
         // A receive that does not wait asks only some of the servers of SQS.
         let is_empty = messages.is_empty() && !wait.is_zero();
         let first = messages.iter().filter(|it| it.receive_count <= 1);
         // A queue that does not tell proves nothing by its messages.
         let waited = first.map(|it| it.waited.unwrap_or(Duration::MAX));
-        self.proven.received(is_empty, waited.max(), visibility);
+        self.proven.received(is_empty, waited.max(), hidden);
     }
 }
 

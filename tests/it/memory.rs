@@ -3,6 +3,7 @@
 mod clock;
 mod customer;
 mod evictions;
+mod in_flight;
 mod kills;
 mod letters;
 mod process;

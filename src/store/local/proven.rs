@@ -1,7 +1,7 @@
 //! Knows whether the queue has been read on to its end, which proves that the state in memory is true.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::message::Millis;
@@ -15,8 +15,6 @@ pub struct Proven {
     /// When all of the state was last known to be true, before the session of now, on the scale of [`now`](Self::now): by the
     /// process before this one, or by a session that ended.
     known: AtomicU64,
-    /// The process before this one may have messages in flight, which the queue does not show.
-    was_killed: AtomicBool,
     reading: Mutex<Reading>,
 }
 
@@ -30,6 +28,12 @@ struct Reading {
     /// Counts the times that the end was reached.
     session: u64,
     is_at_end: bool,
+    /// Since when messages may be in flight to a process or a consumer that is gone, where no receive shows them.
+    stranded: Option<Instant>,
+    /// When an answer to a receive was lost: its messages may be in flight too.
+    lost: Option<Instant>,
+    /// For how long the queue hides a message that is in flight, at most; `None`: it has not answered yet.
+    hidden: Option<Duration>,
 }
 
 /// Longer than a receive that waits for messages takes. Without an answer for so long, nothing is proven.
@@ -44,38 +48,39 @@ impl Proven {
             proof: Proof::new(0, micros(SILENCE)),
             beginning,
             known: AtomicU64::new(0),
-            was_killed: AtomicBool::new(false),
             reading: Mutex::new(Reading {
                 since: beginning,
                 current: 0,
                 session: 0,
                 is_at_end: false,
+                stranded: None,
+                lost: None,
+                hidden: None,
             }),
         }
     }
 
-    /// Sets when the state that was restored was last known to be true, and whether the process before this one ended
-    /// without a last snapshot. `now_ms`: the time of now.
+    /// Sets when the state that was restored was last known to be true, and whether messages may be in flight to the
+    /// process before this one. `now_ms`: the time of now.
     pub fn restored(&self, at: Millis, was_killed: bool, now_ms: Millis) {
         let known = self.past(at, now_ms, self.now());
         self.known.store(known, Ordering::Relaxed);
-        self.was_killed.store(was_killed, Ordering::Relaxed);
+        self.reading().stranded = was_killed.then_some(self.beginning);
     }
 
     /// Records an answer of the queue. `waited`: the longest time that a message of it was in the queue, of those that were
-    /// delivered for the first time. After a kill, `visibility` must pass: until then messages may be in flight to the process that
-    /// is gone.
-    pub fn received(&self, is_empty: bool, waited: Option<Duration>, visibility: Duration) {
+    /// delivered for the first time. `hidden`: for how long the queue hides a message that is in flight, at most. For that
+    /// time it proves nothing after messages were stranded.
+    pub fn received(&self, is_empty: bool, waited: Option<Duration>, hidden: Duration) {
         let at = self.now();
-        if self.was_killed.load(Ordering::Relaxed) && self.beginning.elapsed() < visibility {
+        let mut reading = self.reading();
+        reading.hidden = Some(hidden);
+        if reading.stranded.is_some_and(|at| at.elapsed() < hidden) {
             return;
         }
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.stranded = None;
         if reading.is_at_end && !self.proof.is_proven(at) {
-            self.known.fetch_max(self.proof.end(), Ordering::Relaxed);
-            reading.is_at_end = false;
-            reading.since = Instant::now();
-            reading.current = 0;
+            self.end(&mut reading);
         }
         if !reading.is_at_end {
             match waited {
@@ -92,6 +97,43 @@ impl Proven {
             }
         }
         self.proof.beat(at);
+    }
+
+    /// Records that messages may be in flight to a consumer that is gone: nothing is proven until they are back.
+    pub fn stranded(&self) {
+        let mut reading = self.reading();
+        reading.stranded = Some(Instant::now());
+        if reading.is_at_end {
+            self.end(&mut reading);
+        }
+    }
+
+    /// Records that the answer to a receive was lost. The state stays proven: messages are late, as any may be. But a process
+    /// that ends now says nothing of messages in flight.
+    pub fn answer_lost(&self) {
+        self.reading().lost = Some(Instant::now());
+    }
+
+    /// Returns whether no message is in flight to a process or a consumer that is gone.
+    pub fn is_settled(&self) -> bool {
+        let reading = self.reading();
+        let last = reading.stranded.max(reading.lost);
+        last.is_none_or(|last| {
+            let hidden = reading.hidden;
+            hidden.is_some_and(|hidden| last.elapsed() >= hidden)
+        })
+    }
+
+    /// Ends the proof. The queue must be read to its end again.
+    fn end(&self, reading: &mut Reading) {
+        self.known.fetch_max(self.proof.end(), Ordering::Relaxed);
+        reading.is_at_end = false;
+        reading.since = Instant::now();
+        reading.current = 0;
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn is_proven(&self) -> bool {
@@ -168,6 +210,35 @@ mod tests {
         assert!(!proven.is_proven());
         proven.received(true, None, Duration::ZERO);
         assert!(proven.is_proven());
+    }
+
+    #[test]
+    fn a_consumer_that_is_gone_ends_the_proof_until_its_messages_are_back() {
+        let proven = Proven::new();
+        proven.received(true, None, VISIBILITY);
+        proven.stranded();
+        assert!(!proven.is_proven());
+        proven.received(true, None, VISIBILITY);
+        assert!(!proven.is_proven() && !proven.is_settled());
+        proven.received(true, None, Duration::ZERO);
+        assert!(proven.is_proven() && proven.is_settled());
+    }
+
+    #[test]
+    fn what_may_be_in_flight_to_nobody_is_known_to_the_end() {
+        let proven = Proven::new();
+        assert!(proven.is_settled(), "nothing was ever received");
+        proven.restored(NOW, true, NOW);
+        assert!(!proven.is_settled(), "the queue has not said for how long");
+        proven.received(true, None, VISIBILITY);
+        assert!(!proven.is_settled(), "too early");
+        proven.received(true, None, Duration::ZERO);
+        assert!(proven.is_settled());
+        proven.answer_lost();
+        proven.received(true, None, VISIBILITY);
+        assert!(proven.is_proven() && !proven.is_settled());
+        proven.received(true, None, Duration::ZERO);
+        assert!(proven.is_settled());
     }
 
     #[test]

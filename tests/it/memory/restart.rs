@@ -22,13 +22,13 @@ pub fn kept_in(folder: &Path, queue: &TestQueue, edge_url: &str) -> Builder {
         .env("SNAPSHOT_KEY", KEY)
 }
 
-fn snapshots(folder: &Path) -> usize {
+pub fn snapshots(folder: &Path) -> usize {
     let files = std::fs::read_dir(folder).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".snapshot")).count()
 }
 
-async fn kill(reader: Reader) {
+pub async fn kill(reader: Reader) {
     reader.kill();
     reader.wait_exit(SOON).await;
 }
@@ -428,41 +428,4 @@ async fn a_smaller_bound_holds_from_the_start() {
         metric("state_limit_bytes").await,
     );
     assert!(bytes <= most * 1.1, "{bytes} of {most}");
-}
-
-/// Messages may be in flight to a process that was killed, and no receive shows them.
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_an_empty_queue_proves_nothing_until_the_visibility_timeout_has_passed() {
-    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
-    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "600")]).await;
-    let builder = kept_in(folder.path(), &queue, NO_EDGE);
-    let reader = builder.start().await;
-    queue.send(&seats(ACME, 10, at(1))).await;
-    drained(&queue).await;
-    // Nothing is in the journal after this snapshot, and still the process is killed.
-    reader.signal(Signal::SIGUSR1);
-    until("a snapshot is written", SOON, async || {
-        snapshots(folder.path()) > 0
-    })
-    .await;
-    kill(reader).await;
-    let reader = builder.start().await;
-    let receives = async || reader.metric("entitlement_sync_empty_receives_total").await;
-    until("the queue answers that it is empty", SOON, async || {
-        receives().await > 0.0
-    })
-    .await;
-    assert!(!is_proven(&reader).await);
-    let reply = reader.get("/v1/c/acme/entitlements.json").await;
-    assert_eq!(
-        reply.header("cache-status"),
-        "entitlement-sync; hit; detail=unproven"
-    );
-    reader.term();
-    assert_eq!(reader.wait_exit(SOON).await, 0);
-    let reader = builder.start().await;
-    until("the state is proven", SOON, async || {
-        is_proven(&reader).await
-    })
-    .await;
 }
