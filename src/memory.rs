@@ -3,18 +3,20 @@
 //! What it holds is bounded. The least recently used owners go first, and are asked for at the Edge API again. A journal
 //! makes each change durable before its message is acknowledged; without one, a restart begins with nothing.
 
+mod doubt;
 mod entry;
 mod letters;
 mod restore;
 mod table;
 
+pub use doubt::Certainty;
 pub use entry::{CellEntry, Entry, Letter, OwnerEntry, StepEntry};
 pub use letters::Letters;
 pub use restore::Past;
 pub use table::{Lifetimes, Record};
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::clock;
@@ -36,6 +38,8 @@ pub struct Memory {
     changes: AtomicU64,
     /// When an owner last changed.
     changed_at: AtomicU64,
+    /// Whether owners may be doubted.
+    has_doubts: AtomicBool,
     letters: Mutex<Letters>,
     journal: RwLock<Option<Arc<Journal>>>,
     /// Owners that a restore evicted, for the journal, each with its newest time.
@@ -48,6 +52,9 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What an operator must know of a state without a folder.
 pub const NOT_KEPT: &str = "STORE is memory and SNAPSHOT_PATH is not set: a restart begins with nothing and asks the Edge API for each customer, and no lock keeps a second process from the queue, where each would miss changes that the other receives";
+
+/// What an operator must know of a state that was restored from damaged files.
+pub const INCOMPLETE: &str = "files in SNAPSHOT_PATH were damaged, and changes are missing: answers about each restored customer are marked as stale until the Edge API or a newer message confirms it";
 
 /// Parts that are locked apart.
 const PARTS: usize = 256;
@@ -65,33 +72,11 @@ impl Memory {
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             changed_at: AtomicU64::new(0),
+            has_doubts: AtomicBool::new(false),
             letters: Mutex::default(),
             journal: RwLock::default(),
             unlogged: Mutex::default(),
             changed: RwLock::default(),
-        }
-    }
-
-    /// Sets the journal, once what it holds has been restored, and removes what has expired since.
-    pub fn log_to(&self, journal: Arc<Journal>) {
-        append(&journal, &bytes_of(&Entry::Begun));
-        self.log_evictions_of_restore(&journal);
-        *self.journal.write().unwrap_or_else(PoisonError::into_inner) = Some(journal);
-        for part in &self.parts {
-            let owners = lock(part).len();
-            self.sweep_part(part, owners);
-        }
-    }
-
-    /// Records what the restore evicted. An owner that a later entry brought back is recorded whole: the next restart
-    /// takes these entries after all others, so an eviction alone would remove it.
-    fn log_evictions_of_restore(&self, journal: &Journal) {
-        let now = clock::now_ms();
-        for (owner, newest) in std::mem::take(&mut *lock(&self.unlogged)) {
-            append(journal, &bytes_of(&forgotten_entry(&owner, newest)));
-            if let Some(entry) = self.part(&owner).entry(&owner, now) {
-                append(journal, &bytes_of(&Entry::Owner(entry)));
-            }
         }
     }
 
@@ -156,28 +141,31 @@ impl Memory {
         }
     }
 
-    /// Returns what is stored of an owner, and when it last changed.
-    pub fn read(&self, owner: Owner<'_>) -> (Stored, Millis) {
+    /// Returns what is stored of an owner, and how certain it is. A resource is as certain as its customer: a newer change
+    /// of the customer makes it a miss.
+    pub fn read(&self, owner: Owner<'_>) -> (Stored, Certainty) {
         let now = clock::now_ms();
+        let mut certainty = Certainty::default();
         let customer_timestamp = owner.resource.and_then(|_| {
             let customer = self.keys.entitlements(Owner {
                 resource: None,
                 ..owner
             });
             let mut part = self.part(&customer);
-            let cell = part.read(&customer)?.cell("", now)?;
-            Some(cell.at.to_string())
+            let record = part.read(&customer)?;
+            certainty.is_doubted = record.is_doubted();
+            Some(record.cell("", now)?.at.to_string())
         });
         let key = self.keys.entitlements(owner);
         let mut part = self.part(&key);
-        let record = part.read(&key);
-        let changed = record.map_or(0, |record| record.changed);
-        let stored = record.map_or_else(Stored::default, |record| self.stored(&key, record, now));
-        let stored = Stored {
-            customer_timestamp,
-            ..stored
-        };
-        (stored, changed)
+        let mut stored = Stored::default();
+        if let Some(record) = part.read(&key) {
+            certainty.changed = record.changed;
+            certainty.is_doubted |= record.is_doubted();
+            stored = self.stored(&key, record, now);
+        }
+        stored.customer_timestamp = customer_timestamp;
+        (stored, certainty)
     }
 
     fn stored(&self, owner: &str, record: &Record, now: Millis) -> Stored {

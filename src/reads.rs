@@ -171,7 +171,10 @@ impl Reads {
         {
             return Ok(self.answer(owner, slot.clone(), Origin::Copy));
         }
-        let known = self.in_this_process(owner, known).await;
+        let known = match tracked.is_up() {
+            true => known,
+            false => self.in_this_process(owner, known).await,
+        };
         if let Some(slot) = &known
             && !tracked.is_up()
             && let Some(answer) = self.stale(owner, slot.clone())
@@ -191,10 +194,12 @@ impl Reads {
         };
         // A load that began later may have kept something meanwhile.
         let known = self.copy.get(owner).or(known);
+        let known = self.in_this_process(owner, known).await;
         known.and_then(|slot| self.stale(owner, slot)).ok_or(error)
     }
 
-    /// Where the state is in this process and the queue does not prove it: returns what is stored, if the copy is older.
+    /// Where the state is in this process and the queue does not prove it, or not that of this owner: returns what is stored,
+    /// if the copy is older.
     async fn in_this_process(
         &self,
         owner: Owner<'_>,
@@ -202,7 +207,7 @@ impl Reads {
     ) -> Option<Arc<Slot>> {
         let tracked = &self.loader.tracked;
         let is_current = |slot: &Arc<Slot>| !tracked.has_changed(owner.customer, slot.mark);
-        if !tracked.is_memory() || tracked.is_up() || known.as_ref().is_some_and(is_current) {
+        if !tracked.is_memory() || known.as_ref().is_some_and(is_current) {
             return known;
         }
         let order = self.copy.next_order();

@@ -105,12 +105,12 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
     error.is::<OpenError>() || error.is::<RestoreError>()
 }
 
-/// Locks the folder and restores its state.
+/// Locks the folder and restores its state. Returns also whether nothing of it is known to be missing.
 pub fn begin(
     config: &SnapshotConfig,
     prefix: &str,
     take: impl FnMut(&[u8]) -> anyhow::Result<()>,
-) -> anyhow::Result<Folder> {
+) -> anyhow::Result<(Folder, bool)> {
     let started = Instant::now();
     let secret = |text: &str| Secret::parse(text).map_err(anyhow::Error::msg);
     let key = secret(config.key.expose_secret()).context("SNAPSHOT_KEY")?;
@@ -130,10 +130,10 @@ pub fn begin(
     );
     if !restored.is_whole {
         tracing::error!(
-            "files in SNAPSHOT_PATH are damaged, and no other file replaces them: answers about some customers may be older than before, until the queue or the Edge API sends newer state; to prevent that, start with an empty folder"
+            "files in SNAPSHOT_PATH are damaged, and no other file replaces them: changes are missing from what was restored"
         );
     }
-    Ok(folder)
+    Ok((folder, restored.is_whole))
 }
 
 impl Saver {

@@ -56,7 +56,7 @@ impl Answering {
         let saver = match (&config.redis, &config.snapshots) {
             (Some(_), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
-                let folder = saving::begin(snapshots, &config.writes.prefix, |bytes| {
+                let (folder, _) = saving::begin(snapshots, &config.writes.prefix, |bytes| {
                     reads.restore(&serde_json::from_slice(bytes)?);
                     Ok(())
                 })?;

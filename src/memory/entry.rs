@@ -139,7 +139,15 @@ pub struct OwnerEntry {
     /// Its time, and the last millisecond of its life.
     pub tombstone: Option<(Millis, Millis)>,
     pub changed: Millis,
+    /// When a restore found that changes of it may be missing; 0: it is certain.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubted_at: Millis,
     pub cells: Vec<CellEntry>,
+}
+
+// By reference, as serde calls it.
+fn is_zero(at: &Millis) -> bool {
+    *at == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]

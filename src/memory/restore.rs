@@ -1,8 +1,12 @@
 //! Writes the state into a snapshot, and restores it from the entries of snapshots and journals.
 
-use super::{Entry, Letter, Memory, lock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use super::{Entry, Letter, Memory, append, bytes_of, forgotten_entry, lock};
 use crate::clock;
 use crate::message::Millis;
+use crate::snapshot::Journal;
 
 impl Memory {
     /// Passes all entries of a snapshot to `put`, a few owners at a time, so that no part is locked for long.
@@ -27,6 +31,29 @@ impl Memory {
         letters
             .into_iter()
             .try_for_each(|letter| put(&Entry::Letter(letter)))
+    }
+
+    /// Sets the journal, once what it holds has been restored, and removes what has expired since.
+    pub fn log_to(&self, journal: Arc<Journal>) {
+        append(&journal, &bytes_of(&Entry::Begun));
+        self.log_evictions_of_restore(&journal);
+        *self.journal.write().unwrap_or_else(PoisonError::into_inner) = Some(journal);
+        for part in &self.parts {
+            let owners = lock(part).len();
+            self.sweep_part(part, owners);
+        }
+    }
+
+    /// Records what the restore evicted. An owner that a later entry brought back is recorded whole: the next restart
+    /// takes these entries after all others, so an eviction alone would remove it.
+    fn log_evictions_of_restore(&self, journal: &Journal) {
+        let now = clock::now_ms();
+        for (owner, newest) in std::mem::take(&mut *lock(&self.unlogged)) {
+            append(journal, &bytes_of(&forgotten_entry(&owner, newest)));
+            if let Some(entry) = self.part(&owner).entry(&owner, now) {
+                append(journal, &bytes_of(&Entry::Owner(entry)));
+            }
+        }
     }
 
     /// Restores an entry of a snapshot or of the journal.
@@ -61,6 +88,9 @@ impl Memory {
             }
             Entry::Owner(entry) => {
                 self.note_change(entry.changed);
+                if entry.doubted_at > 0 {
+                    self.has_doubts.store(true, Ordering::Relaxed);
+                }
                 part.restore(entry);
             }
             Entry::Expired { owner, at } => {

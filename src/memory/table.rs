@@ -1,5 +1,6 @@
 //! One part of the in-process store: owners and their values, changed by the write rule. Pure: the caller gives the time.
 
+mod doubt;
 mod floors;
 mod record;
 
@@ -20,6 +21,8 @@ use record::Tombstone;
 pub struct Table {
     owners: IndexMap<Box<str>, Record>,
     floors: Floors,
+    /// Owners that are created are doubted since then; 0: they are certain.
+    doubted_at: Millis,
     bytes: u64,
     /// Counts uses, so that the least recently used owner is known.
     clock: u64,
@@ -45,6 +48,7 @@ impl Table {
         Self {
             owners: IndexMap::new(),
             floors: Floors::default(),
+            doubted_at: 0,
             bytes: 0,
             clock: 0,
             swept: 0,
@@ -92,6 +96,9 @@ impl Table {
                         ItemFate::Stale | ItemFate::Purged | ItemFate::Kept | ItemFate::Expired => {
                         }
                     }
+                }
+                if doubt::confirms(owner, step, items, record.doubted_at) {
+                    record.doubted_at = 0;
                 }
                 if *leaves_tombstone {
                     record.tombstone = Some(Tombstone {
@@ -144,11 +151,11 @@ impl Table {
     ) {
         self.clock += 1;
         let before = self.owners.get(owner).map_or(0, |it| it.bytes(owner));
-        let floor = self.floors.of(owner);
-        let record = self
-            .owners
-            .entry(owner.into())
-            .or_insert_with(|| Record::new(floor, lifetimes.of_tombstones(now)));
+        let (floor, doubted_at) = (self.floors.of(owner), self.doubted_at);
+        let record = self.owners.entry(owner.into()).or_insert_with(|| Record {
+            doubted_at,
+            ..Record::new(floor, lifetimes.of_tombstones(now))
+        });
         change(record);
         record.changed = now;
         record.used = self.clock;
@@ -273,6 +280,7 @@ impl Table {
                 .tombstone
                 .map(|(at, expires)| Tombstone { at, expires }),
             changed: entry.changed,
+            doubted_at: entry.doubted_at,
             used: 0,
         };
         self.bytes += record.bytes(&entry.owner);
@@ -305,6 +313,7 @@ fn entry_of(owner: &str, record: &Record, now: Millis) -> OwnerEntry {
         owner: owner.into(),
         tombstone: record.tombstone(now),
         changed: record.changed,
+        doubted_at: record.doubted_at,
         cells: record.cells(now).map(CellEntry::from).collect(),
     }
 }
@@ -329,6 +338,7 @@ mod tests {
             owner: owner.into(),
             tombstone: Some((1, Millis::MAX)),
             changed: 1,
+            doubted_at: 0,
             cells: Vec::new(),
         }
     }

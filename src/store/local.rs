@@ -25,6 +25,8 @@ pub(super) struct Local {
     memory: Arc<Memory>,
     durability: Durability,
     update_if_exists: bool,
+    /// What it applies comes from the Edge API, which knows the state of now.
+    confirms: bool,
     pub proven: Arc<Proven>,
 }
 
@@ -45,13 +47,16 @@ impl Local {
             memory,
             durability,
             update_if_exists,
+            confirms: false,
             proven,
         }
     }
 
+    /// Returns this store for what the read API fetches.
     pub fn upserting(&self) -> Self {
         Self {
             update_if_exists: false,
+            confirms: true,
             ..self.clone()
         }
     }
@@ -68,7 +73,11 @@ impl Local {
         if bytes_of(step) > MAX_STEP_BYTES {
             return Applied::Failed(StoreError::too_large());
         }
-        match self.memory.apply(step, self.update_if_exists) {
+        let fate = self.memory.apply(step, self.update_if_exists);
+        if self.confirms && matches!(fate, Fate::Done { .. }) {
+            self.memory.confirm(step);
+        }
+        match fate {
             Fate::Locked => Applied::Locked,
             Fate::NotCached => Applied::NotCached,
             Fate::Done {

@@ -2,6 +2,7 @@
 
 mod clock;
 mod customer;
+mod damage;
 mod evictions;
 mod in_flight;
 mod kills;

@@ -9,6 +9,8 @@ pub struct Record {
     pub(super) tombstone: Option<Tombstone>,
     /// When it last changed.
     pub changed: Millis,
+    /// When a restore found that changes of it may be missing; 0: it is certain.
+    pub(super) doubted_at: Millis,
     pub(super) used: u64,
 }
 
@@ -39,6 +41,11 @@ impl Record {
             tombstone: at.map(|at| Tombstone { at, expires }),
             ..Self::default()
         }
+    }
+
+    /// Returns whether changes of it may be missing since a restore.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted_at > 0
     }
 
     /// Returns the values that have not expired.

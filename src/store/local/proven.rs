@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::memory::Certainty;
 use crate::message::Millis;
 use crate::store::Mark;
 use crate::store::tracked::{BEGINNING_MICROS, Proof, micros};
@@ -154,14 +155,21 @@ impl Proven {
         self.proof.mark(self.now())
     }
 
-    /// Returns the mark of what was read, where the owner last changed at `changed`. To read memory proves nothing: what is
-    /// there was last known to be true at the last answer of the queue, or when the change came.
-    pub fn mark_of(&self, mark: Mark, changed: Millis, now_ms: Millis) -> Mark {
+    /// Returns the mark of what was read, and is so certain. To read memory proves nothing: what is there was last known to be
+    /// true at the last answer of the queue, or when the change came. The queue proves nothing of an owner that is doubted.
+    pub fn mark_of(&self, mark: Mark, certainty: Certainty, now_ms: Millis) -> Mark {
+        let changed = self.past(certainty.changed, now_ms, mark.at);
+        if certainty.is_doubted {
+            return Mark {
+                known: changed.min(mark.at),
+                session: 0,
+                ..mark
+            };
+        }
         let proven = self.proof.last_beat(mark.session);
         let proven = proven.unwrap_or_else(|| self.known.load(Ordering::Relaxed));
-        let known = proven.max(self.past(changed, now_ms, mark.at));
         Mark {
-            known: known.min(mark.at),
+            known: proven.max(changed).min(mark.at),
             ..mark
         }
     }
@@ -261,7 +269,11 @@ mod tests {
     /// The age in seconds of an owner that last changed at a time, if it is read now.
     fn age(proven: &Proven, changed: Millis) -> u64 {
         let read = proven.mark();
-        let mark = proven.mark_of(read, changed, NOW);
+        let certainty = Certainty {
+            changed,
+            is_doubted: false,
+        };
+        let mark = proven.mark_of(read, certainty, NOW);
         proven.proof.age("a", mark, read.at) / 1_000_000
     }
 
@@ -305,6 +317,21 @@ mod tests {
         assert_eq!(age(&proven, 0), 60);
         pass(&mut proven, 10);
         assert_eq!(age(&proven, 0), 70);
+    }
+
+    #[test]
+    fn the_queue_proves_nothing_of_an_owner_that_is_doubted() {
+        let proven = Proven::new();
+        proven.restored(NOW - 10_000, false, NOW);
+        proven.received(true, None, VISIBILITY);
+        let certainty = Certainty {
+            changed: NOW - 60_000,
+            is_doubted: true,
+        };
+        let read = proven.mark();
+        let mark = proven.mark_of(read, certainty, NOW);
+        assert!(!proven.proof.is_fresh("a", mark, read.at));
+        assert_eq!(proven.proof.age("a", mark, read.at), 60_000_000);
     }
 
     /// Lets time pass.
