@@ -54,8 +54,8 @@ impl Source {
                     is_any |= !matches!(entry, Entry::Floors { .. });
                     put(&bytes_of(entry))
                 })?;
-                if let Some(at) = known_at {
-                    put(&bytes_of(&Entry::Proven { at }))?;
+                if known_at > 0 {
+                    put(&bytes_of(&Entry::Proven { at: known_at }))?;
                 }
                 // The journal that says that this process began is not restored after this snapshot.
                 let end = match is_last && store.is_settled() {

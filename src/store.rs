@@ -234,10 +234,10 @@ impl Store {
         }
     }
 
-    /// Returns when the state in memory was last known to be true, if it still counts as proven.
-    pub fn known_at(&self) -> Option<Millis> {
+    /// Returns when the state in memory was last known to be true; 0: never.
+    pub fn known_at(&self) -> Millis {
         match &self.place {
-            Place::Redis(_) => None,
+            Place::Redis(_) => 0,
             Place::Memory(local) => local.proven.known_at(clock::now_ms()),
         }
     }

@@ -147,12 +147,11 @@ async fn maintain(memory: Arc<Memory>, proven: Arc<Proven>, durability: Durabili
     for sweeps in 1_u32.. {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         memory.sweep();
-        let known_at = proven.known_at(clock::now_ms());
-        let is_news = !std::mem::replace(&mut was_proven, known_at.is_some());
-        if let Some(at) = known_at
-            && (is_news || sweeps.is_multiple_of(SWEEPS_PER_NOTE))
-        {
-            memory.log_proven(at);
+        let is_proven = proven.is_proven();
+        let is_news = is_proven && !was_proven;
+        was_proven = is_proven;
+        if is_news || is_proven && sweeps.is_multiple_of(SWEEPS_PER_NOTE) {
+            memory.log_proven(proven.known_at(clock::now_ms()));
             durability.durable().await;
         }
     }

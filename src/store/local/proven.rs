@@ -141,13 +141,19 @@ impl Proven {
         self.proof.is_proven(self.now())
     }
 
-    /// Returns when the state was last known to be true, if it still counts as proven. `now_ms`: the time of now.
-    pub fn known_at(&self, now_ms: Millis) -> Option<Millis> {
+    /// Returns when all of the state was last known to be true, as epoch milliseconds; 0: never. `now_ms`: the time of now.
+    pub fn known_at(&self, now_ms: Millis) -> Millis {
         let now = self.now();
-        let beat = self.proof.last_beat(self.proof.mark(now).session)?;
-        let ago = now.saturating_sub(beat) / 1000;
-        let is_proven = self.proof.is_proven(now);
-        is_proven.then(|| now_ms.saturating_sub(ago))
+        match self.known(self.proof.mark(now)) {
+            0 => 0,
+            known => now_ms.saturating_sub(now.saturating_sub(known) / 1000),
+        }
+    }
+
+    /// Returns the last answer of the queue in the session of a mark, or before it.
+    fn known(&self, mark: Mark) -> u64 {
+        let beat = self.proof.last_beat(mark.session);
+        beat.unwrap_or_else(|| self.known.load(Ordering::Relaxed))
     }
 
     /// Returns the mark of a read that begins now.
@@ -166,10 +172,8 @@ impl Proven {
                 ..mark
             };
         }
-        let proven = self.proof.last_beat(mark.session);
-        let proven = proven.unwrap_or_else(|| self.known.load(Ordering::Relaxed));
         Mark {
-            known: proven.max(changed).min(mark.at),
+            known: self.known(mark).max(changed).min(mark.at),
             ..mark
         }
     }
@@ -280,7 +284,9 @@ mod tests {
     #[test]
     fn what_was_restored_is_as_old_as_it_was_last_known_to_be_true() {
         let proven = Proven::new();
+        assert_eq!(proven.known_at(NOW), 0);
         proven.restored(NOW - 60_000, false, NOW);
+        assert_eq!((NOW - proven.known_at(NOW)) / 1_000, 60);
         assert_eq!(age(&proven, NOW - 500_000), 60);
         assert_eq!(age(&proven, NOW - 2_000), 2, "changed since");
     }
@@ -302,12 +308,8 @@ mod tests {
         pass(&mut proven, 300);
         proven.received(true, None, VISIBILITY);
         assert_eq!(age(&proven, 0), 0);
-        let secs_ago = |proven: &Proven| Some((NOW - proven.known_at(NOW)?) / 1_000);
-        assert_eq!(secs_ago(&proven), Some(0));
-        pass(&mut proven, 40);
-        assert_eq!(secs_ago(&proven), Some(40));
-        pass(&mut proven, 20);
-        assert_eq!(secs_ago(&proven), None);
+        pass(&mut proven, 60);
+        assert_eq!((NOW - proven.known_at(NOW)) / 1_000, 60);
         // Nothing was received since, and what is read for the first time is as old as the rest.
         assert!(!proven.is_proven());
         assert_eq!(age(&proven, 0), 60);
@@ -317,6 +319,7 @@ mod tests {
         assert_eq!(age(&proven, 0), 60);
         pass(&mut proven, 10);
         assert_eq!(age(&proven, 0), 70);
+        assert_eq!((NOW - proven.known_at(NOW)) / 1_000, 70);
     }
 
     #[test]
