@@ -342,7 +342,7 @@ mod tests {
     async fn while_the_journal_cannot_be_begun_nothing_is_received() {
         let parent = tempfile::tempdir().unwrap();
         let (path, aside) = (parent.path().join("here"), parent.path().join("aside"));
-        let secret = Secret::parse(&"5a".repeat(32)).unwrap();
+        let secret = Secret::parse("a passphrase of some length").unwrap();
         let folder = Folder::open(&path, "p", secret, None, 1).unwrap();
         let lifetimes = Lifetimes {
             ttl_secs: None,

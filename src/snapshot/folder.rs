@@ -140,6 +140,14 @@ impl Known {
         }
     }
 
+    /// Forgets a file that a restore cannot use.
+    pub fn forget(&mut self, file: &Found) {
+        match file.role {
+            Role::Snapshot => drop(self.snapshots.remove(&file.number)),
+            Role::Journal => drop(self.journals.remove(&file.number)),
+        }
+    }
+
     /// Returns the number up to which the newest snapshot covers the journal.
     pub fn covered(&self) -> u64 {
         let last = self.snapshots.last_key_value();

@@ -58,10 +58,11 @@ pub fn restore(shared: &Shared, take: &mut Take<'_>) -> Result<Restored, Restore
     let mut unusable = Vec::new();
     let snapshot = newest_whole(shared, &files, &mut unusable)?;
     let covers = snapshot.as_ref().map_or(0, |(_, covers)| *covers);
-    let journals = journals(shared, &files, covers, &mut restored)?;
+    let journals = journals(shared, &files, covers, &mut unusable)?;
     // Not before all headers are known to be ours: an error leaves every file as it is.
     for (file, what) in unusable {
-        shared.known().snapshots.remove(&file.number);
+        restored.is_whole &= file.role == Role::Snapshot;
+        shared.known().forget(file);
         restored.damaged.push(set_aside(&file.path, what));
     }
     if let Some((opened, covers)) = snapshot {
@@ -116,14 +117,14 @@ fn try_snapshot(shared: &Shared, file: &Found) -> Result<(Opened, u64), Refusal>
 type Journals = BTreeMap<u64, (PathBuf, Option<Opened>)>;
 
 /// Opens every journal that the snapshot does not cover. No record is taken before all headers are known to be ours.
-fn journals(
+fn journals<'a>(
     shared: &Shared,
-    files: &[Found],
+    files: &'a [Found],
     covers: u64,
-    restored: &mut Restored,
+    unusable: &mut Vec<(&'a Found, String)>,
 ) -> Result<Journals, RestoreError> {
     let mut journals = Journals::new();
-    let is_needed = |file: &&Found| {
+    let is_needed = |file: &&'a Found| {
         file.role == Role::Journal && file.state == State::Ready && file.number > covers
     };
     for file in files.iter().filter(is_needed) {
@@ -136,11 +137,7 @@ fn journals(
                 journals.insert(file.number, (file.path.clone(), None));
             }
             Err(Refusal::Fatal(error)) => return Err(error),
-            Err(Refusal::Damaged(what)) => {
-                shared.known().journals.remove(&file.number);
-                restored.damaged.push(set_aside(&file.path, what));
-                restored.is_whole = false;
-            }
+            Err(Refusal::Damaged(what)) => unusable.push((file, what)),
         }
     }
     Ok(journals)

@@ -73,9 +73,19 @@ fn another_key_or_prefix_changes_no_file_whatever_else_is_damaged() {
     assert!(other.restore(|_| panic!("a record")).is_err());
     assert_eq!(names(folder.path()), before);
     drop(other);
+    // And the first of the journals.
+    let journals = before.iter().filter(|name| name.ends_with(".journal"));
+    let journal = folder.path().join(journals.min().unwrap());
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&journal, &bytes).unwrap();
+    let other = with(&folder, OTHER_KEY, None);
+    assert!(other.restore(|_| panic!("a record")).is_err());
+    assert_eq!(names(folder.path()), before);
+    drop(other);
     // The right key, then: what cannot be used is set aside.
     let (restored, _) = super::restore(&open(folder.path())).unwrap();
-    assert_eq!(restored.damaged.len(), 2, "{restored:?}");
+    assert_eq!(restored.damaged.len(), 3, "{restored:?}");
     assert_ne!(names(folder.path()), before);
 }
 
