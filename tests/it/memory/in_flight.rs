@@ -122,7 +122,7 @@ async fn a_receive_that_the_end_interrupts_may_have_taken_messages() {
 }
 
 /// From here on receives get no answer.
-async fn hang(calls: &FaultProxy) {
+pub async fn hang(calls: &FaultProxy) {
     let before = calls.calls("ReceiveMessage");
     calls.always("ReceiveMessage", Fault::Hang);
     until("a receive gets no answer", SOON, async || {
