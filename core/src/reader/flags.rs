@@ -7,6 +7,8 @@
 //! | `<featureId>@values` | `{"values": […]}`, the granted values of an enum |
 //! | `<featureId>@entitlement` | all of it, as an object |
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::time::Iso;
@@ -64,15 +66,17 @@ pub fn flag<'a>(
     }
 }
 
-/// Evaluates every flag of a customer: the access and the aspects of each feature.
+/// Evaluates every flag of a customer: the access and the aspects of each feature. Each key is there once.
 pub fn flags<'a>(
     state: &'a State,
     request: &Request,
     now: f64,
 ) -> Vec<(String, Result<Flag<'a>, NotEvaluated>)> {
     let mut flags = Vec::new();
-    for entry in state.entries(now) {
-        let (feature, kind) = (entry.entitlement.feature.clone(), entry.entitlement.kind);
+    let entries: Vec<Entry<'a>> = state.entries(now).collect();
+    let like_aspects = features_like_aspects(&entries);
+    for entry in &entries {
+        let (feature, kind) = (&entry.entitlement.feature, entry.entitlement.kind);
         let access = ("", Aspect::Access);
         for (suffix, aspect) in [access].into_iter().chain(ASPECTS) {
             let has = match aspect {
@@ -82,13 +86,24 @@ pub fn flags<'a>(
                 Aspect::Access => true,
                 Aspect::Whole => false,
             };
-            if has {
-                let flag = Flag::of(entry.clone(), aspect, request);
-                flags.push((format!("{feature}{suffix}"), flag));
+            if !has {
+                continue;
+            }
+            let key = format!("{feature}{suffix}");
+            // A feature whose id ends like an aspect takes precedence.
+            if aspect == Aspect::Access || !like_aspects.contains(key.as_str()) {
+                flags.push((key, Flag::of(entry.clone(), aspect, request)));
             }
         }
     }
     flags
+}
+
+/// Returns the features whose id ends like an aspect of another; usually there are none.
+fn features_like_aspects<'a>(entries: &'a [Entry<'_>]) -> BTreeSet<&'a str> {
+    let is_like = |feature: &&str| ASPECTS.iter().any(|(suffix, _)| feature.ends_with(suffix));
+    let features = entries.iter().map(|entry| &*entry.entitlement.feature);
+    features.filter(is_like).collect()
 }
 
 /// An evaluated flag as the protocol's JSON.

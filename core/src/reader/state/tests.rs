@@ -192,6 +192,18 @@ fn an_id_that_ends_like_a_suffix_wins_over_it() {
     let state = State::read(&stored, false).unwrap();
     assert_eq!(value(&state, "seats@limit"), Some(json!(true)));
     assert_eq!(value(&state, "seats@limit@limit"), None);
+    // In the list too, where each key is there once.
+    let request = Request::default();
+    let flags = flags(&state, &request, NOW);
+    let keys: Vec<&str> = flags.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["seats", "seats@limit"]);
+    for (key, flag) in &flags {
+        let listed = flag.as_ref().unwrap().evaluated(key, "CACHED", None);
+        assert_eq!(
+            serde_json::to_value(listed).unwrap(),
+            evaluated(&state, key)
+        );
+    }
 }
 
 #[test]
