@@ -254,7 +254,7 @@ impl<'a> Flag<'a> {
         Metadata {
             current_usage: usage(entry),
             soft_limit: Some(it.has_soft_limit()),
-            unlimited: Some(it.is_unlimited()),
+            unlimited: Some(entry.is_unlimited()),
             usage_limit: it.limit().number(),
             usage_period_end: Iso(it.period_end().filter(|_| it.kind == Kind::Metered)),
             ..metadata
@@ -267,9 +267,9 @@ impl<'a> Flag<'a> {
         let number = |number: Datum<'b>| number.is_number().then_some(Answer::Number(number));
         match self.aspect {
             Aspect::Access => Some(Answer::Access(self.is_granted())),
-            Aspect::Limit | Aspect::Remaining if it.is_unlimited() => None,
-            // An expired entitlement grants nothing.
+            // An expired entitlement grants nothing, unlimited or not.
             Aspect::Limit | Aspect::Remaining if entry.is_expired => number(Datum::Int(0)),
+            Aspect::Limit | Aspect::Remaining if entry.is_unlimited() => None,
             Aspect::Limit => number(it.limit().number()),
             Aspect::Usage => number(usage(entry)),
             Aspect::Remaining => number(remaining(entry)),
@@ -289,7 +289,7 @@ impl<'a> Flag<'a> {
             feature: &it.feature,
             has_access: self.is_granted(),
             has_soft_limit: it.has_soft_limit(),
-            is_unlimited: it.is_unlimited(),
+            is_unlimited: entry.is_unlimited(),
             reset_period: it.reset_period(),
             r#type: it.kind.as_str(),
             usage_limit: it.limit().number(),

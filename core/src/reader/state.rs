@@ -84,6 +84,11 @@ impl Entry<'_> {
         self.entitlement.decide(request)
     }
 
+    /// Returns whether its usage is unlimited. That of an expired entitlement is not.
+    pub fn is_unlimited(&self) -> bool {
+        !self.is_expired && self.entitlement.is_unlimited()
+    }
+
     /// Returns whether it can be decided.
     pub fn is_decided(&self) -> bool {
         self.is_expired || self.entitlement.is_whole()

@@ -207,6 +207,35 @@ fn an_id_that_ends_like_a_suffix_wins_over_it() {
 }
 
 #[test]
+fn an_expired_entitlement_is_not_unlimited() {
+    let unlimited = |until: Option<f64>| {
+        let map = json!({
+            "seats": {"calculatedEntitlement": {"feature": feature("NUMBER", Some("Fluctuating")),
+                "hasUnlimitedUsage": true, "validUntil": until}},
+        });
+        let mut stored = acme();
+        stored.entitlements = pair(&map.to_string(), "40");
+        State::read(&stored, false).unwrap()
+    };
+    let expired = unlimited(Some(NOW));
+    for key in ["seats@limit", "seats@remaining"] {
+        assert_eq!(value(&unlimited(None), key), None, "the caller's default");
+        assert_eq!(value(&expired, key), Some(json!(0)), "{key}");
+    }
+    for (state, is_unlimited) in [(unlimited(None), true), (expired, false)] {
+        let limit = evaluated(&state, "seats@limit");
+        assert_eq!(limit["metadata"]["unlimited"], is_unlimited);
+        let whole = value(&state, "seats@entitlement").unwrap();
+        assert_eq!(whole["isUnlimited"], is_unlimited);
+        assert_eq!(whole["hasAccess"], is_unlimited);
+        let list = crate::reader::entitlements(&state, NOW).unwrap();
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let seats = &list["data"]["entitlements"][0];
+        assert_eq!(seats["hasUnlimitedUsage"], is_unlimited);
+    }
+}
+
+#[test]
 fn numbers_keep_their_digits() {
     let map = r#"{"n":{"calculatedEntitlement":{"feature":{"id":"n","featureType":"NUMBER","meterType":"None"},"usageLimit":9007199254740993}},"x":{"calculatedEntitlement":{"feature":{"id":"x","featureType":"NUMBER","meterType":"None"},"usageLimit":0.1}}}"#;
     let stored = Stored {
