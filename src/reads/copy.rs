@@ -33,7 +33,7 @@ impl OwnerKey {
         }
     }
 
-    fn weight(&self) -> usize {
+    pub fn weight(&self) -> usize {
         self.customer.len() + self.resource.as_ref().map_or(0, |resource| resource.len())
     }
 }
