@@ -16,12 +16,14 @@ mod max_bytes;
 mod observe;
 mod refill;
 mod saved;
+mod sources;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
 pub use load::NotLoaded;
 pub use max_bytes::{MaxBytes, max_bytes};
 pub use saved::CopyEntry;
+pub use sources::Sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,14 +97,6 @@ impl Answer {
     pub fn is_unknown(&self) -> bool {
         self.slot.is_unknown
     }
-}
-
-/// The sources that can answer now.
-#[derive(Debug, Clone, Copy)]
-pub struct Sources {
-    pub redis: bool,
-    pub upstream: bool,
-    pub copies: bool,
 }
 
 /// A question fails after this, while its load goes on: SDKs wait 10 s.
@@ -291,20 +285,6 @@ impl Reads {
         let answer = self.answer(owner, slot, Origin::Unproven);
         let is_good = self.ttl.is_none_or(|ttl| answer.age < ttl);
         is_good.then_some(answer)
-    }
-
-    /// What can be asked now.
-    pub fn sources(&self) -> Sources {
-        let tracked = &self.loader.tracked;
-        let is_good = |owner: Owner<'_>, slot: &Slot| {
-            let age = self.age(owner, slot);
-            self.ttl.is_none_or(|ttl| age < ttl)
-        };
-        Sources {
-            redis: tracked.is_up(),
-            upstream: !self.loader.breaker.is_open(),
-            copies: tracked.holds_any(self.ttl) || self.copy.any(is_good),
-        }
     }
 
     /// Whether the state is in this process.

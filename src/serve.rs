@@ -178,8 +178,7 @@ pub async fn serve(
 /// Keeps the probes up to date.
 async fn update_health(health: Arc<Health>, reads: Reads) {
     loop {
-        let sources = reads.sources();
-        health.can_answer(sources.redis || sources.upstream || sources.copies);
+        health.can_answer(reads.sources().can_answer());
         health.tick();
         tokio::time::sleep(HEALTH_UPDATE_INTERVAL).await;
     }

@@ -261,8 +261,7 @@ fn is_our_own(headers: &HeaderMap, via: &str) -> bool {
 /// Answers 200 while any question can be answered.
 fn readyz(request: &HttpRequest, shared: &Shared) -> HttpResponse {
     let sources = shared.reads.sources();
-    let is_ready = sources.redis || sources.upstream || sources.copies;
-    let (status, word) = match is_ready {
+    let (status, word) = match sources.can_answer() {
         true => (StatusCode::OK, "UP"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "DOWN"),
     };
