@@ -8,6 +8,7 @@ use crate::keys::Owner;
 #[derive(Debug, Clone, Copy)]
 pub struct Sources {
     pub redis: bool,
+    /// The Edge API takes a question. After a pause it counts as one that does: only a question can tell.
     pub upstream: bool,
     pub copies: bool,
 }
@@ -24,7 +25,7 @@ impl Reads {
         let tracked = &self.loader.tracked;
         Sources {
             redis: tracked.is_up(),
-            upstream: !self.loader.breaker.is_open(),
+            upstream: !self.loader.breaker.is_paused(),
             copies: tracked.holds_any(self.ttl)
                 || self.copy.any(|owner, slot| self.is_answerable(owner, slot)),
         }

@@ -254,7 +254,7 @@ async fn every_cell(ttl: &str) {
             let can_answer = !is_late && ttl != "0";
             assert_eq!(ready.json()["copies"], can_answer, "{away}: {ready:?}");
         }
-        // All of it ends without a restart.
+        // All of it ends without a restart, whichever is back first.
         store(
             &stage.redis,
             &format!("{name}-known-0"),
@@ -262,7 +262,6 @@ async fn every_cell(ttl: &str) {
             UPDATED_MS + 1,
         );
         stage.to_redis.restore().await;
-        stage.to_edge.restore().await;
         until("Redis is asked again", SOON, async || {
             let reply = reader.get(&path(&format!("{name}-known-0"))).await;
             reply.status == 200
@@ -270,6 +269,7 @@ async fn every_cell(ttl: &str) {
                 && ["copy", "Redis"].contains(&answer_of(&reply).as_str())
         })
         .await;
+        stage.to_edge.restore().await;
         until("the Edge API is asked again", SOON, async || {
             let reply = reader.get(&path(&format!("{name}-absent-0"))).await;
             reply.status == 200 && version(&reply) == Some(2)
@@ -301,6 +301,40 @@ async fn every_cell_without_a_ttl() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_cell_of_a_negative_ttl() {
     every_cell("-1").await;
+}
+
+/// A process that is not ready gets no questions, and only a question finds out that the Edge API is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_could_answer_nothing_is_ready_again_when_the_edge_api_alone_is_back() {
+    let stage = Stage::start().await;
+    stage.edge.answer(&path("acme"), listed(2, UPDATED));
+    stage.to_redis.cut().await;
+    stage.to_edge.cut().await;
+    let reader = stage.reader("3600").spawn();
+    reader.wait_redis("DISCONNECTED").await;
+    let ready = async || {
+        let reply = http::get(reader.read_port(), "/readyz").await.unwrap();
+        (reply.status, reply.json()["upstream"].clone())
+    };
+    until("it is not ready", SOON, async || {
+        let reply = reader.get(&path("acme")).await;
+        assert_eq!(answer_of(&reply), "cannot tell");
+        ready().await == (503, json!("DISCONNECTED"))
+    })
+    .await;
+    stage.to_edge.restore().await;
+    // From here on nobody asks.
+    until("it is ready", SOON, async || {
+        ready().await == (200, json!("CONNECTED")) && reader.http("/readyz").await.status == 200
+    })
+    .await;
+    assert_eq!(answer_of(&reader.get(&path("acme")).await), "Edge API");
+    stage.to_redis.restore().await;
+    until("it is in Redis, and copied", SOON, async || {
+        let reply = reader.get(&path("acme")).await;
+        answer_of(&reply) == "copy" && stage.redis.get("production:c_acme").is_some()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
