@@ -274,8 +274,8 @@ impl Reads {
 
     fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {
         let age = match origin {
-            Origin::Copy | Origin::Redis | Origin::Upstream => Duration::ZERO,
-            Origin::Unproven => self.age(owner, &slot),
+            Origin::Redis | Origin::Upstream => Duration::ZERO,
+            Origin::Copy | Origin::Unproven => self.age(owner, &slot),
         };
         Answer { slot, origin, age }
     }

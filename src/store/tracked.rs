@@ -135,7 +135,7 @@ impl Tracked {
         }
     }
 
-    /// How long ago the value was last known to be true; zero while it is fresh.
+    /// How long ago the value was last known to be true; zero while the store would have notified a change.
     pub fn age(&self, customer: &str, mark: Mark) -> Duration {
         match self {
             Self::Redis(following) => following.age(customer, mark),

@@ -5,6 +5,7 @@ mod bounds;
 mod clients;
 mod closed;
 mod fresh;
+mod headers;
 mod openfeature;
 mod rules;
 mod sdk;

@@ -121,7 +121,7 @@ impl Following {
         self.shared.proof.has_changed(customer, mark)
     }
 
-    /// How long ago the value was last known to be true; zero while it is fresh.
+    /// How long ago the value was last known to be true; zero while Redis would have notified a change.
     pub(super) fn age(&self, customer: &str, mark: Mark) -> Duration {
         let now = self.shared.now();
         Duration::from_micros(self.shared.proof.age(customer, mark, now))

@@ -120,9 +120,11 @@ impl Proof {
         mark.at <= self.last_change(customer)
     }
 
-    /// For how many microseconds a value has not been known to be true.
+    /// For how many microseconds a value has not been known to be true. Where the server does not notify changes: since it
+    /// was read, also while it counts as fresh.
     pub fn age(&self, customer: &str, mark: Mark, now: u64) -> u64 {
-        if self.is_fresh(customer, mark, now) {
+        let is_tracked = self.current.load(Ordering::Acquire) & TRACKED != 0;
+        if is_tracked && self.is_fresh(customer, mark, now) {
             return 0;
         }
         let proven = self.last_beat(mark.session).map_or(mark.known, |beat| {
@@ -242,12 +244,9 @@ mod tests {
         for mark in [away, proof.mark(5)] {
             assert!(proof.is_fresh("a", mark, 4 + SECOND));
             assert!(!proof.is_fresh("a", mark, 5 + SECOND));
-            assert_eq!(proof.age("a", mark, 4 + SECOND), 0);
-            assert_eq!(
-                proof.age("a", mark, 5 + SECOND),
-                SECOND,
-                "since it was read"
-            );
+            for now in [10, 4 + SECOND, 5 + SECOND] {
+                assert_eq!(proof.age("a", mark, now), now - 5, "since it was read");
+            }
         }
     }
 

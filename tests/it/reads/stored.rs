@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::{SOON, UPDATED, VERSION, path, version};
 use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
-fn list(entitlements: &Value) -> Answer {
+pub fn list(entitlements: &Value) -> Answer {
     Answer::json(200, &json!({"data": {"entitlements": entitlements}}))
 }
 
-fn limit(meter: &str, at: Option<&str>) -> Value {
+pub fn limit(meter: &str, at: Option<&str>) -> Value {
     json!({"__typename": "Entitlement", "isGranted": true, "usageLimit": 7, "currentUsage": 1,
         "entitlementUpdatedAt": at, "usageUpdatedAt": at,
         "feature": {"refId": VERSION, "featureType": "NUMBER", "meterType": meter}})
