@@ -230,9 +230,10 @@ impl Reads {
             || leaves_tombstones && !slot.state.has_metered()
     }
 
-    /// How long ago it was last known to be true.
+    /// How long ago it was last known to be true. Not every event about a customer that is unknown or has nothing leaves a
+    /// trace in Redis.
     fn age(&self, owner: Owner<'_>, slot: &Slot) -> Duration {
-        match self.reports_changes(slot) {
+        match self.reports_changes(slot) && slot.settled_until.is_none() {
             true => self.loader.tracked.age(owner.customer, slot.mark),
             false => slot.began.elapsed(),
         }

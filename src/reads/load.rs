@@ -104,11 +104,15 @@ impl Loader {
         // The recent answer of the Edge API about an owner that Redis does not hold.
         if let Some(before) = copy.peek(owner)
             && before.is_settled()
-            && !self.tracked.has_changed(owner.customer, before.mark)
+            && self.tracked.has_followed(owner.customer, before.mark)
         {
+            let origin = match self.tracked.is_up() {
+                true => Origin::Copy,
+                false => Origin::Unproven,
+            };
             return Ok(Loaded {
                 slot: before,
-                origin: Origin::Upstream,
+                origin,
             });
         }
         if owner.resource.is_some() {
@@ -208,7 +212,7 @@ impl Loader {
     fn in_memory(&self, state: State, mark: Mark, (order, began): (u64, Instant)) -> Slot {
         let is_provisional = state.is_empty() || state.miss(now_ms()).is_some();
         let mut slot = Slot::new(state, mark, order);
-        slot.settled_until = is_provisional.then(|| Instant::now() + MISS_TTL);
+        slot.settled_until = is_provisional.then(|| began + MISS_TTL);
         slot.is_stored = false;
         slot.began = began;
         slot

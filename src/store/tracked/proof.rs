@@ -120,6 +120,11 @@ impl Proof {
         mark.at <= self.last_change(customer)
     }
 
+    /// Whether the mark was taken in the session of now, or while there was none, as there is none now.
+    pub fn is_of_session(&self, mark: Mark) -> bool {
+        self.current.load(Ordering::Acquire) >> 1 == mark.session
+    }
+
     /// For how many microseconds a value has not been known to be true. Where the server does not notify changes: since it
     /// was read, also while it counts as fresh.
     pub fn age(&self, customer: &str, mark: Mark, now: u64) -> u64 {
@@ -223,6 +228,21 @@ mod tests {
         assert!(!proof.is_fresh("a", mark, 31));
         assert!(!proof.is_fresh("a", away, 31), "taken while away");
         assert!(proof.is_fresh("a", proof.mark(31), 32));
+    }
+
+    #[test]
+    fn a_mark_is_of_the_session_in_which_it_was_taken() {
+        let proof = tracked();
+        let mark = proof.mark(20);
+        assert!(proof.is_of_session(mark));
+        proof.end();
+        let away = proof.mark(30);
+        assert!(!proof.is_of_session(mark) && proof.is_of_session(away));
+        proof.begin(2, true, 40);
+        assert!(!proof.is_of_session(mark) && !proof.is_of_session(away));
+        proof.end();
+        proof.begin(3, false, 50);
+        assert!(proof.is_of_session(proof.mark(60)) && !proof.is_of_session(mark));
     }
 
     #[test]
