@@ -9,7 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::path::{decoded, is_id};
-use super::respond::{Answered, cannot_tell, error, finished};
+use super::respond::{Answered, cannot_tell, finished, unknown};
 use super::{Shared, own_vias, vias};
 use crate::edge::Forwarded;
 use crate::keys::Owner;
@@ -72,7 +72,7 @@ pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
     if answer.is_unknown() {
-        return unknown(&answer);
+        return unknown(shared, &answer);
     }
     if let Some(feature) = parameters.get("featureId") {
         return single(request, shared, &answer, (feature, &parameters));
@@ -120,16 +120,6 @@ pub async fn entitlements_state(
         &answer,
         reader::entitlements_state,
     )
-}
-
-/// The Edge API does not know the customer, and answers so.
-fn unknown(answer: &Answer) -> Answered {
-    let response = error(
-        StatusCode::NOT_FOUND,
-        "CustomerNotFound",
-        "the Edge API does not know this customer",
-    );
-    Answered::new(answer.origin.result(), response)
 }
 
 fn list(

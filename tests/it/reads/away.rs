@@ -128,7 +128,7 @@ fn answer_of(reply: &Reply) -> String {
         (200, "entitlement-sync; hit; detail=redis", Some(0)) => "Redis",
         (200, "entitlement-sync; fwd=miss; stored", Some(0)) => "Edge API",
         (200, "entitlement-sync; hit; detail=unproven", Some(_)) => "stale copy",
-        (404, "", None) => "unknown",
+        (404, source, Some(0..30)) if source.starts_with("entitlement-sync; ") => "unknown",
         (503, "", None) if reply.header("retry-after") == "30" => "cannot tell",
         _ => return format!("{reply:?}"),
     };
