@@ -5,6 +5,7 @@ mod load;
 
 pub use forward::Forwarded;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -220,7 +221,8 @@ impl Edge {
                     reached: true,
                 },
                 401 | 403 => EdgeError::Refused(format!("SERVER_API_KEY was refused: {text}")),
-                404 => EdgeError::NotFound(text),
+                404 if is_json_object(&mut answer) => EdgeError::NotFound(text),
+                404 => EdgeError::Declined(format!("{text} without JSON: check EDGE_API_URL")),
                 _ => EdgeError::Declined(text),
             });
         }
@@ -233,6 +235,17 @@ impl Edge {
                 reached: true,
             })
     }
+}
+
+/// The maximum of a body that tells what an error is.
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
+
+/// Returns whether the body is a JSON object, as the Edge API answers. A proxy that finds no route answers a page.
+fn is_json_object(answer: &mut ureq::http::Response<ureq::Body>) -> bool {
+    let body = answer.body_mut().with_config().limit(MAX_ERROR_BYTES);
+    body.read_to_vec().is_ok_and(|body| {
+        serde_json::from_slice::<HashMap<String, serde::de::IgnoredAny>>(&body).is_ok()
+    })
 }
 
 /// Returns whether a `Via` entry is of a process of this program.
