@@ -269,8 +269,9 @@ impl Reads {
             ..owner
         };
         let load_customer = || self.load(customer, via);
-        let asked = (owner, via);
-        self.loader.load(asked, &self.copy, load_customer).await
+        let is_answerable = |slot: &Slot| self.is_answerable(owner, slot);
+        let known = (&*self.copy, is_answerable);
+        self.loader.load((owner, via), known, load_customer).await
     }
 
     fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {
@@ -284,8 +285,8 @@ impl Reads {
     /// The last known state, as long as it may be answered.
     fn stale(&self, owner: Owner<'_>, slot: Arc<Slot>) -> Option<Answer> {
         let answer = self.answer(owner, slot, Origin::Unproven);
-        let is_good = self.ttl.is_none_or(|ttl| answer.age < ttl);
-        is_good.then_some(answer)
+        let is_recent = self.ttl.is_none_or(|ttl| answer.age < ttl);
+        is_recent.then_some(answer)
     }
 
     /// Whether the state is in this process.

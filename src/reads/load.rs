@@ -77,11 +77,12 @@ impl Loader {
     }
 
     /// Loads an owner and keeps what was learnt. A resource is answered only beside its customer, which `customer` loads
-    /// where Redis does not answer for the resource. `via`: see [`Reads::ask`](super::Reads::ask).
+    /// where Redis does not answer for the resource. `via`: see [`Reads::ask`](super::Reads::ask). `is_answerable`: whether a
+    /// slot of the copy may be answered although nothing confirms it.
     pub async fn load<F: Future>(
         &self,
         (owner, via): (Owner<'_>, Option<&str>),
-        copy: &Copy,
+        (copy, is_answerable): (&Copy, impl Fn(&Slot) -> bool),
         customer: impl FnOnce() -> F,
     ) -> Result<Loaded, NotLoaded> {
         let order = copy.next_order();
@@ -120,6 +121,19 @@ impl Loader {
             drop(customer().await);
         }
         let error = match self.fetch(owner, via, order).await {
+            // It replaces no state that may still be answered: without Redis nothing confirms that the customer is gone.
+            Ok((slot, origin))
+                if slot.is_unknown
+                    && !self.tracked.is_up()
+                    && copy
+                        .peek(owner)
+                        .is_some_and(|before| is_answerable(&before)) =>
+            {
+                return Ok(Loaded {
+                    slot: Arc::new(slot),
+                    origin,
+                });
+            }
             Ok((slot, origin)) => return Ok(keep(slot, origin)),
             Err(error) => error,
         };
