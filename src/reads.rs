@@ -282,11 +282,13 @@ impl Reads {
         Answer { slot, origin, age }
     }
 
-    /// The last known state, as long as it may be answered.
+    /// The last known state, as long as it may be answered. That the Edge API does not know a customer is remembered for
+    /// a short time only: after it, nothing is known.
     fn stale(&self, owner: Owner<'_>, slot: Arc<Slot>) -> Option<Answer> {
+        let is_over = slot.is_unknown && !slot.is_settled();
         let answer = self.answer(owner, slot, Origin::Unproven);
         let is_recent = self.ttl.is_none_or(|ttl| answer.age < ttl);
-        is_recent.then_some(answer)
+        (is_recent && !is_over).then_some(answer)
     }
 
     /// Whether the state is in this process.

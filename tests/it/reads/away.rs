@@ -13,17 +13,22 @@ use testkit::{Answer, EdgeMock, Reader, Redis, TcpProxy, http, repo, until};
 
 const PAST_VALID: &str = "asked before, past `validUntil`";
 const PAST_PERIOD: &str = "asked before, past the end of its period";
-const KINDS: [(&str, &str); 6] = [
+const UNKNOWN: &str = "unknown to the Edge API";
+const ASKED_UNKNOWN: &str = "unknown to the Edge API, asked within 30 s";
+const KINDS: [(&str, &str); 7] = [
     ("asked before", "known"),
     ("in Redis", "stored"),
     ("not in Redis", "absent"),
-    ("unknown to the Edge API", "unknown"),
+    (ASKED_UNKNOWN, "nobody"),
+    (UNKNOWN, "unknown"),
     (PAST_VALID, "expired"),
     (PAST_PERIOD, "ended"),
 ];
-/// One customer is asked about by each protocol: the first answer may change the second.
+/// Each question is about a customer of its own: the first answer may change the second.
 const EDGE_ROUTE: usize = 0;
 const OFREP: usize = 1;
+const DENIED: usize = 2;
+const TWINS: [usize; 3] = [EDGE_ROUTE, OFREP, DENIED];
 
 /// A row of the table: what is away, the customer, and the answer.
 struct Row {
@@ -54,15 +59,15 @@ fn rows(column: &str) -> Vec<Row> {
     .collect()
 }
 
-struct Stage {
-    redis: Redis,
-    to_redis: TcpProxy,
-    edge: EdgeMock,
-    to_edge: TcpProxy,
+pub(super) struct Stage {
+    pub(super) redis: Redis,
+    pub(super) to_redis: TcpProxy,
+    pub(super) edge: EdgeMock,
+    pub(super) to_edge: TcpProxy,
 }
 
 impl Stage {
-    async fn start() -> Stage {
+    pub(super) async fn start() -> Stage {
         let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
         let port = edge.url().rsplit_once(':').unwrap().1.parse().unwrap();
         Stage {
@@ -73,7 +78,7 @@ impl Stage {
         }
     }
 
-    fn reader(&self, ttl: &str) -> testkit::reader::Builder {
+    pub(super) fn reader(&self, ttl: &str) -> testkit::reader::Builder {
         let url = format!("http://127.0.0.1:{}", self.to_edge.port());
         Reader::builder(&self.redis, &url)
             .redis_port(self.to_redis.port())
@@ -84,9 +89,10 @@ impl Stage {
     fn write(&self, name: &str) -> u64 {
         let soon = now() + 2_500;
         for (kind, short) in KINDS {
-            for twin in [EDGE_ROUTE, OFREP] {
+            for twin in TWINS {
                 let customer = format!("{name}-{short}-{twin}");
-                if kind != "unknown to the Edge API" {
+                let is_unknown = [UNKNOWN, ASKED_UNKNOWN].contains(&kind);
+                if !is_unknown {
                     self.edge.answer(&path(&customer), listed(2, UPDATED));
                 }
                 let mut state = map(1);
@@ -105,7 +111,7 @@ impl Stage {
                         let usage = usage.to_string();
                         self.redis.cmd(&["MSET", &key, &usage, &time, "1"]);
                     }
-                    "not in Redis" | "unknown to the Edge API" => continue,
+                    _ if is_unknown || kind == "not in Redis" => continue,
                     _ => {}
                 }
                 store(&self.redis, &customer, &state, UPDATED_MS - 1);
@@ -121,7 +127,7 @@ fn now() -> u64 {
 }
 
 /// How an answer of the Edge API's route reads in the table.
-fn answer_of(reply: &Reply) -> String {
+pub(super) fn answer_of(reply: &Reply) -> String {
     let age: Option<u64> = reply.header("age").parse().ok();
     let text = match (reply.status, reply.header("cache-status"), age) {
         (200, "entitlement-sync; hit", Some(0)) => "copy",
@@ -183,9 +189,8 @@ async fn every_cell(ttl: &str) {
         }
         let soon = stage.write(&name);
         if let Some(reader) = &reader {
-            let asked = ["known", "expired", "ended"].map(|short| {
-                [EDGE_ROUTE, OFREP].map(|twin| path(&format!("{name}-{short}-{twin}")))
-            });
+            let asked = ["known", "expired", "ended"]
+                .map(|short| TWINS.map(|twin| path(&format!("{name}-{short}-{twin}"))));
             for path in asked.iter().flatten() {
                 let reply = reader.get(path).await;
                 assert_eq!(answer_of(&reply), "Redis", "{away}: {path}");
@@ -200,6 +205,10 @@ async fn every_cell(ttl: &str) {
                 are_fresh
             })
             .await;
+            for twin in [EDGE_ROUTE, OFREP] {
+                let reply = reader.get(&path(&format!("{name}-nobody-{twin}"))).await;
+                assert_eq!(answer_of(&reply), "unknown", "{away}");
+            }
         }
         if no_redis {
             stage.to_redis.cut().await;
@@ -245,6 +254,7 @@ async fn every_cell(ttl: &str) {
                 assert_eq!(reply.json()["value"], value, "{cell}");
             }
             if row.customer == PAST_VALID && row.answer != "Edge API" {
+                let customer = format!("{name}-{short}-{DENIED}");
                 let reply = reader.flag(VERSION, &context(&customer)).await;
                 assert_eq!(reply.json()["variant"], "denied", "{cell}: {reply:?}");
             }
