@@ -185,14 +185,13 @@ async fn answer(
     let answered = match route {
         _ if route.is_evaluation() && request.method() != Method::POST => wrong_method(),
         Route::MalformedFlag => ofrep::malformed_key(),
-        Route::Flag(_) | Route::Flags => match body(payload).await {
-            Ok(body) => match route {
-                Route::Flag(key) => ofrep::flag(request, shared, key, &body).await,
-                _ => ofrep::flags(request, shared, &body).await,
-            },
-            Err(status) => {
-                Answered::refused(status, "the body is too large, or did not arrive in time")
-            }
+        Route::Flag(key) => match body(payload).await {
+            Ok(body) => ofrep::flag(request, shared, key, &body).await,
+            Err(status) => ofrep::not_received(status, Some(key)),
+        },
+        Route::Flags => match body(payload).await {
+            Ok(body) => ofrep::flags(request, shared, &body).await,
+            Err(status) => ofrep::not_received(status, None),
         },
         Route::Unknown => Answered::refused(StatusCode::NOT_FOUND, "there is no such route"),
         Route::Malformed(why) => Answered::refused(StatusCode::BAD_REQUEST, why),
