@@ -11,6 +11,7 @@ mod rules;
 mod sdk;
 mod settings;
 mod stampede;
+mod status;
 mod stored;
 mod unknown;
 
