@@ -3,7 +3,7 @@
 mod forward;
 mod load;
 
-pub use forward::Forwarded;
+pub use forward::{Forwarded, Query};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -11,7 +11,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AF
 use super::path::{decoded, is_id};
 use super::respond::{Answered, cannot_tell, error, finished};
 use super::{Shared, own_vias, vias};
-use crate::edge::Forwarded;
+use crate::edge::{Forwarded, Query};
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
 use crate::reader::{self, Request, State};
@@ -22,6 +22,7 @@ pub const ENTITLEMENTS_RETRY_AFTER: u64 = 30;
 const OTHERS_RETRY_AFTER: u64 = 120;
 const INCOMPLETE: &str =
     "the usage of an entitlement is missing in Redis, and the Edge API does not answer";
+const NOT_UTF8: &str = "the query is not UTF-8";
 
 /// The parameters of a question.
 struct Parameters(Vec<(String, String)>);
@@ -36,7 +37,7 @@ impl Parameters {
             Some((decoded(name)?, decoded(value)?))
         });
         let pairs: Option<_> = pairs.collect();
-        pairs.map(Self).ok_or("the query is not UTF-8")
+        pairs.map(Self).ok_or(NOT_UTF8)
     }
 
     /// The first value of this name; what is empty counts as none.
@@ -109,8 +110,9 @@ pub async fn entitlements_state(
     if answer.state().has_credits() || answer.is_unknown() {
         let mut segments = vec!["v1".to_owned(), "c".to_owned()];
         segments.extend([customer.to_owned(), "entitlements-state.json".to_owned()]);
-        let query = resource.map(|resource| ("resourceId".to_owned(), resource.to_owned()));
-        let query: Vec<_> = query.into_iter().collect();
+        let query = resource.map_or_else(Query::default, |resource| {
+            Query::default().with("resourceId", resource)
+        });
         return forward(request, shared, &segments, &query, ENTITLEMENTS_RETRY_AFTER).await;
     }
     list(
@@ -200,7 +202,7 @@ pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
         return json(text.clone(), ReadResult::Fresh);
     }
     let segments = ["v1", "config", "server-sdk-configuration.json"].map(str::to_owned);
-    if let Ok(answer) = fetch(request, shared, &segments, &[]).await
+    if let Ok(answer) = fetch(request, shared, &segments, &Query::default()).await
         && answer.status == 200
         && let Ok(text) = String::from_utf8(answer.body)
         && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
@@ -219,18 +221,18 @@ pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
 }
 
 pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[String]) -> Answered {
-    let parameters = match Parameters::of(request) {
-        Ok(Parameters(pairs)) => pairs,
-        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
+    let query = request.uri().query().unwrap_or_default();
+    let Some(query) = Query::rebuilt(query) else {
+        return Answered::refused(StatusCode::BAD_REQUEST, NOT_UTF8);
     };
-    forward(request, shared, segments, &parameters, OTHERS_RETRY_AFTER).await
+    forward(request, shared, segments, &query, OTHERS_RETRY_AFTER).await
 }
 
 async fn forward(
     request: &HttpRequest,
     shared: &Shared,
     segments: &[String],
-    query: &[(String, String)],
+    query: &Query,
     retry_after: u64,
 ) -> Answered {
     let answer = match fetch(request, shared, segments, query).await {
@@ -289,7 +291,7 @@ async fn fetch(
     request: &HttpRequest,
     shared: &Shared,
     segments: &[String],
-    query: &[(String, String)],
+    query: &Query,
 ) -> Result<Forwarded, NotFetched> {
     let forwarding = &shared.reads.forwarding;
     let Some(_permit) = forwarding.limit.take().await else {
