@@ -11,6 +11,7 @@ mod breaker;
 mod concurrency;
 mod copy;
 mod flights;
+mod forwarding;
 mod load;
 mod max_bytes;
 mod observe;
@@ -19,6 +20,7 @@ mod saved;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
+pub use forwarding::{ForwardRequest, Forwarding};
 pub use load::NotLoaded;
 pub use max_bytes::{MaxBytes, max_bytes};
 pub use saved::CopyEntry;
@@ -36,8 +38,6 @@ use crate::keys::{Keys, Owner};
 use crate::metrics::{Metrics, ReadMetrics};
 use crate::reader::State;
 use crate::store::{Store, Tracked, Tracking};
-use breaker::Breaker;
-use concurrency::ConcurrencyLimit;
 use copy::{Copy, OwnerKey, Slot};
 use flights::{Flights, Joined};
 use load::{Loaded, Loader};
@@ -51,17 +51,11 @@ pub struct Reads {
     bodies: Arc<Bodies>,
     ttl: Option<Duration>,
     fresh: Duration,
-    /// For requests that are forwarded.
-    pub forwarding: Arc<Forwarding>,
+    /// For pages of the Edge API that are forwarded.
+    pub pages: Arc<Forwarding>,
+    /// For states of customers that are forwarded.
+    pub states: Arc<Forwarding>,
     pub metrics: ReadMetrics,
-}
-
-/// Bounds the requests that are forwarded. Questions have bounds of their own: a page of the Edge API that is slow or
-/// fails says nothing about its entitlements.
-pub struct Forwarding {
-    pub edge: Edge,
-    pub breaker: Breaker,
-    pub limit: ConcurrencyLimit,
 }
 
 /// Where an answer comes from.
@@ -109,9 +103,6 @@ pub struct Sources {
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// The timeout of a request to the Edge API: shorter, so that the question reports its failure.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
-/// Forwarded requests in flight, and those that may wait. An answer may take 16 MiB.
-const MAX_FORWARDED: usize = 32;
-const MAX_FORWARDED_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
 const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 impl Reads {
@@ -143,11 +134,8 @@ impl Reads {
             bodies: Arc::new(Bodies::new(bytes / 4)),
             ttl: config.ttl,
             fresh: config.fresh,
-            forwarding: Arc::new(Forwarding {
-                edge,
-                breaker: Breaker::default(),
-                limit: ConcurrencyLimit::new(MAX_FORWARDED, MAX_FORWARDED_WAITING),
-            }),
+            pages: Forwarding::of_pages(&edge),
+            states: Forwarding::of_states(&edge),
             metrics: metrics.reads.clone(),
         };
         metrics

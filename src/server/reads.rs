@@ -131,7 +131,7 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
     let (kind, answered) = if !is_admitted(request.headers(), &shared.access) {
         let code = "Unauthenticated";
         refused(ReadResult::Denied, StatusCode::UNAUTHORIZED, code, code)
-    } else if is_our_own(request.headers(), shared.reads.forwarding.edge.via()) {
+    } else if is_our_own(request.headers(), shared.reads.pages.via()) {
         shared.log_loop();
         let text = "this request comes from this process: check EDGE_API_URL";
         refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)

@@ -4,6 +4,7 @@ mod away;
 mod bounds;
 mod clients;
 mod closed;
+mod forwarded;
 mod fresh;
 mod openfeature;
 mod rules;

@@ -11,15 +11,17 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AF
 use super::path::{decoded, is_id};
 use super::respond::{Answered, cannot_tell, error, finished};
 use super::{Shared, own_vias, vias};
-use crate::edge::{Forwarded, Query};
+use crate::edge::Query;
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
 use crate::reader::{self, Request, State};
-use crate::reads::{Answer, Form, Origin, now_ms};
+use crate::reads::{Answer, Form, ForwardRequest, Forwarding, Origin, now_ms};
 
 /// Seconds that outlast what an SDK has left: it gives entitlements 10 s, and all else 60 s.
 pub const ENTITLEMENTS_RETRY_AFTER: u64 = 30;
 const OTHERS_RETRY_AFTER: u64 = 120;
+/// The time for a state that is forwarded after its question was answered: an SDK waits 10 s for both.
+const STATE_TIMEOUT: Duration = Duration::from_secs(9);
 const INCOMPLETE: &str =
     "the usage of an entitlement is missing in Redis, and the Edge API does not answer";
 const NOT_UTF8: &str = "the query is not UTF-8";
@@ -92,6 +94,7 @@ pub async fn entitlements_state(
     shared: &Shared,
     customer: &str,
 ) -> Answered {
+    let started = Instant::now();
     let parameters = match Parameters::of(request) {
         Ok(parameters) => parameters,
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
@@ -108,12 +111,8 @@ pub async fn entitlements_state(
     };
     // The layout keeps no balances, so only the Edge API can tell what credits grant.
     if answer.state().has_credits() || answer.is_unknown() {
-        let mut segments = vec!["v1".to_owned(), "c".to_owned()];
-        segments.extend([customer.to_owned(), "entitlements-state.json".to_owned()]);
-        let query = resource.map_or_else(Query::default, |resource| {
-            Query::default().with("resourceId", resource)
-        });
-        return forward(request, shared, &segments, &query, ENTITLEMENTS_RETRY_AFTER).await;
+        let left = STATE_TIMEOUT.saturating_sub(started.elapsed());
+        return forward_state(request, shared, owner, left).await;
     }
     list(
         request,
@@ -122,6 +121,24 @@ pub async fn entitlements_state(
         &answer,
         reader::entitlements_state,
     )
+}
+
+/// Returns the state of an owner as the Edge API tells it, within the time that is `left`.
+async fn forward_state(
+    request: &HttpRequest,
+    shared: &Shared,
+    owner: Owner<'_>,
+    left: Duration,
+) -> Answered {
+    let segments = ["v1", "c", owner.customer, "entitlements-state.json"].map(str::to_owned);
+    let query = owner.resource.map_or_else(Query::default, |resource| {
+        Query::default().with("resourceId", resource)
+    });
+    let outgoing = outgoing(request, shared, &segments, query);
+    let forwarded = forward(&shared.reads.states, outgoing, ENTITLEMENTS_RETRY_AFTER);
+    let in_time = tokio::time::timeout(left, forwarded).await;
+    in_time
+        .unwrap_or_else(|_| cannot_tell(ENTITLEMENTS_RETRY_AFTER, "the Edge API does not answer"))
 }
 
 /// The Edge API does not know the customer, and answers so.
@@ -202,7 +219,8 @@ pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
         return json(text.clone(), ReadResult::Fresh);
     }
     let segments = ["v1", "config", "server-sdk-configuration.json"].map(str::to_owned);
-    if let Ok(answer) = fetch(request, shared, &segments, &Query::default()).await
+    let outgoing = outgoing(request, shared, &segments, Query::default());
+    if let Ok(answer) = shared.reads.pages.forward(outgoing).await
         && answer.status == 200
         && let Ok(text) = String::from_utf8(answer.body)
         && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
@@ -225,26 +243,33 @@ pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[St
     let Some(query) = Query::rebuilt(query) else {
         return Answered::refused(StatusCode::BAD_REQUEST, NOT_UTF8);
     };
-    forward(request, shared, segments, &query, OTHERS_RETRY_AFTER).await
+    let outgoing = outgoing(request, shared, segments, query);
+    forward(&shared.reads.pages, outgoing, OTHERS_RETRY_AFTER).await
 }
 
-async fn forward(
+/// Returns the request to forward.
+fn outgoing(
     request: &HttpRequest,
     shared: &Shared,
     segments: &[String],
-    query: &Query,
+    query: Query,
+) -> ForwardRequest {
+    let vias = vias(request.headers()).chain([shared.reads.pages.via()]);
+    ForwardRequest {
+        segments: segments.to_vec(),
+        query,
+        via: vias.collect::<Vec<_>>().join(", "),
+    }
+}
+
+async fn forward(
+    forwarding: &Arc<Forwarding>,
+    request: ForwardRequest,
     retry_after: u64,
 ) -> Answered {
-    let answer = match fetch(request, shared, segments, query).await {
+    let answer = match forwarding.forward(request).await {
         Ok(answer) => answer,
-        Err(NotFetched::Busy) => {
-            return cannot_tell(retry_after, "too many requests are being forwarded");
-        }
-        Err(NotFetched::Paused) => {
-            let text = "requests to the Edge API are paused, since the last ones failed";
-            return cannot_tell(retry_after, text);
-        }
-        Err(NotFetched::Away) => return cannot_tell(retry_after, "the Edge API does not answer"),
+        Err(reason) => return cannot_tell(retry_after, &reason.to_string()),
     };
     // To a reader of ours it is our key that was refused, and not the reader's.
     if answer.status == 401 || answer.status == 403 {
@@ -278,45 +303,4 @@ async fn forward(
         Origin::Upstream.result()
     };
     Answered::new(result, response.body(answer.body))
-}
-
-enum NotFetched {
-    Busy,
-    /// The breaker is open.
-    Paused,
-    Away,
-}
-
-async fn fetch(
-    request: &HttpRequest,
-    shared: &Shared,
-    segments: &[String],
-    query: &Query,
-) -> Result<Forwarded, NotFetched> {
-    let forwarding = &shared.reads.forwarding;
-    let Some(_permit) = forwarding.limit.take().await else {
-        return Err(NotFetched::Busy);
-    };
-    let Some(attempt) = forwarding.breaker.admit() else {
-        return Err(NotFetched::Paused);
-    };
-    let vias: Vec<&str> = vias(request.headers())
-        .chain([forwarding.edge.via()])
-        .collect();
-    let via = vias.join(", ");
-    match forwarding.edge.forward(segments, query, &via).await {
-        Ok(answer) if answer.status < 500 && answer.status != 429 => {
-            attempt.succeeded();
-            Ok(answer)
-        }
-        Ok(answer) => {
-            attempt.failed(answer.retry_after);
-            Ok(answer)
-        }
-        Err(error) => {
-            attempt.failed(None);
-            tracing::debug!(%error, "the Edge API does not answer");
-            Err(NotFetched::Away)
-        }
-    }
 }

@@ -1,0 +1,80 @@
+//! What only the Edge API can answer: pages, and states of customers whose credits Redis does not hold.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::sdk::{entitlements, know};
+use testkit::{Answer, EdgeMock, Reader, Redis};
+
+const PAGE: &str = "/v1/paywall.json";
+/// What SDK 4.x gives a question before it answers with its fallback.
+const SDK_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn state_path(customer: &str) -> String {
+    format!("/v1/c/{customer}/entitlements-state.json")
+}
+
+/// An answer that could not be made from a list of entitlements.
+fn state(reason: Option<&str>, entitlements: &Value) -> Answer {
+    let state = json!({"__typename": "EntitlementsState", "accessDeniedReason": reason, "entitlements": entitlements,
+        "entitlementsV2": entitlements, "ofTheEdgeApi": true});
+    Answer::json(200, &json!({"data": {"entitlementsState": state}}))
+}
+
+/// Asks for a state, and returns it if the Edge API gave it.
+async fn forwarded(reader: &Reader, path: &str) -> Option<Value> {
+    let reply = reader.get(path).await;
+    assert_eq!(reply.status, 200, "{path}: {reply:?}");
+    let state = reply.json()["data"]["entitlementsState"].take();
+    (state["ofTheEdgeApi"] == true).then_some(state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_fails_pauses_no_state() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let acme = state_path("acme");
+    know(&edge, "acme", None, &entitlements(10));
+    edge.answer(&acme, state(None, &entitlements(10)));
+    edge.answer(PAGE, Answer::text(503, "no").header("retry-after", "30"));
+    for _ in 0..3 {
+        let reply = reader.get(PAGE).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "120"));
+    }
+    // The first one opened the breaker of pages.
+    assert_eq!(edge.requests_to(PAGE).len(), 1);
+    assert!(forwarded(&reader, &acme).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_fails_pauses_no_page() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let acme = state_path("acme");
+    know(&edge, "acme", None, &entitlements(10));
+    edge.answer(&acme, Answer::text(503, "no").header("retry-after", "30"));
+    edge.answer(PAGE, Answer::json(200, &json!({"data": 1})));
+    for _ in 0..3 {
+        let reply = reader.get(&acme).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "30"));
+    }
+    assert_eq!(edge.requests_to(&acme).len(), 1);
+    assert_eq!(reader.get(PAGE).await.status, 200);
+}
+
+/// A question waits for the list of the customer, and then for its state: together less than an SDK gives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_hangs_is_given_up_before_an_sdk_gives_up() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let list = json!({"data": {"entitlements": entitlements(10)}});
+    let slow = Answer::json(200, &list).after(Duration::from_secs(2));
+    edge.answer(&super::path("acme"), slow);
+    edge.answer(&state_path("acme"), Answer::hang());
+    let asked = state_path("acme");
+    let reply = tokio::time::timeout(SDK_TIMEOUT, reader.get(&asked)).await;
+    let reply = reply.expect("the answer comes before an SDK gives up");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, "30"));
+    assert_eq!(edge.requests_to(&state_path("acme")).len(), 1);
+}
