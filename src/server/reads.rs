@@ -11,6 +11,7 @@
 //!
 //! No log line and no error text contains a customer's id.
 
+mod configuration;
 mod context;
 mod edge_api;
 mod ofrep;
@@ -34,6 +35,7 @@ use serde_json::json;
 use crate::edge::is_of_this_program;
 use crate::metrics::{ReadResult, ReadRoute};
 use crate::reads::{Access, Reads};
+use configuration::Configuration;
 use path::Route;
 pub(super) use path::is_id;
 use respond::{Answered, error};
@@ -42,7 +44,7 @@ use respond::{Answered, error};
 pub struct Shared {
     reads: Reads,
     access: Arc<Access>,
-    configuration: edge_api::Configuration,
+    configuration: Configuration,
     /// A request of this process came back, and the log says so.
     is_loop_logged: AtomicBool,
 }
@@ -73,7 +75,7 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
     let shared = Data::new(Shared {
         reads,
         access,
-        configuration: edge_api::Configuration::default(),
+        configuration: Configuration::default(),
         is_loop_logged: AtomicBool::new(false),
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -209,7 +211,7 @@ async fn answer(
         Route::EntitlementsState(customer) => {
             edge_api::entitlements_state(request, shared, customer).await
         }
-        Route::Configuration => edge_api::configuration(request, shared).await,
+        Route::Configuration => configuration::configuration(request, shared).await,
         Route::PassedThrough(segments) => edge_api::pass_through(request, shared, segments).await,
         Route::Livez | Route::Readyz => unreachable!("answered before"),
     };

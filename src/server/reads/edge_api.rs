@@ -1,6 +1,6 @@
 //! The routes of the Edge API.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
@@ -190,54 +190,6 @@ fn single(
     }
 }
 
-/// The last answer of the Edge API to SDKs that start.
-#[derive(Default)]
-pub struct Configuration {
-    known: Mutex<Option<(Arc<str>, Instant)>>,
-}
-
-const CONFIGURATION_TTL: Duration = Duration::from_secs(300);
-/// An SDK reads nothing else of it to start.
-const WITHOUT_DSN: &str =
-    r#"{"data":{"sdkConfiguration":{"sentryDsn":null,"isWidgetWatermarkEnabled":false}}}"#;
-
-pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
-    let known = {
-        let known = shared.configuration.known.lock();
-        known.unwrap_or_else(|lock| lock.into_inner()).clone()
-    };
-    let json = |text: Arc<str>, result| {
-        let response = HttpResponse::Ok()
-            .insert_header((CACHE_CONTROL, "private, no-cache"))
-            .insert_header((CONTENT_TYPE, "application/json"))
-            .body(text.to_string());
-        Answered::new(result, response)
-    };
-    if let Some((text, at)) = &known
-        && at.elapsed() < CONFIGURATION_TTL
-    {
-        return json(text.clone(), ReadResult::Fresh);
-    }
-    let segments = ["v1", "config", "server-sdk-configuration.json"].map(str::to_owned);
-    let outgoing = outgoing(request, shared, &segments, Query::default());
-    if let Ok(answer) = shared.reads.pages.forward(outgoing).await
-        && answer.status == 200
-        && let Ok(text) = String::from_utf8(answer.body)
-        && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
-    {
-        let text: Arc<str> = text.into();
-        let mut known = shared
-            .configuration
-            .known
-            .lock()
-            .unwrap_or_else(|lock| lock.into_inner());
-        *known = Some((text.clone(), Instant::now()));
-        return json(text, ReadResult::Upstream);
-    }
-    let text = known.map_or_else(|| WITHOUT_DSN.into(), |(text, _)| text);
-    json(text, ReadResult::Stale)
-}
-
 pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[String]) -> Answered {
     let query = request.uri().query().unwrap_or_default();
     let Some(query) = Query::rebuilt(query) else {
@@ -248,7 +200,7 @@ pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[St
 }
 
 /// Returns the request to forward.
-fn outgoing(
+pub fn outgoing(
     request: &HttpRequest,
     shared: &Shared,
     segments: &[String],

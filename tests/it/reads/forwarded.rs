@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::SOON;
 use super::sdk::{entitlements, know};
-use testkit::{Answer, EdgeMock, Reader, Redis};
+use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
 const PAGE: &str = "/v1/paywall.json";
 /// What SDK 4.x gives a question before it answers with its fallback.
@@ -77,4 +78,51 @@ async fn a_state_that_hangs_is_given_up_before_an_sdk_gives_up() {
     let reply = reply.expect("the answer comes before an SDK gives up");
     assert_eq!((reply.status, reply.header("retry-after")), (503, "30"));
     assert_eq!(edge.requests_to(&state_path("acme")).len(), 1);
+}
+
+const CONFIGURATION: &str = "/v1/config/server-sdk-configuration.json";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_with_errors_is_not_kept() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let good = json!({"data": {"sdkConfiguration": {"sentryDsn": "https://key@example.com/1"}}});
+    let failed = json!({"errors": [{"message": "no"}], "data": good["data"]});
+    let answers = [&failed, &good].map(|answer| Answer::json(200, answer));
+    edge.answer_in_turn(CONFIGURATION, answers);
+    let first = reader.get(CONFIGURATION).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let first = first.json();
+    let dsn = &first["data"]["sdkConfiguration"]["sentryDsn"];
+    assert_eq!((dsn, first.get("errors")), (&Value::Null, None));
+    until("the Edge API is asked again", SOON, async || {
+        reader.get(CONFIGURATION).await.json() == good
+    })
+    .await;
+    assert_eq!(edge.requests_to(CONFIGURATION).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sdks_that_start_are_one_request() {
+    for (answer, expected) in [
+        (
+            Answer::json(
+                200,
+                &json!({"data": {"sdkConfiguration": {"sentryDsn": "x"}}}),
+            ),
+            json!("x"),
+        ),
+        (Answer::text(500, "no"), Value::Null),
+    ] {
+        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+        let reader = Reader::builder(&redis, &edge.url()).start().await;
+        edge.answer(CONFIGURATION, answer.after(Duration::from_secs(1)));
+        let asked = [(); 50].map(|()| reader.get(CONFIGURATION));
+        for reply in futures_util::future::join_all(asked).await {
+            assert_eq!(reply.status, 200, "{reply:?}");
+            let dsn = reply.json()["data"]["sdkConfiguration"]["sentryDsn"].take();
+            assert_eq!(dsn, expected);
+        }
+        assert_eq!(edge.requests_to(CONFIGURATION).len(), 1);
+    }
 }
