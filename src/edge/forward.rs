@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use secrecy::ExposeSecret;
 
 use super::Edge;
+use super::held::{self, ByteLimit, HeldBytes, NotRead};
 
 /// An unchanged answer of the Edge API.
 #[derive(Debug)]
@@ -14,6 +15,19 @@ pub struct Forwarded {
     pub content_type: Option<String>,
     pub retry_after: Option<Duration>,
     pub body: Vec<u8>,
+    /// The bytes of the body.
+    pub held: HeldBytes,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error(transparent)]
+    Call(#[from] ureq::Error),
+    #[error(transparent)]
+    Body(#[from] NotRead),
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
 }
 
 /// The maximum body to forward; paywalls of large catalogues have a few hundred kilobytes.
@@ -81,13 +95,15 @@ fn rebuilt(text: &str) -> Option<String> {
 
 impl Edge {
     /// Requests a path, given as its decoded segments, and a query. The URL is rebuilt from these, so that the text of a
-    /// reader cannot change the target. `via` names the processes that the request came through.
+    /// reader cannot change the target. `via` names the processes that the request came through, and `limit` bounds
+    /// the bytes of the answers.
     pub async fn forward(
         &self,
         segments: &[String],
         query: &Query,
         via: &str,
-    ) -> anyhow::Result<Forwarded> {
+        limit: &ByteLimit,
+    ) -> Result<Forwarded, ForwardError> {
         let mut url = self.config.url.as_str().trim_end_matches('/').to_owned();
         for segment in segments {
             url.push('/');
@@ -100,21 +116,20 @@ impl Edge {
             .header("X-API-KEY", self.config.api_key.expose_secret())
             .header("X-API-VERSION", "1")
             .header("Via", via);
-        let answer = tokio::task::spawn_blocking(move || -> anyhow::Result<Forwarded> {
+        let limit = limit.clone();
+        let answer = tokio::task::spawn_blocking(move || -> Result<Forwarded, ForwardError> {
             let mut answer = request.call()?;
             let text = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
             let (content_type, retry_after) = (text("content-type"), text("retry-after"));
+            let (body, held) = held::read_body(&mut answer, MAX_BODY_BYTES, &limit)?;
             Ok(Forwarded {
                 status: answer.status().as_u16(),
                 content_type,
                 retry_after: retry_after
                     .and_then(|secs| secs.trim().parse().ok())
                     .map(Duration::from_secs),
-                body: answer
-                    .body_mut()
-                    .with_config()
-                    .limit(MAX_BODY_BYTES)
-                    .read_to_vec()?,
+                body,
+                held,
             })
         });
         answer.await?

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::breaker::Breaker;
 use super::concurrency::ConcurrencyLimit;
 use super::copy::{Copy, Slot};
 use super::{Origin, now_ms};
-use crate::edge::{Edge, EdgeError};
+use crate::edge::{Edge, EdgeError, EntitlementList};
 use crate::keys::{Keys, Owner};
 use crate::metrics::{ReadMetrics, UpstreamOutcome};
 use crate::plan::{self, Fetched, NotPlanned, Rules};
@@ -219,7 +217,7 @@ impl Loader {
         &self,
         owner: Owner<'_>,
         via: Option<&str>,
-    ) -> Result<Option<Box<RawValue>>, NotLoaded> {
+    ) -> Result<Option<EntitlementList>, NotLoaded> {
         let Some(_permit) = self.limit.take().await else {
             self.metrics.upstream(UpstreamOutcome::Skipped);
             return Err(NotLoaded::Busy);
@@ -251,6 +249,11 @@ impl Loader {
                 attempt.succeeded();
                 self.metrics.upstream(UpstreamOutcome::Failed);
                 return Err(NotLoaded::Declined);
+            }
+            Err(EdgeError::NoRoom(_)) => {
+                attempt.succeeded();
+                self.metrics.upstream(UpstreamOutcome::Skipped);
+                return Err(NotLoaded::Busy);
             }
             Err(EdgeError::Refused(_)) => (UpstreamOutcome::Refused, NotLoaded::Refused, None),
             Err(EdgeError::Final(_)) => (UpstreamOutcome::Failed, NotLoaded::Malformed, None),

@@ -16,6 +16,7 @@ mod context;
 mod edge_api;
 mod ofrep;
 mod path;
+mod pieces;
 mod respond;
 
 use std::sync::Arc;

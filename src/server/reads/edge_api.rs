@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::path::{decoded, is_id};
+use super::pieces::{PIECE_BYTES, Pieces};
 use super::respond::{Answered, cannot_tell, error, finished};
 use super::{Shared, own_vias, vias};
 use crate::edge::Query;
@@ -254,5 +255,9 @@ async fn forward(
     } else {
         Origin::Upstream.result()
     };
-    Answered::new(result, response.body(answer.body))
+    let response = match answer.body.len() {
+        0..=PIECE_BYTES => response.body(answer.body),
+        _ => response.body(Pieces::new(answer.body, answer.held)),
+    };
+    Answered::new(result, response)
 }

@@ -40,7 +40,7 @@ fn is_complete(entitlement: &Value, typename: &str) {
 }
 
 /// Without credits: what they grant only the Edge API can tell.
-fn without_credits(limit: u64) -> Value {
+pub fn without_credits(limit: u64) -> Value {
     let mut all = entitlements(limit);
     for entitlement in all.as_array_mut().unwrap() {
         entitlement.as_object_mut().unwrap().remove("creditRate");

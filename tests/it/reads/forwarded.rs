@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::SOON;
+use super::clients::without_credits;
 use super::sdk::{entitlements, know};
+use testkit::reader::KEY;
 use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
 const PAGE: &str = "/v1/paywall.json";
@@ -124,5 +128,90 @@ async fn many_sdks_that_start_are_one_request() {
             assert_eq!(dsn, expected);
         }
         assert_eq!(edge.requests_to(CONFIGURATION).len(), 1);
+    }
+}
+
+/// The largest body that is forwarded. Two of them fill the room of all pages.
+const LARGEST: usize = 16 << 20;
+const SMALL_PAGE: &str = "/v1/small.json";
+
+/// Asks for the page and takes the start of its answer only.
+async fn begin(reader: &Reader) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", reader.read_port()))
+        .await
+        .unwrap();
+    let head = format!("GET {PAGE} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    (stream, String::from_utf8_lossy(&start).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_take_nothing_keep_a_bounded_number_of_bytes() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let mut page = "abcdefghijklmnopqrstuvwxyz".repeat(LARGEST / 26 + 1);
+    page.truncate(LARGEST);
+    edge.answer(PAGE, Answer::text(200, &page));
+    edge.answer(SMALL_PAGE, Answer::text(200, "small"));
+    for _ in 0..3 {
+        let reply = reader.get(PAGE).await;
+        assert!(reply.status == 200 && reply.body == page);
+    }
+    let mut stalled = Vec::new();
+    for status in ["HTTP/1.1 200", "HTTP/1.1 200", "HTTP/1.1 503"] {
+        let (stream, start) = begin(&reader).await;
+        assert_eq!(start, status);
+        stalled.push(stream);
+    }
+    let reply = reader.get(SMALL_PAGE).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (503, "120"));
+    assert!(reply.body.contains("too many bytes"), "{reply:?}");
+    // It says nothing about the Edge API, and nothing about states.
+    know(&edge, "acme", None, &entitlements(10));
+    edge.answer(&state_path("acme"), state(None, &entitlements(10)));
+    assert!(forwarded(&reader, &state_path("acme")).await.is_some());
+    until("the bytes of stalled readers are free", SOON, async || {
+        reader.get(SMALL_PAGE).await.body == "small"
+    })
+    .await;
+    let mut rest = Vec::new();
+    let _ = stalled[0].read_to_end(&mut rest).await;
+    assert!(rest.len() < LARGEST, "{} bytes", rest.len());
+}
+
+/// The largest resident set that a process has had.
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    kib.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_of_large_answers_are_bounded() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let list = json!({"data": {"entitlements": without_credits(10)}}).to_string();
+    let large = format!("{}{list}", " ".repeat(9 << 20));
+    let answer = Answer::text(200, &large).after(Duration::from_secs(1));
+    edge.answer(&super::path("acme"), answer);
+    let before = peak_kib(reader.pid());
+    let of_resource = |at: u32| format!("{}?resourceId=site-{at}", super::path("acme"));
+    let asked: Vec<String> = (0..24).map(of_resource).collect();
+    let replies = asked.iter().map(|path| reader.get(path));
+    let replies = futures_util::future::join_all(replies).await;
+    let grown = peak_kib(reader.pid()) - before;
+    assert!(grown < 100 << 10, "{grown} KiB more");
+    assert!(replies.iter().any(|reply| reply.status == 200));
+    for reply in replies.iter().filter(|reply| reply.status != 200) {
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "30"));
+        assert!(reply.body.contains("too many customers"), "{reply:?}");
+    }
+    // Each alone has room.
+    edge.answer(&super::path("acme"), Answer::text(200, &large));
+    for path in asked {
+        assert_eq!(reader.get(&path).await.status, 200, "{path}");
     }
 }
