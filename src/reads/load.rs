@@ -186,7 +186,11 @@ impl Loader {
                 return Ok((slot, Origin::Upstream));
             }
         }
-        let slot = self.in_memory(self.state(&fetched), mark, (order, began));
+        let state = match is_whole {
+            true => self.state(&fetched),
+            false => self.state(&fetched).omitting_credits(),
+        };
+        let slot = self.in_memory(state, mark, (order, began));
         Ok((slot, Origin::Upstream))
     }
 

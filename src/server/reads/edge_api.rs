@@ -110,8 +110,7 @@ pub async fn entitlements_state(
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
-    // The layout keeps no balances, so only the Edge API can tell what credits grant.
-    if answer.state().has_credits() || answer.is_unknown() {
+    if is_for_the_edge_api(&answer) {
         let left = STATE_TIMEOUT.saturating_sub(started.elapsed());
         return forward_state(request, shared, owner, left).await;
     }
@@ -122,6 +121,13 @@ pub async fn entitlements_state(
         &answer,
         reader::entitlements_state,
     )
+}
+
+/// Returns whether only the Edge API can tell the state that SDK 4.x asks for.
+fn is_for_the_edge_api(answer: &Answer) -> bool {
+    let state = answer.state();
+    // The layout keeps no credit entitlements and no balances.
+    answer.is_unknown() || state.has_credits() || state.omits_credits()
 }
 
 /// Returns the state of an owner as the Edge API tells it, within the time that is `left`.

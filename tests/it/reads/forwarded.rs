@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::SOON;
 use super::clients::without_credits;
 use super::sdk::{entitlements, know};
+use super::stored::credit;
 use testkit::reader::KEY;
 use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
@@ -82,6 +83,39 @@ async fn a_state_that_hangs_is_given_up_before_an_sdk_gives_up() {
     let reply = reply.expect("the answer comes before an SDK gives up");
     assert_eq!((reply.status, reply.header("retry-after")), (503, "30"));
     assert_eq!(edge.requests_to(&state_path("acme")).len(), 1);
+}
+
+/// Redis holds no credit entitlements: without them, SDK 4.x would deny what they grant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_with_credit_entitlements_is_that_of_the_edge_api() {
+    for policy in ["UPSERT", "INVALIDATE"] {
+        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+        let reader = Reader::builder(&redis, &edge.url())
+            .env("CACHE_UPDATE_POLICY", policy)
+            .start()
+            .await;
+        let features = without_credits(10);
+        let mut all = features.clone();
+        all.as_array_mut().unwrap().push(credit());
+        for (customer, resource, list, is_forwarded) in [
+            ("plain", None, &features, false),
+            ("both", None, &all, true),
+            ("both", Some("site-1"), &all, true),
+            ("credits-only", None, &json!([credit()]), true),
+        ] {
+            know(&edge, customer, resource, list);
+            edge.answer(&state_path(customer), state(None, &all));
+            let query = resource.map_or_else(String::new, |it| format!("?resourceId={it}"));
+            let asked = format!("{}{query}", state_path(customer));
+            // Also once the customer is in memory.
+            for _ in 0..2 {
+                let state = forwarded(&reader, &asked).await;
+                assert_eq!(state.is_some(), is_forwarded, "{policy}, {asked}");
+                let v2 = state.map(|mut state| state["entitlementsV2"].take());
+                assert!(v2.is_none_or(|v2| v2 == all), "{policy}, {asked}");
+            }
+        }
+    }
 }
 
 const CONFIGURATION: &str = "/v1/config/server-sdk-configuration.json";

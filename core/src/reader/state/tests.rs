@@ -238,6 +238,7 @@ fn a_state_is_the_same_after_it_was_bytes() {
     let whole = State::read(&stored, false).unwrap();
     stored.usages.insert("seats".into(), torn);
     let states = [
+        whole.clone().omitting_credits(),
         whole,
         State::read(&stored, false).unwrap(),
         State::empty(None),
