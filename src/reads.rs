@@ -85,6 +85,11 @@ impl Answer {
         &self.slot.state
     }
 
+    /// The store holds the state; else it is in memory only.
+    pub fn is_stored(&self) -> bool {
+        self.slot.is_stored
+    }
+
     /// The Edge API does not know the customer.
     pub fn is_unknown(&self) -> bool {
         self.slot.is_unknown

@@ -127,7 +127,10 @@ pub async fn entitlements_state(
 fn is_for_the_edge_api(answer: &Answer) -> bool {
     let state = answer.state();
     // The layout keeps no credit entitlements and no balances.
-    answer.is_unknown() || state.has_credits() || state.omits_credits()
+    let needs_credits = state.has_credits() || state.omits_credits();
+    // A list that was fetched does not tell why a customer without entitlements is denied.
+    let needs_reason = state.is_empty() && !answer.is_stored();
+    answer.is_unknown() || needs_credits || needs_reason
 }
 
 /// Returns the state of an owner as the Edge API tells it, within the time that is `left`.

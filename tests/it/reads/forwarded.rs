@@ -118,6 +118,41 @@ async fn a_state_with_credit_entitlements_is_that_of_the_edge_api() {
     }
 }
 
+/// A list of no entitlements does not say why there are none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_edge_api_tells_why_a_customer_without_entitlements_is_denied() {
+    let reason = "NoActiveSubscription";
+    for policy in ["UPSERT", "INVALIDATE"] {
+        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+        let reader = Reader::builder(&redis, &edge.url())
+            .env("CACHE_UPDATE_POLICY", policy)
+            .start()
+            .await;
+        for (customer, resource) in [("acme", ""), ("acme", "?resourceId=site-1")] {
+            edge.answer(
+                &super::path(customer),
+                Answer::json(200, &json!({"data": {"entitlements": []}})),
+            );
+            edge.answer(&state_path(customer), state(Some(reason), &json!([])));
+            for _ in 0..2 {
+                let asked = format!("{}{resource}", state_path(customer));
+                let state = forwarded(&reader, &asked).await;
+                let state = state.expect("the Edge API tells");
+                assert_eq!(state["accessDeniedReason"], reason, "{policy}, {asked}");
+            }
+        }
+        // Redis has the reason, and is read for it.
+        super::store(&redis, "stored", &json!({}), 1);
+        let key = "production:c_stored:metadata";
+        redis.set(key, r#"{"accessDeniedReason":"CustomerIsArchived"}"#);
+        redis.set(&format!("{key}#timestamp"), "1");
+        let reply = reader.get(&state_path("stored")).await.json();
+        let state = &reply["data"]["entitlementsState"];
+        assert_eq!(state["accessDeniedReason"], "CustomerIsArchived", "{reply}");
+        assert!(edge.requests_to(&state_path("stored")).is_empty());
+    }
+}
+
 const CONFIGURATION: &str = "/v1/config/server-sdk-configuration.json";
 
 #[tokio::test(flavor = "multi_thread")]
