@@ -12,6 +12,7 @@ mod sdk;
 mod settings;
 mod stampede;
 mod stored;
+mod validators;
 
 use std::time::Duration;
 
