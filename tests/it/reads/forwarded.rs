@@ -204,13 +204,19 @@ async fn many_sdks_that_start_are_one_request() {
 const LARGEST: usize = 16 << 20;
 const SMALL_PAGE: &str = "/v1/small.json";
 
-/// Asks for the page and takes the start of its answer only.
-async fn begin(reader: &Reader) -> (TcpStream, String) {
+/// Asks for the page, and takes nothing of its answer.
+async fn send(reader: &Reader) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", reader.read_port()))
         .await
         .unwrap();
     let head = format!("GET {PAGE} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Takes the start of the answer only.
+async fn begin(reader: &Reader) -> (TcpStream, String) {
+    let mut stream = send(reader).await;
     let mut start = [0; 12];
     stream.read_exact(&mut start).await.unwrap();
     (stream, String::from_utf8_lossy(&start).into_owned())
@@ -248,6 +254,31 @@ async fn readers_that_take_nothing_keep_a_bounded_number_of_bytes() {
     let mut rest = Vec::new();
     let _ = stalled[0].read_to_end(&mut rest).await;
     assert!(rest.len() < LARGEST, "{} bytes", rest.len());
+}
+
+/// Else readers that come and go could have any number of requests in flight.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_whose_readers_have_gone_still_count() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    edge.answer(PAGE, Answer::hang());
+    edge.answer(SMALL_PAGE, Answer::text(200, "small"));
+    let mut gone = Vec::new();
+    for _ in 0..32 {
+        gone.push(send(&reader).await);
+    }
+    until("all are in flight", SOON, async || {
+        edge.requests_to(PAGE).len() == gone.len()
+    })
+    .await;
+    for stream in gone {
+        stream.set_zero_linger().unwrap();
+    }
+    // It waits for the first of them, whose failure pauses the requests for pages.
+    let reply = reader.get(SMALL_PAGE).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert!(reply.body.contains("are paused"), "{reply:?}");
+    assert!(edge.requests_to(SMALL_PAGE).is_empty());
 }
 
 /// The largest resident set that a process has had.
