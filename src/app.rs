@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, QueueConfig, WriteConfig, store_name};
 use crate::consumer::budget::{Budget, memory_limit};
-use crate::consumer::{Acknowledger, Flow, Parking, Policy, Shared, Watch, Work};
+use crate::consumer::{Acknowledger, Flow, Parking, Policy, PollTimes, Shared, Watch, Work};
 use crate::edge::Edge;
 use crate::health::Health;
 use crate::keys::Keys;
@@ -127,8 +127,11 @@ pub async fn run(
             Budget::new(config.queue.max_inflight_bytes, memory_limit(), &metrics),
             parking,
             settings,
-            shutdown.clone(),
-            config.shutdown_timeout,
+            (shutdown.clone(), config.shutdown_timeout),
+            match config.redis {
+                Some(_) => PollTimes::beside_others(),
+                None => PollTimes::alone(config.shutdown_timeout),
+            },
         ),
         watch: Watch::new(health.clone(), metrics, traces.clone()),
     });
@@ -138,7 +141,9 @@ pub async fn run(
     health.drain();
     let drain = async {
         // Consumers finish their messages; when the last one ends, the acknowledger finishes too.
-        let _ = (&mut pool).await;
+        if (&mut pool).await.is_err() {
+            store.stranded();
+        }
         let _ = deleting.await;
         if let Some(answering) = answering {
             answering.end().await;

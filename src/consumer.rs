@@ -30,10 +30,10 @@ use budget::Reserved;
 use lease::{Held, Leases};
 pub use limit::{Limit, Unknown};
 pub use parking::Parking;
-pub use shared::{Flow, Policy, Watch, Work};
+pub use shared::{Flow, Policy, PollTimes, Watch, Work};
 use suspects::Suspects;
 
-/// How long a receive waits for messages.
+/// How long a receive waits for messages, at most.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// The same, while an empty answer is to prove the state in memory. It asks all servers of SQS, as `LONG_POLL` does.
 const PROVING_POLL: Duration = Duration::from_secs(1);
@@ -170,7 +170,7 @@ async fn consume<Q: Queue>(shared: &Arc<Shared<Q>>, view: &ConsumerView, leases:
 fn long_poll<Q: Queue>(shared: &Shared<Q>) -> Duration {
     match shared.work.store.awaits_proof() {
         true => PROVING_POLL,
-        false => LONG_POLL,
+        false => shared.flow.polls.long,
     }
 }
 
@@ -232,33 +232,47 @@ enum Received {
 
 /// Receives messages. This is the only wait that is cut short. A dropped receive may strand messages until their
 /// visibility timeout: a delay, not a loss. So a receive in flight gets some more time, at the shutdown and
-/// while Redis is down; the consumer keeps its messages.
+/// while Redis is down; the consumer keeps its messages. A state in memory must know of a dropped receive, and while its
+/// journal cannot be written none is dropped, since no other process waits for the messages.
 async fn receive<Q: Queue>(
     shared: &Shared<Q>,
     leases: &Arc<Leases>,
     wait: Duration,
     mut reserved: Reserved,
 ) -> Received {
-    let started = Instant::now();
+    if shared.flow.polls_over.is_cancelled() {
+        return Received::Interrupted;
+    }
+    let (started, store) = (Instant::now(), &shared.work.store);
     let batch_size = shared.work.policy.batch_size;
+    let in_flight = shared.flow.receives.token();
     let answer = tokio::select! {
         biased;
         answer = shared.work.queue.receive(batch_size, wait) => answer,
-        () = shared.flow.polls_over.cancelled() => return Received::Interrupted,
-        () = redis_is_away(shared.work.store.gate()) => return Received::Interrupted,
+        () = shared.flow.polls_over.cancelled() => {
+            store.stranded();
+            return Received::Interrupted;
+        }
+        () = redis_is_away(store.gate()), if !store.is_in_memory() => return Received::Interrupted,
     };
+    drop(in_flight);
     shared
         .watch
         .metrics
         .called(Operation::Receive, started, &answer);
     let messages = match answer {
         Ok(messages) => messages,
-        Err(error) => return Received::Failed(error),
+        Err(error) => {
+            if error.kind.may_be_done() {
+                store.answer_lost();
+            }
+            return Received::Failed(error);
+        }
     };
     let bodies = messages.iter().map(|delivery| delivery.body.len());
     shared.flow.budget.settle(&mut reserved, bodies);
     let visibility = shared.flow.settings.borrow().visibility_timeout;
-    shared.work.store.received(&messages, wait, visibility);
+    store.received(&messages, wait, lease::longest_hidden(visibility));
     shared.watch.metrics.polled(messages.len());
     if messages.len() >= batch_size {
         // A full batch: wake as many consumers again, until all poll.

@@ -1,10 +1,14 @@
 //! Calls Stigg's Edge API: queue credentials, the Sentry DSN, and the state of customers.
 
 mod forward;
+mod held;
 mod load;
 
-pub use forward::Forwarded;
+pub use forward::{ForwardError, Forwarded, Query};
+pub use held::{ByteLimit, HeldBytes, NotRead};
+pub use load::EntitlementList;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,12 +32,17 @@ pub struct Edge {
     config: EdgeConfig,
     agent: ureq::Agent,
     via: Arc<str>,
+    /// Bounds the answers that this program reads itself.
+    answers: ByteLimit,
 }
 
 /// The start of the `Via` entry of each process of this program.
 const VIA_PREFIX: &str = "1.1 entitlement-sync-";
 const MAX_TRIES: u32 = 3;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// An answer is in memory up to four times while it is read: as text, as a list, as an event and as values.
+const MAX_ANSWERS_BYTES: usize = 16 << 20;
+const MAX_ANSWER_BYTES: u64 = 10 << 20;
 
 impl Edge {
     pub fn new(config: &EdgeConfig) -> Self {
@@ -41,6 +50,7 @@ impl Edge {
             config: config.clone(),
             agent: http_agent::for_host_of(&config.net, &config.url, http_agent::TIMEOUT),
             via: format!("{VIA_PREFIX}{:016x}", fastrand::u64(..)).into(),
+            answers: ByteLimit::new(MAX_ANSWERS_BYTES),
         }
     }
 
@@ -134,11 +144,12 @@ impl Edge {
         }
         for attempt in 1.. {
             let (text, wait) = match self.ask(url.to_string(), path).await {
-                Ok(body) => {
-                    return parse(&body)
+                Ok(answer) => {
+                    return parse(&answer.text)
                         .with_context(|| format!("invalid answer of the Edge API to {path}"));
                 }
                 Err(EdgeError::MayPass { text, after, .. }) => (text, after),
+                Err(EdgeError::NoRoom(text)) => (text, None),
                 Err(error) => return Err(error.into()),
             };
             if attempt >= MAX_TRIES {
@@ -151,7 +162,7 @@ impl Edge {
     }
 
     /// Sends one request; its errors contain `path`.
-    async fn ask(&self, url: String, path: &str) -> Result<String, EdgeError> {
+    async fn ask(&self, url: String, path: &str) -> Result<AnswerText, EdgeError> {
         let (edge, path) = (self.clone(), path.to_owned());
         let answer = tokio::task::spawn_blocking(move || edge.request(&url, &path));
         answer
@@ -173,6 +184,9 @@ pub enum EdgeError {
     Declined(String),
     #[error("{0}")]
     Final(String),
+    /// The answers in memory have too many bytes; a retry may succeed.
+    #[error("{0}")]
+    NoRoom(String),
     /// A retry may succeed, after the pause that the server requested.
     #[error("{text}")]
     MayPass {
@@ -183,8 +197,14 @@ pub enum EdgeError {
     },
 }
 
+/// An answer, whose bytes count until it is dropped.
+struct AnswerText {
+    text: String,
+    held: HeldBytes,
+}
+
 impl Edge {
-    fn request(&self, url: &str, path: &str) -> Result<String, EdgeError> {
+    fn request(&self, url: &str, path: &str) -> Result<AnswerText, EdgeError> {
         let answer = self
             .agent
             .get(url)
@@ -220,19 +240,41 @@ impl Edge {
                     reached: true,
                 },
                 401 | 403 => EdgeError::Refused(format!("SERVER_API_KEY was refused: {text}")),
-                404 => EdgeError::NotFound(text),
+                404 if is_json_object(&mut answer) => EdgeError::NotFound(text),
+                404 => EdgeError::Declined(format!("{text} without JSON: check EDGE_API_URL")),
                 _ => EdgeError::Declined(text),
             });
         }
-        answer
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| EdgeError::MayPass {
-                text: error.to_string(),
-                after: None,
-                reached: true,
-            })
+        let (bytes, held) =
+            held::read_body(&mut answer, MAX_ANSWER_BYTES, &self.answers).map_err(|error| {
+                match error {
+                    NotRead::NoRoom => EdgeError::NoRoom(error.to_string()),
+                    NotRead::Failed(error) => cut_short(error.to_string()),
+                }
+            })?;
+        let text = String::from_utf8(bytes).map_err(|error| cut_short(error.to_string()))?;
+        Ok(AnswerText { text, held })
     }
+}
+
+/// An answer that began, and whose body could not be read.
+fn cut_short(text: String) -> EdgeError {
+    EdgeError::MayPass {
+        text,
+        after: None,
+        reached: true,
+    }
+}
+
+/// The maximum of a body that tells what an error is.
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
+
+/// Returns whether the body is a JSON object, as the Edge API answers. A proxy that finds no route answers a page.
+fn is_json_object(answer: &mut ureq::http::Response<ureq::Body>) -> bool {
+    let body = answer.body_mut().with_config().limit(MAX_ERROR_BYTES);
+    body.read_to_vec().is_ok_and(|body| {
+        serde_json::from_slice::<HashMap<String, serde::de::IgnoredAny>>(&body).is_ok()
+    })
 }
 
 /// Returns whether a `Via` entry is of a process of this program.

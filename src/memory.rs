@@ -3,16 +3,20 @@
 //! What it holds is bounded. The least recently used owners go first, and are asked for at the Edge API again. A journal
 //! makes each change durable before its message is acknowledged; without one, a restart begins with nothing.
 
+mod doubt;
 mod entry;
 mod letters;
 mod restore;
 mod table;
 
+pub use doubt::Certainty;
 pub use entry::{CellEntry, Entry, Letter, OwnerEntry, StepEntry};
 pub use letters::Letters;
+pub use restore::Past;
 pub use table::{Lifetimes, Record};
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::clock;
@@ -32,10 +36,14 @@ pub struct Memory {
     bytes: AtomicU64,
     evictions: AtomicU64,
     changes: AtomicU64,
+    /// When an owner last changed.
+    changed_at: AtomicU64,
+    /// Whether owners may be doubted.
+    has_doubts: AtomicBool,
     letters: Mutex<Letters>,
     journal: RwLock<Option<Arc<Journal>>>,
-    /// Entries that a restore caused, for the journal.
-    unlogged: Mutex<Vec<Vec<u8>>>,
+    /// Owners that a restore evicted, for the journal, each with its newest time.
+    unlogged: Mutex<HashMap<Box<str>, Millis>>,
     /// Called with each customer that changed.
     changed: RwLock<Option<Listener>>,
 }
@@ -44,6 +52,9 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What an operator must know of a state without a folder.
 pub const NOT_KEPT: &str = "STORE is memory and SNAPSHOT_PATH is not set: a restart begins with nothing and asks the Edge API for each customer, and no lock keeps a second process from the queue, where each would miss changes that the other receives";
+
+/// What an operator must know of a state that was restored from damaged files.
+pub const INCOMPLETE: &str = "files in SNAPSHOT_PATH were damaged, and changes are missing: answers about each restored customer are marked as stale until the Edge API or a newer message confirms it";
 
 /// Parts that are locked apart.
 const PARTS: usize = 256;
@@ -60,22 +71,12 @@ impl Memory {
             bytes: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            changed_at: AtomicU64::new(0),
+            has_doubts: AtomicBool::new(false),
             letters: Mutex::default(),
             journal: RwLock::default(),
             unlogged: Mutex::default(),
             changed: RwLock::default(),
-        }
-    }
-
-    /// Sets the journal, once what it holds has been restored, and removes what has expired since.
-    pub fn log_to(&self, journal: Arc<Journal>) {
-        append(&journal, &bytes_of(&Entry::Begun));
-        let unlogged = std::mem::take(&mut *lock(&self.unlogged));
-        unlogged.iter().for_each(|entry| append(&journal, entry));
-        *self.journal.write().unwrap_or_else(PoisonError::into_inner) = Some(journal);
-        for part in &self.parts {
-            let owners = lock(part).len();
-            self.sweep_part(part, owners);
         }
     }
 
@@ -94,7 +95,8 @@ impl Memory {
         if part.expire(owner, now) {
             self.log_expired(owner, now);
         }
-        let fate = part.apply(step, update_if_exists, self.lifetimes, now);
+        let table::Applied { fate, changed } =
+            part.apply(step, update_if_exists, self.lifetimes, now);
         if let Fate::Done {
             items,
             leaves_tombstone,
@@ -102,7 +104,8 @@ impl Memory {
         {
             let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
             if *leaves_tombstone || items.iter().any(changes) {
-                self.log(&Entry::Step(StepEntry::new(step, items, now)));
+                self.note_change(now);
+                self.log(&Entry::Step(StepEntry::new(step, &changed, now)));
             }
         }
         let forgotten = self.make_room(&mut part, before);
@@ -139,28 +142,31 @@ impl Memory {
         }
     }
 
-    /// Returns what is stored of an owner, and when it last changed.
-    pub fn read(&self, owner: Owner<'_>) -> (Stored, Millis) {
+    /// Returns what is stored of an owner, and how certain it is. A resource is as certain as its customer: a newer change
+    /// of the customer makes it a miss.
+    pub fn read(&self, owner: Owner<'_>) -> (Stored, Certainty) {
         let now = clock::now_ms();
+        let mut certainty = Certainty::default();
         let customer_timestamp = owner.resource.and_then(|_| {
             let customer = self.keys.entitlements(Owner {
                 resource: None,
                 ..owner
             });
             let mut part = self.part(&customer);
-            let cell = part.read(&customer)?.cell("", now)?;
-            Some(cell.at.to_string())
+            let record = part.read(&customer)?;
+            certainty.is_doubted = record.is_doubted();
+            Some(record.cell("", now)?.at.to_string())
         });
         let key = self.keys.entitlements(owner);
         let mut part = self.part(&key);
-        let record = part.read(&key);
-        let changed = record.map_or(0, |record| record.changed);
-        let stored = record.map_or_else(Stored::default, |record| self.stored(&key, record, now));
-        let stored = Stored {
-            customer_timestamp,
-            ..stored
-        };
-        (stored, changed)
+        let mut stored = Stored::default();
+        if let Some(record) = part.read(&key) {
+            certainty.changed = record.changed;
+            certainty.is_doubted |= record.is_doubted();
+            stored = self.stored(&key, record, now);
+        }
+        stored.customer_timestamp = customer_timestamp;
+        (stored, certainty)
     }
 
     fn stored(&self, owner: &str, record: &Record, now: Millis) -> Stored {
@@ -214,10 +220,9 @@ impl Memory {
         });
     }
 
-    /// Records that all of the state is true now, for readers after a restart.
-    pub fn log_proven(&self) {
+    /// Records that all of the state was known to be true at a time, for readers after a restart.
+    pub fn log_proven(&self, at: Millis) {
         if let Some(journal) = &*read(&self.journal) {
-            let at = clock::now_ms();
             append(journal, &bytes_of(&Entry::Proven { at }));
         }
     }
@@ -247,6 +252,15 @@ impl Memory {
     /// Counts the changes since the start.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Returns when an owner last changed, here or in a process before.
+    pub fn changed_at(&self) -> Millis {
+        self.changed_at.load(Ordering::Relaxed)
+    }
+
+    fn note_change(&self, at: Millis) {
+        self.changed_at.fetch_max(at, Ordering::Relaxed);
     }
 
     pub fn owners(&self) -> usize {

@@ -35,6 +35,7 @@ pub struct Metrics {
     pub processed: Family<Processed, Counter>,
     pub times_ahead: Counter,
     pub found_by_structure: Counter,
+    pub credit_entitlements: Counter,
     pub coalesced: Counter,
     pub locked: Counter,
     pub acknowledged: Counter,
@@ -86,6 +87,7 @@ impl Metrics {
             processed: Family::default(),
             times_ahead: Counter::default(),
             found_by_structure: Counter::default(),
+            credit_entitlements: Counter::default(),
             coalesced: Counter::default(),
             locked: Counter::default(),
             acknowledged: Counter::default(),
@@ -155,6 +157,7 @@ impl Metrics {
             processed "messages_processed" "Messages processed, by kind and outcome";
             times_ahead "times_ahead" "Times of events that were more than 5 minutes ahead of their message and were replaced by its time of sending";
             found_by_structure "messages_found_by_structure" "Messages of unknown shape in which a change was found by its structure";
+            credit_entitlements "messages_with_credit_entitlements" "Messages that list credit entitlements, which the layout in Redis cannot hold";
             coalesced "items_coalesced" "Values not written because a neighbour in the batch superseded them";
             locked "locked_retries" "Tries that found the customer locked by an SDK";
             acknowledged "messages_acknowledged" "Messages deleted from the queue";
@@ -240,6 +243,13 @@ impl Metrics {
         ) {
             self.last_success.set(clock::now_secs());
         }
+    }
+
+    /// Counts an event of an unknown kind in a message whose changes are applied. The message itself is counted with
+    /// the outcome of its changes.
+    pub fn unrecognised_beside_changes(&self) {
+        let of_event = Processed::of(Kind::Other, Outcome::Unrecognised);
+        self.processed.get_or_create(&of_event).inc();
     }
 
     /// Returns the number of messages with an outcome, over all kinds.

@@ -78,6 +78,7 @@ fn replace<Q: Queue>(
         return;
     };
     shared.watch.metrics.consumers_restarted.inc();
+    shared.work.store.stranded();
     if shared.flow.shutdown.is_cancelled() {
         tracing::error!(
             kind = how,
@@ -96,7 +97,7 @@ fn replace<Q: Queue>(
 mod tests {
     use super::*;
     use crate::consumer::budget::Budget;
-    use crate::consumer::{Acknowledger, Flow, Parking, Policy, Watch, Work};
+    use crate::consumer::{Acknowledger, Flow, Parking, Policy, PollTimes, Watch, Work};
     use crate::health::Health;
     use crate::keys::Keys;
     use crate::metrics::Metrics;
@@ -175,7 +176,13 @@ mod tests {
                     dead_letter_max_len: 10,
                 },
             },
-            flow: Flow::new(budget, parking, settings, shutdown, Duration::from_secs(8)),
+            flow: Flow::new(
+                budget,
+                parking,
+                settings,
+                (shutdown, Duration::from_secs(8)),
+                PollTimes::beside_others(),
+            ),
             watch: Watch::new(health, metrics, Traces::default()),
         })
     }

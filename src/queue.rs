@@ -187,6 +187,14 @@ impl QueueErrorKind {
         )
     }
 
+    /// Returns whether SQS may have carried out the call: its answer was lost, or is not known to be from SQS.
+    pub fn may_be_done(self) -> bool {
+        matches!(
+            self,
+            Self::Foreign | Self::Timeout | Self::Unreachable | Self::Failed
+        )
+    }
+
     /// Returns advice for the operator.
     pub fn advice(self) -> &'static str {
         match self {

@@ -11,17 +11,21 @@ mod breaker;
 mod concurrency;
 mod copy;
 mod flights;
+mod forwarding;
 mod load;
 mod max_bytes;
 mod observe;
 mod refill;
 mod saved;
+mod sources;
 
 pub use access::Access;
 pub use bodies::{Bodies, Body, Form, etag};
+pub use forwarding::{ForwardRequest, Forwarding};
 pub use load::NotLoaded;
 pub use max_bytes::{MaxBytes, max_bytes};
 pub use saved::CopyEntry;
+pub use sources::Sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +40,6 @@ use crate::keys::{Keys, Owner};
 use crate::metrics::{Metrics, ReadMetrics};
 use crate::reader::State;
 use crate::store::{Store, Tracked, Tracking};
-use breaker::Breaker;
-use concurrency::ConcurrencyLimit;
 use copy::{Copy, OwnerKey, Slot};
 use flights::{Flights, Joined};
 use load::{Loaded, Loader};
@@ -51,17 +53,11 @@ pub struct Reads {
     bodies: Arc<Bodies>,
     ttl: Option<Duration>,
     fresh: Duration,
-    /// For requests that are forwarded.
-    pub forwarding: Arc<Forwarding>,
+    /// For pages of the Edge API that are forwarded.
+    pub pages: Arc<Forwarding>,
+    /// For states of customers that are forwarded.
+    pub states: Arc<Forwarding>,
     pub metrics: ReadMetrics,
-}
-
-/// Bounds the requests that are forwarded. Questions have bounds of their own: a page of the Edge API that is slow or
-/// fails says nothing about its entitlements.
-pub struct Forwarding {
-    pub edge: Edge,
-    pub breaker: Breaker,
-    pub limit: ConcurrencyLimit,
 }
 
 /// Where an answer comes from.
@@ -91,27 +87,21 @@ impl Answer {
         &self.slot.state
     }
 
+    /// The store holds the state; else it is in memory only.
+    pub fn is_stored(&self) -> bool {
+        self.slot.is_stored
+    }
+
     /// The Edge API does not know the customer.
     pub fn is_unknown(&self) -> bool {
         self.slot.is_unknown
     }
 }
 
-/// The sources that can answer now.
-#[derive(Debug, Clone, Copy)]
-pub struct Sources {
-    pub redis: bool,
-    pub upstream: bool,
-    pub copies: bool,
-}
-
 /// A question fails after this, while its load goes on: SDKs wait 10 s.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// The timeout of a request to the Edge API: shorter, so that the question reports its failure.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
-/// Forwarded requests in flight, and those that may wait. An answer may take 16 MiB.
-const MAX_FORWARDED: usize = 32;
-const MAX_FORWARDED_WAITING: usize = 128;
 /// How often an owner that can only be answered stale is asked for upstream.
 const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 impl Reads {
@@ -143,11 +133,8 @@ impl Reads {
             bodies: Arc::new(Bodies::new(bytes / 4)),
             ttl: config.ttl,
             fresh: config.fresh,
-            forwarding: Arc::new(Forwarding {
-                edge,
-                breaker: Breaker::default(),
-                limit: ConcurrencyLimit::new(MAX_FORWARDED, MAX_FORWARDED_WAITING),
-            }),
+            pages: Forwarding::of_pages(&edge),
+            states: Forwarding::of_states(&edge),
             metrics: metrics.reads.clone(),
         };
         metrics
@@ -171,7 +158,10 @@ impl Reads {
         {
             return Ok(self.answer(owner, slot.clone(), Origin::Copy));
         }
-        let known = self.in_this_process(owner, known).await;
+        let known = match tracked.is_up() {
+            true => known,
+            false => self.in_this_process(owner, known).await,
+        };
         if let Some(slot) = &known
             && !tracked.is_up()
             && let Some(answer) = self.stale(owner, slot.clone())
@@ -191,10 +181,12 @@ impl Reads {
         };
         // A load that began later may have kept something meanwhile.
         let known = self.copy.get(owner).or(known);
+        let known = self.in_this_process(owner, known).await;
         known.and_then(|slot| self.stale(owner, slot)).ok_or(error)
     }
 
-    /// Where the state is in this process and the queue does not prove it: returns what is stored, if the copy is older.
+    /// Where the state is in this process and the queue does not prove it, or not that of this owner: returns what is stored,
+    /// if the copy is older.
     async fn in_this_process(
         &self,
         owner: Owner<'_>,
@@ -202,7 +194,7 @@ impl Reads {
     ) -> Option<Arc<Slot>> {
         let tracked = &self.loader.tracked;
         let is_current = |slot: &Arc<Slot>| !tracked.has_changed(owner.customer, slot.mark);
-        if !tracked.is_memory() || tracked.is_up() || known.as_ref().is_some_and(is_current) {
+        if !tracked.is_memory() || known.as_ref().is_some_and(is_current) {
             return known;
         }
         let order = self.copy.next_order();
@@ -236,9 +228,10 @@ impl Reads {
             || leaves_tombstones && !slot.state.has_metered()
     }
 
-    /// How long ago it was last known to be true.
+    /// How long ago it was last known to be true. Not every event about a customer that is unknown or has nothing leaves a
+    /// trace in Redis.
     fn age(&self, owner: Owner<'_>, slot: &Slot) -> Duration {
-        match self.reports_changes(slot) {
+        match self.reports_changes(slot) && slot.settled_until.is_none() {
             true => self.loader.tracked.age(owner.customer, slot.mark),
             false => slot.began.elapsed(),
         }
@@ -274,37 +267,26 @@ impl Reads {
             ..owner
         };
         let load_customer = || self.load(customer, via);
-        let asked = (owner, via);
-        self.loader.load(asked, &self.copy, load_customer).await
+        let is_answerable = |slot: &Slot| self.is_answerable(owner, slot);
+        let known = (&*self.copy, is_answerable);
+        self.loader.load((owner, via), known, load_customer).await
     }
 
     fn answer(&self, owner: Owner<'_>, slot: Arc<Slot>, origin: Origin) -> Answer {
         let age = match origin {
-            Origin::Copy | Origin::Redis | Origin::Upstream => Duration::ZERO,
-            Origin::Unproven => self.age(owner, &slot),
+            Origin::Redis | Origin::Upstream => Duration::ZERO,
+            Origin::Copy | Origin::Unproven => self.age(owner, &slot),
         };
         Answer { slot, origin, age }
     }
 
-    /// The last known state, as long as it may be answered.
+    /// The last known state, as long as it may be answered. That the Edge API does not know a customer is remembered for
+    /// a short time only: after it, nothing is known.
     fn stale(&self, owner: Owner<'_>, slot: Arc<Slot>) -> Option<Answer> {
+        let is_over = slot.is_unknown && !slot.is_settled();
         let answer = self.answer(owner, slot, Origin::Unproven);
-        let is_good = self.ttl.is_none_or(|ttl| answer.age < ttl);
-        is_good.then_some(answer)
-    }
-
-    /// What can be asked now.
-    pub fn sources(&self) -> Sources {
-        let tracked = &self.loader.tracked;
-        let is_good = |owner: Owner<'_>, slot: &Slot| {
-            let age = self.age(owner, slot);
-            self.ttl.is_none_or(|ttl| age < ttl)
-        };
-        Sources {
-            redis: tracked.is_up(),
-            upstream: !self.loader.breaker.is_open(),
-            copies: tracked.holds_any(self.ttl) || self.copy.any(is_good),
-        }
+        let is_recent = self.ttl.is_none_or(|ttl| answer.age < ttl);
+        (is_recent && !is_over).then_some(answer)
     }
 
     /// Whether the state is in this process.

@@ -36,6 +36,16 @@ impl Source {
         }
     }
 
+    /// Returns whether a snapshot would hold nothing.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Copies(reads) => reads.owners() == 0,
+            Self::Memory(memory, _) => {
+                memory.owners() == 0 && memory.letters().all().next().is_none()
+            }
+        }
+    }
+
     /// Passes all records to `put`, and for the last snapshot a record that says so; returns whether there was any state.
     fn put_all(
         &self,
@@ -49,18 +59,23 @@ impl Source {
                 put(&serde_json::to_vec(entry)?)
             })?,
             Self::Memory(memory, store) => {
-                let is_proven = store.is_proven();
+                let known_at = store.known_at();
                 memory.entries(|entry| {
                     is_any |= !matches!(entry, Entry::Floors { .. });
                     put(&bytes_of(entry))
                 })?;
-                if is_proven {
-                    let at = crate::clock::now_ms();
-                    put(&bytes_of(&Entry::Proven { at }))?;
+                if known_at > 0 {
+                    put(&bytes_of(&Entry::Proven { at: known_at }))?;
                 }
-                if is_last {
-                    put(&bytes_of(&Entry::Ended))?;
+                // The journal that says that this process began is not restored after this snapshot.
+                let end = match is_last && store.is_settled() {
+                    true => Entry::Ended,
+                    false => Entry::Begun,
+                };
+                if is_last && matches!(end, Entry::Begun) {
+                    tracing::info!("{NOT_SETTLED}");
                 }
+                put(&bytes_of(&end))?;
             }
         }
         Ok(is_any)
@@ -88,25 +103,30 @@ pub struct Saved {
 }
 
 const AT_END: &str = "shutdown";
+const NOT_SETTLED: &str = "messages may be in flight to this process: after the restart answers are marked as stale for the visibility timeout of the queue";
 /// The bytes of the journal beyond which a snapshot is written, so that a restart takes seconds.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
+/// The same for the number of its files: each start begins one, and a snapshot is the only thing that ends them.
+const MAX_JOURNALS: usize = 16;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Added to the niceness of the thread that writes a snapshot.
 const NICENESS: i32 = 10;
 /// The pause after a snapshot that could not be written.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// Returns whether an error concerns the folder or its key, which a restart does not correct.
+/// Returns whether an error concerns the folder or its key, and a restart does not correct it.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
-    error.is::<OpenError>() || error.is::<RestoreError>()
+    let is_of_open = error.downcast_ref().map(OpenError::is_configuration);
+    let is_of_restore = error.downcast_ref().map(RestoreError::is_configuration);
+    is_of_open.or(is_of_restore).unwrap_or(false)
 }
 
-/// Locks the folder and restores its state.
+/// Locks the folder and restores its state. Returns also whether nothing of it is known to be missing.
 pub fn begin(
     config: &SnapshotConfig,
     prefix: &str,
     take: impl FnMut(&[u8]) -> anyhow::Result<()>,
-) -> anyhow::Result<Folder> {
+) -> anyhow::Result<(Folder, bool)> {
     let started = Instant::now();
     let secret = |text: &str| Secret::parse(text).map_err(anyhow::Error::msg);
     let key = secret(config.key.expose_secret()).context("SNAPSHOT_KEY")?;
@@ -126,10 +146,10 @@ pub fn begin(
     );
     if !restored.is_whole {
         tracing::error!(
-            "files in SNAPSHOT_PATH are damaged, and no other file replaces them: answers about some customers may be older than before, until the queue or the Edge API sends newer state; to prevent that, start with an empty folder"
+            "files in SNAPSHOT_PATH are damaged, and no other file replaces them: changes are missing from what was restored"
         );
     }
-    Ok(folder)
+    Ok((folder, restored.is_whole))
 }
 
 impl Saver {
@@ -201,8 +221,8 @@ impl Task {
                 _ = checks.tick() => {
                     self.metrics.journal_bytes.set(gauge(self.folder.journal().bytes()));
                     let is_due = due.is_some_and(|due| due <= Instant::now());
-                    if self.is_urgent() {
-                        "the size of the journal"
+                    if let Some(why) = self.urgent() {
+                        why
                     } else if is_due {
                         due = interval.map(|interval| Instant::now() + interval);
                         if self.source.changes() == self.saved_changes {
@@ -219,10 +239,22 @@ impl Task {
         }
     }
 
-    fn is_urgent(&self) -> bool {
-        let may_try = self.retry_at.is_none_or(|at| at <= Instant::now());
+    /// Returns why a snapshot is needed now, if it is.
+    fn urgent(&self) -> Option<&'static str> {
+        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+            return None;
+        }
         let is_large = self.folder.journal().bytes() > MAX_JOURNAL_BYTES;
-        may_try && (is_large || self.folder.needs_snapshot())
+        let is_many = || self.folder.journals() > MAX_JOURNALS && !self.source.is_empty();
+        if self.folder.needs_snapshot() {
+            Some("a journal was removed")
+        } else if is_large {
+            Some("the size of the journal")
+        } else if is_many() {
+            Some("the number of journals")
+        } else {
+            None
+        }
     }
 
     async fn save(&mut self, why: &'static str) -> Result<Saved, String> {

@@ -56,7 +56,7 @@ impl Answering {
         let saver = match (&config.redis, &config.snapshots) {
             (Some(_), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
-                let folder = saving::begin(snapshots, &config.writes.prefix, |bytes| {
+                let (folder, _) = saving::begin(snapshots, &config.writes.prefix, |bytes| {
                     reads.restore(&serde_json::from_slice(bytes)?);
                     Ok(())
                 })?;
@@ -178,8 +178,7 @@ pub async fn serve(
 /// Keeps the probes up to date.
 async fn update_health(health: Arc<Health>, reads: Reads) {
     loop {
-        let sources = reads.sources();
-        health.can_answer(sources.redis || sources.upstream || sources.copies);
+        health.can_answer(reads.sources().can_answer());
         health.tick();
         tokio::time::sleep(HEALTH_UPDATE_INTERVAL).await;
     }

@@ -17,7 +17,7 @@ mod admin;
 mod local;
 pub mod reads;
 
-pub use admin::Admin;
+pub use admin::{Admin, Kept};
 pub use local::{Reply, request};
 
 use std::io::ErrorKind;

@@ -32,6 +32,7 @@ use std::time::Duration;
 #[cfg(test)]
 use fred::clients::Client;
 
+use crate::clock;
 use crate::config::{RedisConfig, WriteConfig};
 use crate::health::Health;
 use crate::keys::Keys;
@@ -179,6 +180,15 @@ impl Store {
         remote.primary.look_again();
     }
 
+    /// Returns whether the store takes what the read API fetched. One in memory does not while its journal cannot be
+    /// written: messages wait in the queue then, and what is fetched would only fill the memory.
+    pub fn takes_fetched(&self) -> bool {
+        match &self.place {
+            Place::Redis(_) => true,
+            Place::Memory(local) => self.gate.is_open() && local.has_room(),
+        }
+    }
+
     /// Keeps a message that cannot be applied, in full, among at most `most` messages.
     pub async fn keep(&self, letter: DeadLetter<'_>, most: u64) -> Result<(), StoreError> {
         let remote = match &self.place {
@@ -217,11 +227,11 @@ impl Store {
         }
     }
 
-    /// Sets when the state in memory that was restored was last known to be true, and whether the process before this
-    /// one ended without a last snapshot.
+    /// Sets when the state in memory that was restored was last known to be true, and whether messages may be in flight to
+    /// the process before this one.
     pub fn restored(&self, at: Millis, was_killed: bool) {
         if let Place::Memory(local) = &self.place {
-            local.proven.restored(at, was_killed);
+            local.proven.restored(at, was_killed, clock::now_ms());
         }
     }
 
@@ -233,19 +243,61 @@ impl Store {
         }
     }
 
-    /// Whether an empty answer of the queue would prove the state in memory, so that it should come soon.
-    pub fn awaits_proof(&self) -> bool {
+    /// Returns when the state in memory was last known to be true; 0: never.
+    pub fn known_at(&self) -> Millis {
         match &self.place {
-            Place::Redis(_) => false,
-            Place::Memory(local) => !local.proven.is_proven(),
+            Place::Redis(_) => 0,
+            Place::Memory(local) => local.proven.known_at(clock::now_ms()),
         }
     }
 
+    /// Whether an empty answer of the queue would prove the state in memory, so that it should come soon.
+    pub fn awaits_proof(&self) -> bool {
+        self.is_in_memory() && !self.is_proven()
+    }
+
     /// Records the answer to a receive that could wait for `wait`: where the state is in memory, it proves that the
-    /// state is true.
-    pub fn received(&self, messages: &[Delivery], wait: Duration, visibility: Duration) {
+    /// state is true. `hidden`: for how long the queue hides a message that is in flight, at most.
+    pub fn received(&self, messages: &[Delivery], wait: Duration, hidden: Duration) {
         if let Place::Memory(local) = &self.place {
-            local.received(messages, wait, visibility);
+            local.received(messages, wait, hidden);
+        }
+    }
+
+    /// Records that messages may be in flight to a consumer that is gone: an interrupted receive, or a failed consumer.
+    pub fn stranded(&self) {
+        if let Place::Memory(local) = &self.place {
+            local.proven.stranded();
+        }
+    }
+
+    /// Records that the answer to a receive was lost, perhaps with messages.
+    pub fn answer_lost(&self) {
+        if let Place::Memory(local) = &self.place {
+            local.proven.answer_lost();
+        }
+    }
+
+    /// Returns whether no message is in flight to a consumer that is gone, as far as a state in memory must know.
+    pub fn is_settled(&self) -> bool {
+        match &self.place {
+            Place::Redis(_) => true,
+            Place::Memory(local) => local.proven.is_settled(),
+        }
+    }
+
+    /// Returns whether the state is in this process.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.place, Place::Memory(_))
+    }
+
+    /// Closes the gate until the journal can be begun, after its first sync failed. A process that receives before the
+    /// journal says so could be killed with messages in flight, and the next one would not know.
+    pub fn await_journal(&self, error: &std::io::Error) {
+        if let Place::Memory(local) = &self.place {
+            self.gate.close(&StoreError::of_journal(error), true);
+            let durability = local.durability();
+            tokio::spawn(async move { durability.durable().await });
         }
     }
 
@@ -287,4 +339,34 @@ pub struct DeadLetter<'a> {
     pub type_attribute: Option<&'a str>,
     /// Whether its message is deleted for it: a sample may get lost, a message may not.
     pub must_last: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Lifetimes;
+    use crate::snapshot::{Folder, Secret};
+
+    #[tokio::test]
+    async fn while_the_journal_cannot_be_begun_nothing_is_received() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, aside) = (parent.path().join("here"), parent.path().join("aside"));
+        let secret = Secret::parse("a passphrase of some length").unwrap();
+        let folder = Folder::open(&path, "p", secret, None, 1).unwrap();
+        let lifetimes = Lifetimes {
+            ttl_secs: None,
+            tombstone_secs: 1,
+        };
+        let memory = Arc::new(Memory::new(Keys::new("p"), lifetimes, u64::MAX));
+        let journal = folder.journal().clone();
+        memory.log_to(journal.clone());
+        std::fs::rename(&path, &aside).unwrap();
+        let error = journal.sync().unwrap_err();
+        let health = Arc::new(Health::in_memory());
+        let store = Store::in_memory(memory, Some(journal), false, Metrics::new().0, health);
+        store.await_journal(&error);
+        assert!(!store.gate().is_open());
+        std::fs::rename(&aside, &path).unwrap();
+        store.gate().opened().await;
+    }
 }

@@ -65,6 +65,11 @@ impl StateChange<'_> {
         }
     }
 
+    /// Returns whether it is a list of entitlements with credit entitlements, which the layout cannot hold.
+    pub fn lists_credits(&self) -> bool {
+        matches!(self, Self::SetCustomer { credits, .. } if !credits.is_empty())
+    }
+
     fn set_at(&mut self, time: Millis) {
         match self {
             Self::SetCustomer { at, .. }

@@ -8,17 +8,18 @@ use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::config::Config;
 use crate::consumer::budget::memory_limit;
 use crate::health::Health;
 use crate::keys::Keys;
-use crate::memory::{Entry, Lifetimes, Memory, NOT_KEPT};
+use crate::memory::{Entry, INCOMPLETE, Lifetimes, Memory, NOT_KEPT, Past};
 use crate::metrics::{MemoryMetrics, Metrics};
 use crate::queue::Settings;
 use crate::reads;
 use crate::saving::{self, Saver, Source};
 use crate::serve::Answering;
-use crate::server::Admin;
+use crate::server::{Admin, Kept};
 use crate::status::ObservedMemory;
 use crate::store::{self, Store, TOMBSTONE_TTL_SECS};
 
@@ -37,6 +38,8 @@ pub struct InMemory {
 }
 
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+/// To count the owners that are not confirmed looks at each of them.
+const OBSERVATIONS_PER_COUNT: u32 = 10;
 
 impl State {
     /// Connects to Redis, or restores the state in memory. Without a Redis this takes as long as the restore.
@@ -75,23 +78,23 @@ impl State {
         let max_bytes = config.reads.as_ref().and_then(|reads| reads.max_bytes);
         let bytes = reads::max_bytes(max_bytes, memory_limit());
         let memory = Arc::new(Memory::new(keys, lifetimes, bytes.of_state));
-        let (mut known_at, mut was_killed) = (0, false);
+        let (mut past, mut is_whole, mut begun) = (Past::default(), true, Ok(()));
         let folder = match &config.snapshots {
             Some(snapshots) => {
                 let prefix = &config.writes.prefix;
-                let folder = saving::begin(snapshots, prefix, |bytes| {
+                let folder;
+                (folder, is_whole) = saving::begin(snapshots, prefix, |bytes| {
                     let entry: Entry<'_> = serde_json::from_slice(bytes)?;
-                    was_killed = match entry {
-                        Entry::Ended => false,
-                        Entry::Proven { .. } => was_killed,
-                        _ => true,
-                    };
-                    known_at = memory.restore(entry).unwrap_or(0).max(known_at);
+                    past.note(&entry);
+                    memory.restore(entry);
                     Ok(())
                 })?;
+                if !is_whole {
+                    memory.doubt(clock::now_ms());
+                    tracing::error!(owners = memory.doubted(), "{INCOMPLETE}");
+                }
                 memory.log_to(folder.journal().clone());
-                // If this fails, the worker acknowledges nothing: each acknowledgement tries again.
-                let _ = folder.journal().sync();
+                begun = folder.journal().sync();
                 tracing::info!(owners = memory.owners(), "the state is in memory");
                 Some(folder)
             }
@@ -108,10 +111,13 @@ impl State {
             metrics.clone(),
             health.clone(),
         );
+        if let Err(error) = begun {
+            store.await_journal(&error);
+        }
         let of_memory = MemoryMetrics::default();
         of_memory.register(registry);
         tokio::spawn(observe(memory.clone(), store.clone(), of_memory.clone()));
-        store.restored(known_at, was_killed);
+        store.restored(past.known_at, past.was_killed() || !is_whole);
         let saver = match (folder, &config.snapshots) {
             (Some(folder), Some(snapshots)) => {
                 metrics.snapshots.register(registry);
@@ -160,7 +166,10 @@ impl State {
         let of_copies = || answering.and_then(|answering| answering.saver.clone());
         let saver = self.saver.clone().or_else(of_copies);
         let reads = answering.map(|answering| answering.reads.clone());
-        let memory = self.memory.as_ref().map(|memory| memory.state.clone());
+        let memory = self.memory.as_ref().map(|memory| Kept {
+            state: memory.state.clone(),
+            durability: self.store.durability(),
+        });
         token.map(|token| Admin::new(token, saver, reads, memory))
     }
 }
@@ -209,7 +218,10 @@ async fn watch_for_others(
 async fn observe(memory: Arc<Memory>, store: Store, metrics: MemoryMetrics) {
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     metrics.bytes_limit.set(gauge(memory.max_bytes()));
-    loop {
+    for observations in 0_u32.. {
+        if observations.is_multiple_of(OBSERVATIONS_PER_COUNT) {
+            metrics.unconfirmed.set(gauge(memory.doubted() as u64));
+        }
         metrics.owners.set(gauge(memory.owners() as u64));
         metrics.bytes.set(gauge(memory.bytes()));
         metrics.proven.set(i64::from(store.is_proven()));

@@ -220,19 +220,13 @@ impl<'a, Q: Queue> Batch<'a, Q> {
                 outcome,
                 unrecognised,
             } = understood;
-            if let Some(name) = unrecognised
-                && let Some(seen) = self.shared.watch.unknown.count(&name)
-            {
-                let letter = Letter::unrecognised(held, name, trace_id, seen);
-                self.letters.push_back(letter);
-                continue;
-            }
-            if steps.is_empty() {
-                self.finish(held, kind, trace_id.as_deref(), outcome).await;
-                continue;
-            }
             let is_suspect = self.is_suspect(&held);
             let mut work = Work::new(held, kind, trace_id, steps);
+            work.unrecognised = unrecognised;
+            if work.steps.is_empty() {
+                self.end(work, outcome).await;
+                continue;
+            }
             work.is_suspect = is_suspect;
             (work.doubtful, work.large) = (doubtful, large);
             planned += work.bytes();
@@ -305,6 +299,8 @@ impl<'a, Q: Queue> Batch<'a, Q> {
             messages = all.len(),
             "messages returned to the queue at shutdown"
         );
-        self.leases.release(self.shared, all).await;
+        if !self.leases.release(self.shared, all).await {
+            self.shared.work.store.stranded();
+        }
     }
 }

@@ -19,6 +19,11 @@ pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time by which a message is extended.
 const MIN_EXTENSION: Duration = Duration::from_secs(10);
 
+/// Returns for how long the queue hides a message that this process holds, at most.
+pub fn longest_hidden(visibility: Duration) -> Duration {
+    visibility.max(MIN_EXTENSION)
+}
+
 /// The messages that one consumer has received and neither acknowledged nor returned.
 #[derive(Debug)]
 pub struct Leases {
@@ -94,7 +99,7 @@ impl Leases {
         if due.is_empty() {
             return false;
         }
-        let timeout = visibility.max(MIN_EXTENSION);
+        let timeout = longest_hidden(visibility);
         let changes: Vec<(&str, Duration)> = due
             .iter()
             .map(|(_, receipt)| (receipt.as_str(), timeout))
@@ -137,8 +142,13 @@ impl Leases {
     }
 
     /// Returns messages to the queue, which redelivers them after their delay, or after their visibility
-    /// timeout if the call fails.
-    pub async fn release<Q: Queue>(&self, shared: &Shared<Q>, messages: Vec<(Held, Duration)>) {
+    /// timeout if the call fails. Returns whether none failed.
+    pub async fn release<Q: Queue>(
+        &self,
+        shared: &Shared<Q>,
+        messages: Vec<(Held, Duration)>,
+    ) -> bool {
+        let mut are_all_released = true;
         let changes: Vec<(String, Duration)> = messages
             .into_iter()
             .map(|(held, delay)| (held.done().receipt, delay))
@@ -149,11 +159,14 @@ impl Leases {
                 .map(|(receipt, delay)| (receipt.as_str(), *delay))
                 .collect();
             let _changing = self.changing.lock().await;
-            if let Some(refused) = change_visibility(shared, &changes).await {
+            let refused = change_visibility(shared, &changes).await;
+            are_all_released &= refused.as_ref().is_some_and(Vec::is_empty);
+            if let Some(refused) = refused {
                 let released = changes.len().saturating_sub(refused.len());
                 shared.watch.metrics.released.inc_by(released as u64);
             }
         }
+        are_all_released
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,20 +1,36 @@
 //! Requests the entitlements of a customer, as SDKs do on a miss.
 
 use std::fmt::Write as _;
+use std::ops::Deref;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Edge, EdgeError, parse};
+use super::{Edge, EdgeError, HeldBytes, parse};
+
+/// The entitlements of an owner: a JSON list in the GraphQL shape. Its bytes count until it is dropped.
+#[derive(Debug)]
+pub struct EntitlementList {
+    list: Box<RawValue>,
+    _held: HeldBytes,
+}
+
+impl Deref for EntitlementList {
+    type Target = RawValue;
+
+    fn deref(&self) -> &RawValue {
+        &self.list
+    }
+}
 
 impl Edge {
-    /// Returns the entitlements of a customer or of one of its resources: a JSON list in the GraphQL shape.
+    /// Returns the entitlements of a customer or of one of its resources.
     /// Sends one request without a retry: the caller limits its own rate.
     pub async fn entitlements(
         &self,
         customer: &str,
         resource: Option<&str>,
-    ) -> Result<Box<RawValue>, EdgeError> {
+    ) -> Result<EntitlementList, EdgeError> {
         #[derive(Deserialize)]
         struct Answer {
             data: Data,
@@ -37,13 +53,16 @@ impl Edge {
             encode(&mut url, resource);
         }
         let body = self.ask(url, "v1/c/<customer>/entitlements.json").await?;
-        let answer: Answer = parse(&body).map_err(|error| {
+        let answer: Answer = parse(&body.text).map_err(|error| {
             EdgeError::Final(format!(
                 "the answer of the Edge API is malformed: {error:#}"
             ))
         })?;
         match answer.data.entitlements.get().starts_with('[') {
-            true => Ok(answer.data.entitlements),
+            true => Ok(EntitlementList {
+                list: answer.data.entitlements,
+                _held: body.held,
+            }),
             false => Err(EdgeError::Final(
                 "the answer of the Edge API is malformed: its entitlements are not a list".into(),
             )),

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::table::{Cell, owner_of, suffix_of};
 use crate::keys;
 use crate::message::Millis;
-use crate::plan::{Action, Condition, Item, ItemFate, Step};
+use crate::plan::{Action, Condition, Item, Step};
 
 /// One entry.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry<'a> {
-    /// A step that changed something.
+    /// A step that changed something, or confirmed what is there.
     #[serde(borrow)]
     Step(StepEntry<'a>),
     /// All that is stored of an owner.
@@ -77,11 +77,11 @@ struct ItemEntry<'a> {
 }
 
 impl<'a> StepEntry<'a> {
-    /// Returns the entry of what a step changed: the items that were written or deleted.
-    pub fn new(step: &'a Step, fates: &[ItemFate], now: Millis) -> Self {
+    /// Returns the entry of the items of a step that changed. Without any, it tells that the owner was true at `now`.
+    pub fn new(step: &'a Step, changed: &[bool], now: Millis) -> Self {
         let owner = owner_of(step);
-        let changed = |(item, fate): (&'a Item, &ItemFate)| {
-            matches!(fate, ItemFate::Written | ItemFate::Deleted).then(|| ItemEntry {
+        let entry_of = |(item, is_changed): (&'a Item, &bool)| {
+            is_changed.then(|| ItemEntry {
                 suffix: suffix_of(owner, &item.key).into(),
                 at: item.at,
                 value: item.value.as_str().into(),
@@ -96,7 +96,12 @@ impl<'a> StepEntry<'a> {
             },
             at: step.at,
             owner: owner.into(),
-            items: step.items.iter().zip(fates).filter_map(changed).collect(),
+            items: step
+                .items
+                .iter()
+                .zip(changed)
+                .filter_map(entry_of)
+                .collect(),
         }
     }
 
@@ -139,7 +144,15 @@ pub struct OwnerEntry {
     /// Its time, and the last millisecond of its life.
     pub tombstone: Option<(Millis, Millis)>,
     pub changed: Millis,
+    /// When a restore found that changes of it may be missing; 0: it is certain.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubted_at: Millis,
     pub cells: Vec<CellEntry>,
+}
+
+// By reference, as serde calls it.
+fn is_zero(at: &Millis) -> bool {
+    *at == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,9 +1,12 @@
 //! One part of the in-process store: owners and their values, changed by the write rule. Pure: the caller gives the time.
 
+mod doubt;
 mod floors;
+mod lifetimes;
 mod record;
 
 pub use floors::hash;
+pub use lifetimes::Lifetimes;
 pub use record::{Cell, Record};
 
 use indexmap::IndexMap;
@@ -20,6 +23,8 @@ use record::Tombstone;
 pub struct Table {
     owners: IndexMap<Box<str>, Record>,
     floors: Floors,
+    /// Owners that are created are doubted since then; 0: they are certain.
+    doubted_at: Millis,
     bytes: u64,
     /// Counts uses, so that the least recently used owner is known.
     clock: u64,
@@ -27,12 +32,12 @@ pub struct Table {
     swept: usize,
 }
 
-/// The lifetime of what is written.
-#[derive(Debug, Clone, Copy)]
-pub struct Lifetimes {
-    /// `None`: values do not expire.
-    pub ttl_secs: Option<u32>,
-    pub tombstone_secs: u32,
+/// What came of a step.
+#[derive(Debug)]
+pub struct Applied {
+    pub fate: Fate,
+    /// By item: whether it changed. One that was written again as it is did not.
+    pub changed: Vec<bool>,
 }
 
 /// Owners that are copied under one lock: questions about owners of the same part wait meanwhile.
@@ -45,6 +50,7 @@ impl Table {
         Self {
             owners: IndexMap::new(),
             floors: Floors::default(),
+            doubted_at: 0,
             bytes: 0,
             clock: 0,
             swept: 0,
@@ -66,32 +72,34 @@ impl Table {
         update_if_exists: bool,
         lifetimes: Lifetimes,
         now: Millis,
-    ) -> Fate {
+    ) -> Applied {
         let owner = owner_of(step);
         let fate = step.decide(update_if_exists, &self.guards(owner, step, now));
+        let mut changed = vec![false; step.items.len()];
         let Fate::Done {
             items,
             leaves_tombstone,
         } = &fate
         else {
-            return fate;
+            return Applied { fate, changed };
         };
         let changes = |it: &ItemFate| matches!(it, ItemFate::Written | ItemFate::Deleted);
         if *leaves_tombstone || items.iter().any(changes) {
             self.change(owner, now, lifetimes, |record| {
-                for (item, fate) in step.items.iter().zip(items) {
+                for ((item, fate), changed) in step.items.iter().zip(items).zip(&mut changed) {
                     let suffix = suffix_of(owner, &item.key);
                     match fate {
-                        ItemFate::Written => record.put(Cell {
-                            suffix: suffix.into(),
-                            value: item.value.as_str().into(),
-                            at: item.at,
-                            expires: lifetimes.of_values(now),
-                        }),
-                        ItemFate::Deleted => record.cells.retain(|cell| &*cell.suffix != suffix),
+                        ItemFate::Written => *changed = record.write(suffix, item, now, lifetimes),
+                        ItemFate::Deleted => {
+                            record.cells.retain(|cell| &*cell.suffix != suffix);
+                            *changed = true;
+                        }
                         ItemFate::Stale | ItemFate::Purged | ItemFate::Kept | ItemFate::Expired => {
                         }
                     }
+                }
+                if doubt::confirms(owner, step, items, record.doubted_at) {
+                    record.doubted_at = 0;
                 }
                 if *leaves_tombstone {
                     record.tombstone = Some(Tombstone {
@@ -101,7 +109,7 @@ impl Table {
                 }
             });
         }
-        fate
+        Applied { fate, changed }
     }
 
     fn guards(&self, owner: &str, step: &Step, now: Millis) -> Guards {
@@ -144,11 +152,11 @@ impl Table {
     ) {
         self.clock += 1;
         let before = self.owners.get(owner).map_or(0, |it| it.bytes(owner));
-        let floor = self.floors.of(owner);
-        let record = self
-            .owners
-            .entry(owner.into())
-            .or_insert_with(|| Record::new(floor, lifetimes.of_tombstones(now)));
+        let (floor, doubted_at) = (self.floors.of(owner), self.doubted_at);
+        let record = self.owners.entry(owner.into()).or_insert_with(|| Record {
+            doubted_at,
+            ..Record::new(floor, lifetimes.of_tombstones(now))
+        });
         change(record);
         record.changed = now;
         record.used = self.clock;
@@ -208,11 +216,20 @@ impl Table {
         newest
     }
 
-    /// Repeats an eviction that the journal holds.
-    pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
-        if let Some(record) = self.owners.swap_remove(owner) {
-            self.bytes -= record.bytes(owner);
+    /// From now on changes of an owner that are older than `at` are refused.
+    fn refuse_older(&mut self, owner: &str, at: Millis, expires: Millis) {
+        self.floors.raise(owner, at);
+        if let Some(record) = self.owners.get_mut(owner)
+            && record.tombstone.map_or(0, |it| it.at) < at
+        {
+            record.tombstone = Some(Tombstone { at, expires });
         }
+    }
+
+    /// Repeats an eviction that the journal holds. One that a restore caused is in the journal after all that it restored,
+    /// so the record may be newer.
+    pub fn replay_forgotten(&mut self, owner: &str, newest: Millis) {
+        let newest = self.forget(owner).max(newest);
         self.floors.raise(owner, newest);
     }
 
@@ -242,17 +259,18 @@ impl Table {
     /// lock may be released between two calls: an owner that is removed meanwhile gives its place to the last one, so
     /// going from the last place to the first misses no owner that stays.
     pub fn entries_before(&self, end: usize, now: Millis) -> (Vec<OwnerEntry>, usize) {
-        let entry = |(owner, record): (_, &Record)| OwnerEntry {
-            owner: Box::clone(owner),
-            tombstone: record.tombstone(now),
-            changed: record.changed,
-            cells: record.cells(now).map(CellEntry::from).collect(),
-        };
         let end = end.min(self.owners.len());
         let begin = end.saturating_sub(ENTRIES_AT_ONCE);
         let places = begin..end;
         let owners = places.filter_map(|place| self.owners.get_index(place));
-        (owners.map(entry).collect(), begin)
+        let entries = owners.map(|(owner, record)| entry_of(owner, record, now));
+        (entries.collect(), begin)
+    }
+
+    /// Returns the record of an owner as an entry of a snapshot.
+    pub fn entry(&self, owner: &str, now: Millis) -> Option<OwnerEntry> {
+        let record = self.owners.get(owner)?;
+        Some(entry_of(owner, record, now))
     }
 
     pub fn floors(&self) -> impl Iterator<Item = (u32, Millis)> {
@@ -273,6 +291,7 @@ impl Table {
                 .tombstone
                 .map(|(at, expires)| Tombstone { at, expires }),
             changed: entry.changed,
+            doubted_at: entry.doubted_at,
             used: 0,
         };
         self.bytes += record.bytes(&entry.owner);
@@ -282,21 +301,39 @@ impl Table {
     }
 
     /// Applies a step of the journal again. It was applied at `entry.now`, so its values expire as they did then. The
-    /// policy about what is cached was met then.
-    pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) {
+    /// policy about what is cached was met then. Returns the newest time of a step that is lost, because its owner has
+    /// made room for others since the restore began.
+    pub fn replay(&mut self, entry: &StepEntry<'_>, lifetimes: Lifetimes) -> Option<Millis> {
         let step = entry.step();
-        self.apply(&step, false, lifetimes, entry.now);
+        let is_there = self.owners.contains_key(entry.owner());
+        let applied = self.apply(&step, false, lifetimes, entry.now);
+        let is_refused = match &applied.fate {
+            Fate::NotCached => true,
+            Fate::Done { items, .. } => items.contains(&ItemFate::Purged),
+            Fate::Locked => false,
+        };
+        // Where the owner is there, a purge that came later may be the reason.
+        let is_lost = is_refused && !is_there;
+        let times = step.items.iter().map(|item| item.at);
+        let newest = times.chain([step.at]).max().filter(|_| is_lost);
+        if let Some(newest) = newest {
+            self.refuse_older(entry.owner(), newest, lifetimes.of_tombstones(entry.now));
+        }
+        // A step that found everything as it is has no items in the journal, and tells that it was true then.
+        if let Some(record) = self.owners.get_mut(entry.owner()) {
+            record.changed = record.changed.max(entry.now);
+        }
+        newest
     }
 }
 
-impl Lifetimes {
-    fn of_values(self, now: Millis) -> Millis {
-        let secs = self.ttl_secs.map(u64::from);
-        secs.map_or(Millis::MAX, |secs| now.saturating_add(secs * 1000))
-    }
-
-    fn of_tombstones(self, now: Millis) -> Millis {
-        now.saturating_add(u64::from(self.tombstone_secs) * 1000)
+fn entry_of(owner: &str, record: &Record, now: Millis) -> OwnerEntry {
+    OwnerEntry {
+        owner: owner.into(),
+        tombstone: record.tombstone(now),
+        changed: record.changed,
+        doubted_at: record.doubted_at,
+        cells: record.cells(now).map(CellEntry::from).collect(),
     }
 }
 
@@ -314,14 +351,69 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::plan::{Condition, Item};
+
+    /// Writes a value at the source's time 1; returns whether it changed anything.
+    fn write(table: &mut Table, value: &str, now: Millis) -> bool {
+        let lifetimes = Lifetimes {
+            ttl_secs: Some(16),
+            tombstone_secs: 1,
+        };
+        let step = Step {
+            action: Action::SetCustomer,
+            at: 1,
+            lock: String::new(),
+            tombstone: keys::tombstone_of("p:c_a"),
+            items: vec![Item {
+                key: "p:c_a".into(),
+                at: 1,
+                value: value.into(),
+                condition: Condition::NotOlder,
+            }],
+        };
+        table.apply(&step, false, lifetimes, now).changed[0]
+    }
+
+    #[test]
+    fn what_is_written_again_as_it_is_changes_its_expiry_seldom() {
+        let mut table = Table::new();
+        let expires = |table: &Table| table.owners["p:c_a"].cells[0].expires;
+        assert!(write(&mut table, "1", 0));
+        assert!(!write(&mut table, "1", 1_000));
+        assert_eq!(expires(&table), 16_000);
+        assert_eq!(table.owners["p:c_a"].changed, 1_000, "it was confirmed");
+        assert!(write(&mut table, "1", 1_001), "a sixteenth is over");
+        assert_eq!(expires(&table), 17_001);
+        assert!(write(&mut table, "2", 1_002), "another value");
+        // It has expired, and was not removed yet.
+        assert!(write(&mut table, "2", 17_003));
+    }
 
     fn entry(owner: String) -> OwnerEntry {
         OwnerEntry {
             owner: owner.into(),
             tombstone: Some((1, Millis::MAX)),
             changed: 1,
+            doubted_at: 0,
             cells: Vec::new(),
         }
+    }
+
+    #[test]
+    fn after_a_repeated_eviction_nothing_older_than_what_was_there_is_applied() {
+        let mut table = Table::new();
+        table.restore(OwnerEntry {
+            cells: vec![CellEntry {
+                suffix: "".into(),
+                value: "{}".into(),
+                at: 10,
+                expires: Millis::MAX,
+            }],
+            ..entry("a".to_owned())
+        });
+        // Evicted when it was of the time 5; what came later was restored before.
+        table.replay_forgotten("a", 5);
+        assert_eq!((table.len(), table.floors.of("a")), (0, Some(10)));
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub struct MemoryMetrics {
     pub bytes_limit: Gauge,
     pub evictions: Counter,
     pub proven: Gauge,
+    pub unconfirmed: Gauge,
     pub foreign_in_flight: Gauge,
 }
 
@@ -105,6 +106,11 @@ impl MemoryMetrics {
             "proven",
             "1 while the queue, read to its end, proves the state",
             self.proven.clone(),
+        );
+        all.register(
+            "unconfirmed",
+            "Customers and resources of damaged files that nothing has confirmed since",
+            self.unconfirmed.clone(),
         );
         all.register(
             "foreign_in_flight",

@@ -82,8 +82,8 @@ struct ByBytes;
 const OVERHEAD_BYTES: usize = 300;
 
 impl Weighter<Key, Arc<Body>> for ByBytes {
-    fn weight(&self, _: &Key, body: &Arc<Body>) -> u64 {
-        (body.bytes.len() + OVERHEAD_BYTES) as u64
+    fn weight(&self, key: &Key, body: &Arc<Body>) -> u64 {
+        (key.owner.weight() + body.bytes.len() + OVERHEAD_BYTES) as u64
     }
 }
 
@@ -126,5 +126,45 @@ impl Bodies {
 
     pub fn bytes(&self) -> u64 {
         self.kept.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Origin, Slot};
+    use super::*;
+    use crate::reader::State;
+    use crate::store::Mark;
+
+    #[test]
+    fn the_ids_of_an_owner_count_as_well_as_its_body() {
+        let bodies = Bodies::new(64 << 20);
+        let answer = Answer {
+            slot: Arc::new(Slot::new(State::empty(None), Mark::default(), 1)),
+            origin: Origin::Redis,
+            age: Duration::ZERO,
+        };
+        let id = "x".repeat(1_024);
+        let body = r#"{"data":{"entitlements":[]}}"#;
+        let keep = |owner| {
+            let before = bodies.bytes();
+            let kept = bodies.get(owner, Form::State, &answer, 1.0, || {
+                Ok::<_, ()>(body.into())
+            });
+            assert_eq!(kept.unwrap().bytes, body);
+            usize::try_from(bodies.bytes() - before).unwrap()
+        };
+        let short = keep(Owner {
+            customer: "a",
+            resource: None,
+        });
+        let long = keep(Owner {
+            customer: &id,
+            resource: Some(&id),
+        });
+        assert_eq!(short, 1 + body.len() + OVERHEAD_BYTES);
+        assert_eq!(long, short + 2_047);
     }
 }

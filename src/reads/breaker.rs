@@ -54,9 +54,16 @@ impl Breaker {
         })
     }
 
-    /// Whether a try would be let through, or one is under way that decides.
+    /// Whether the last tries failed, and none has succeeded since.
     pub fn is_open(&self) -> bool {
         self.lock().open_until.is_some()
+    }
+
+    /// Whether a try would be turned away now: during a pause, and while one try decides.
+    pub fn is_paused(&self) -> bool {
+        let state = self.lock();
+        let until = state.open_until;
+        until.is_some_and(|until| state.is_probing || Instant::now() < until)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -125,6 +132,24 @@ mod tests {
         breaker.lock().open_until = Some(Instant::now());
         breaker.admit().expect("its pause is over").succeeded();
         assert!(breaker.admit().is_some() && !breaker.is_open());
+    }
+
+    /// A process that gets no questions would else never learn that the other side is back.
+    #[test]
+    fn after_its_pause_it_takes_a_try_although_none_has_succeeded() {
+        let breaker = Breaker::default();
+        assert!(!breaker.is_paused());
+        let pause = Some(LONGEST_PAUSE);
+        breaker.admit().expect("it is closed").failed(pause);
+        assert!(breaker.is_paused() && breaker.is_open());
+        breaker.lock().open_until = Some(Instant::now());
+        assert!(!breaker.is_paused() && breaker.is_open());
+        let probe = breaker.admit().expect("its pause is over");
+        assert!(breaker.is_paused(), "one try decides");
+        drop(probe);
+        assert!(!breaker.is_paused());
+        breaker.admit().expect("its pause is over").succeeded();
+        assert!(!breaker.is_paused() && !breaker.is_open());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Bounds the requests to the Edge API that are in flight, and those that wait.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub struct ConcurrencyLimit {
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
@@ -13,22 +14,22 @@ pub struct ConcurrencyLimit {
 impl ConcurrencyLimit {
     pub fn new(max_in_flight: usize, max_waiting: usize) -> Self {
         Self {
-            in_flight: Semaphore::new(max_in_flight),
+            in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: AtomicUsize::new(0),
             max_waiting,
         }
     }
 
     /// Waits for a permit. `None` at once if too many wait already.
-    pub async fn take(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(permit) = self.in_flight.try_acquire() {
+    pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.in_flight.clone().try_acquire_owned() {
             return Some(permit);
         }
         let waiting = Waiting(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_waiting {
             return None;
         }
-        let permit = self.in_flight.acquire().await;
+        let permit = self.in_flight.clone().acquire_owned().await;
         drop(waiting);
         // It is never closed.
         permit.ok()

@@ -1,7 +1,8 @@
-//! The in-process copy: what was last known of the owners that were asked for, by weight, least recently used out first.
+//! The in-process copy: what was last known of the owners that were asked for, bounded by weight. By S3-FIFO, those make
+//! room first that were not asked for again since they came, then those that were not asked for lately.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
@@ -33,7 +34,7 @@ impl OwnerKey {
         }
     }
 
-    fn weight(&self) -> usize {
+    pub fn weight(&self) -> usize {
         self.customer.len() + self.resource.as_ref().map_or(0, |resource| resource.len())
     }
 }
@@ -63,7 +64,7 @@ pub struct Slot {
     /// How often it was asked for, and when last, in seconds since the copy began.
     uses: AtomicU32,
     used_at: AtomicU64,
-    /// When it was last tried to confirm it, while it could not be.
+    /// When it was last asked for upstream.
     retried_at: Mutex<Option<Instant>>,
 }
 
@@ -83,12 +84,21 @@ impl Slot {
         }
     }
 
+    /// Notes that it was asked for upstream at `at`, unless it was asked for later.
+    pub fn retried(&self, at: Option<Instant>) {
+        let mut retried_at = self.retried_at();
+        *retried_at = at.max(*retried_at);
+    }
+
+    fn retried_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.retried_at
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner())
+    }
+
     /// Whether nothing was tried within `period`. If so, the caller must try.
     pub fn retry_is_due(&self, period: Duration) -> bool {
-        let mut retried_at = self
-            .retried_at
-            .lock()
-            .unwrap_or_else(|lock| lock.into_inner());
+        let mut retried_at = self.retried_at();
         let is_due = retried_at.is_none_or(|at| at.elapsed() >= period);
         if is_due {
             *retried_at = Some(Instant::now());
@@ -139,8 +149,19 @@ pub struct Copy {
     keeping: Mutex<()>,
     began: Instant,
     order: AtomicU64,
+    searched: Mutex<Option<Searched>>,
 }
 
+/// What the last search through all slots found.
+enum Searched {
+    /// This owner is good, unless its slot has changed.
+    Found(OwnerKey),
+    /// None was good at this time.
+    Nothing(Instant),
+}
+
+/// A search that finds nothing looks at every slot, so it is not repeated at once.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// A customer of a few features.
 const TYPICAL_BYTES: u64 = 800;
 
@@ -153,6 +174,7 @@ impl Copy {
             keeping: Mutex::new(()),
             began: Instant::now(),
             order: AtomicU64::new(0),
+            searched: Mutex::new(None),
         }
     }
 
@@ -187,6 +209,8 @@ impl Copy {
                 .store(uses.load(Ordering::Relaxed), Ordering::Relaxed);
             slot.used_at
                 .store(used_at.load(Ordering::Relaxed), Ordering::Relaxed);
+            // So that a load does not make the next one due at once.
+            slot.retried(*before.retried_at());
         } else {
             let now = self.began.elapsed().as_secs();
             slot.used_at.store(now, Ordering::Relaxed);
@@ -232,12 +256,29 @@ impl Copy {
         self.evictions.0.load(Ordering::Relaxed)
     }
 
-    /// A slot that could be answered within a time for which it was last known to be true, if there is any.
+    /// Whether there is a good slot. One that appears is found within a second.
     pub fn any(&self, is_good: impl Fn(Owner<'_>, &Slot) -> bool) -> bool {
-        self.slots
-            .iter()
-            .take(64)
-            .any(|(key, slot)| is_good(key.owner(), &slot))
+        let mut searched = self
+            .searched
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner());
+        let is_still_good = |key: &OwnerKey| {
+            let slot = self.peek(key.owner());
+            slot.is_some_and(|slot| is_good(key.owner(), &slot))
+        };
+        match &*searched {
+            Some(Searched::Found(key)) if is_still_good(key) => return true,
+            Some(Searched::Nothing(at)) if at.elapsed() < SEARCH_INTERVAL => return false,
+            _ => {}
+        }
+        let mut slots = self.slots.iter();
+        let found = slots.find(|(key, slot)| is_good(key.owner(), slot));
+        let is_found = found.is_some();
+        *searched = Some(match found {
+            Some((key, _)) => Searched::Found(key),
+            None => Searched::Nothing(Instant::now()),
+        });
+        is_found
     }
 }
 
@@ -273,14 +314,56 @@ mod tests {
         Slot::new(State::empty(None), Mark::default(), copy.next_order())
     }
 
+    fn owner(customer: &str) -> Owner<'_> {
+        Owner {
+            customer,
+            resource: None,
+        }
+    }
+
+    #[test]
+    fn a_good_slot_is_found_among_any_number_of_others() {
+        let copy = Copy::new(64 << 20);
+        for number in 0..5_000 {
+            let mut unknown = slot(&copy);
+            unknown.is_unknown = true;
+            copy.keep(owner(&format!("unknown-{number}")), unknown);
+        }
+        let is_found = || copy.any(|_, slot| !slot.is_unknown);
+        assert!(!is_found());
+        copy.keep(owner("known"), slot(&copy));
+        // As if the search that found nothing were a second ago.
+        *copy.searched.lock().unwrap() = None;
+        assert!(is_found() && is_found());
+        // The slot that was found is another one now.
+        let mut unknown = slot(&copy);
+        unknown.is_unknown = true;
+        copy.keep(owner("known"), unknown);
+        assert!(!is_found());
+    }
+
+    #[test]
+    fn a_search_that_finds_nothing_is_not_repeated_at_once() {
+        let copy = Copy::new(1 << 20);
+        copy.keep(owner("unknown"), slot(&copy));
+        let looks = AtomicU32::new(0);
+        let search = || {
+            copy.any(|_, _| {
+                looks.fetch_add(1, Ordering::Relaxed);
+                false
+            })
+        };
+        assert!(!search() && !search());
+        assert_eq!(looks.load(Ordering::Relaxed), 1);
+        *copy.searched.lock().unwrap() = Some(Searched::Nothing(Instant::now() - SEARCH_INTERVAL));
+        assert!(!search());
+        assert_eq!(looks.load(Ordering::Relaxed), 2);
+    }
+
     #[test]
     fn a_question_is_a_use_and_a_load_is_none() {
         let mut copy = Copy::new(1 << 20);
         copy.began -= Duration::from_secs(100);
-        let owner = |customer| Owner {
-            customer,
-            resource: None,
-        };
         for customer in ["asked", "loaded"] {
             copy.keep(owner(customer), slot(&copy));
         }
@@ -292,5 +375,24 @@ mod tests {
         let recent = copy.recent(Duration::from_secs(50));
         assert_eq!(recent, [OwnerKey::of(owner("asked"))]);
         assert_eq!(copy.recent(Duration::from_secs(150)).len(), 2);
+    }
+
+    #[test]
+    fn a_load_does_not_make_the_next_one_due() {
+        let copy = Copy::new(1 << 20);
+        let owner = Owner {
+            customer: "a",
+            resource: None,
+        };
+        let period = Duration::from_secs(30);
+        let first = copy.keep(owner, slot(&copy));
+        assert!(first.retry_is_due(period), "nothing was tried yet");
+        let second = copy.keep(owner, slot(&copy));
+        assert!(!second.retry_is_due(period), "the first one's try counts");
+        assert!(second.retry_is_due(Duration::ZERO), "the period is over");
+        // What the Edge API brought was asked for, although no slot was there before.
+        let brought = slot(&copy);
+        brought.retried(Some(Instant::now()));
+        assert!(!brought.retry_is_due(period));
     }
 }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::breaker::Breaker;
 use super::concurrency::ConcurrencyLimit;
 use super::copy::{Copy, Slot};
 use super::{Origin, now_ms};
-use crate::edge::{Edge, EdgeError};
+use crate::edge::{Edge, EdgeError, EntitlementList};
 use crate::keys::{Keys, Owner};
 use crate::metrics::{ReadMetrics, UpstreamOutcome};
 use crate::plan::{self, Fetched, NotPlanned, Rules};
@@ -77,11 +75,12 @@ impl Loader {
     }
 
     /// Loads an owner and keeps what was learnt. A resource is answered only beside its customer, which `customer` loads
-    /// where Redis does not answer for the resource. `via`: see [`Reads::ask`](super::Reads::ask).
+    /// where Redis does not answer for the resource. `via`: see [`Reads::ask`](super::Reads::ask). `is_answerable`: whether a
+    /// slot of the copy may be answered although nothing confirms it.
     pub async fn load<F: Future>(
         &self,
         (owner, via): (Owner<'_>, Option<&str>),
-        copy: &Copy,
+        (copy, is_answerable): (&Copy, impl Fn(&Slot) -> bool),
         customer: impl FnOnce() -> F,
     ) -> Result<Loaded, NotLoaded> {
         let order = copy.next_order();
@@ -104,11 +103,15 @@ impl Loader {
         // The recent answer of the Edge API about an owner that Redis does not hold.
         if let Some(before) = copy.peek(owner)
             && before.is_settled()
-            && !self.tracked.has_changed(owner.customer, before.mark)
+            && self.tracked.has_followed(owner.customer, before.mark)
         {
+            let origin = match self.tracked.is_up() {
+                true => Origin::Copy,
+                false => Origin::Unproven,
+            };
             return Ok(Loaded {
                 slot: before,
-                origin: Origin::Upstream,
+                origin,
             });
         }
         if owner.resource.is_some() {
@@ -116,6 +119,19 @@ impl Loader {
             drop(customer().await);
         }
         let error = match self.fetch(owner, via, order).await {
+            // It replaces no state that may still be answered: without Redis nothing confirms that the customer is gone.
+            Ok((slot, origin))
+                if slot.is_unknown
+                    && !self.tracked.is_up()
+                    && copy
+                        .peek(owner)
+                        .is_some_and(|before| is_answerable(&before)) =>
+            {
+                return Ok(Loaded {
+                    slot: Arc::new(slot),
+                    origin,
+                });
+            }
             Ok((slot, origin)) => return Ok(keep(slot, origin)),
             Err(error) => error,
         };
@@ -185,17 +201,24 @@ impl Loader {
                 && slot.state.miss(now_ms()).is_none()
             {
                 slot.mark = slot.mark.confirmed(mark);
+                slot.retried(Some(began));
                 return Ok((slot, Origin::Upstream));
             }
         }
-        let slot = self.in_memory(self.state(&fetched), mark, (order, began));
+        let state = match is_whole {
+            true => self.state(&fetched),
+            false => self.state(&fetched).omitting_credits(),
+        };
+        let slot = self.in_memory(state, mark, (order, began));
         Ok((slot, Origin::Upstream))
     }
 
     /// Whether the store takes what was fetched. With `CACHE_UPDATE_POLICY=INVALIDATE`, SDKs of another layout read
     /// from Redis.
     fn takes_fetched(&self) -> bool {
-        self.tracked.is_memory() || (self.tracked.is_up() && !self.rules.invalidate)
+        let is_of_readers =
+            self.tracked.is_memory() || (self.tracked.is_up() && !self.rules.invalidate);
+        is_of_readers && self.store.takes_fetched()
     }
 
     fn state(&self, fetched: &Fetched) -> State {
@@ -208,9 +231,10 @@ impl Loader {
     fn in_memory(&self, state: State, mark: Mark, (order, began): (u64, Instant)) -> Slot {
         let is_provisional = state.is_empty() || state.miss(now_ms()).is_some();
         let mut slot = Slot::new(state, mark, order);
-        slot.settled_until = is_provisional.then(|| Instant::now() + MISS_TTL);
+        slot.settled_until = is_provisional.then(|| began + MISS_TTL);
         slot.is_stored = false;
         slot.began = began;
+        slot.retried(Some(began));
         slot
     }
 
@@ -219,7 +243,7 @@ impl Loader {
         &self,
         owner: Owner<'_>,
         via: Option<&str>,
-    ) -> Result<Option<Box<RawValue>>, NotLoaded> {
+    ) -> Result<Option<EntitlementList>, NotLoaded> {
         let Some(_permit) = self.limit.take().await else {
             self.metrics.upstream(UpstreamOutcome::Skipped);
             return Err(NotLoaded::Busy);
@@ -251,6 +275,11 @@ impl Loader {
                 attempt.succeeded();
                 self.metrics.upstream(UpstreamOutcome::Failed);
                 return Err(NotLoaded::Declined);
+            }
+            Err(EdgeError::NoRoom(_)) => {
+                attempt.succeeded();
+                self.metrics.upstream(UpstreamOutcome::Skipped);
+                return Err(NotLoaded::Busy);
             }
             Err(EdgeError::Refused(_)) => (UpstreamOutcome::Refused, NotLoaded::Refused, None),
             Err(EdgeError::Final(_)) => (UpstreamOutcome::Failed, NotLoaded::Malformed, None),

@@ -5,9 +5,10 @@
 //! | `POST /admin/snapshot` | writes a snapshot now |
 //! | `POST /admin/reload` | `{"customerId", "resourceId"?}`: loads a customer from the Edge API |
 //! | `GET /admin/dead-letters` | with `STORE=memory`: the messages that were given up, with their bodies |
-//! | `DELETE /admin/dead-letters/{id}` | deletes one of them |
+//! | `DELETE /admin/dead-letters/{id}` | deletes one of them, and answers when that is on disk |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL};
@@ -16,19 +17,27 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, post};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::keys::Owner;
 use crate::memory::{Letter, Memory};
 use crate::reads::{Access, NotLoaded, Reads};
 use crate::saving::Saver;
 use crate::server::reads::is_id;
+use crate::store::Durability;
 
 /// What the routes act on.
 pub struct Admin {
     access: Access,
     pub saver: Option<Saver>,
     pub reads: Option<Reads>,
-    pub memory: Option<Arc<Memory>>,
+    pub memory: Option<Kept>,
+}
+
+/// A state in this process, and how its changes become durable.
+pub struct Kept {
+    pub state: Arc<Memory>,
+    pub durability: Durability,
 }
 
 impl Admin {
@@ -36,7 +45,7 @@ impl Admin {
         token: &SecretString,
         saver: Option<Saver>,
         reads: Option<Reads>,
-        memory: Option<Arc<Memory>>,
+        memory: Option<Kept>,
     ) -> Self {
         Self {
             access: Access::of(std::slice::from_ref(token)),
@@ -128,6 +137,9 @@ async fn reload(
     }
 }
 
+/// How long a deletion waits for the journal: less than the command `dead-letter` waits for the answer.
+const SYNC_TIMEOUT: Duration = Duration::from_millis(1_500);
+const NOT_DURABLE: &str = "the journal cannot be written, so a restart may bring the message back: see /readyz?verbose, and try again";
 const IN_REDIS: &str = "the messages are in Redis: entitlement-sync dead-letter list shows them";
 
 #[get("/admin/dead-letters")]
@@ -138,7 +150,7 @@ async fn dead_letters(request: HttpRequest, admin: Data<Admin>) -> HttpResponse 
     let Some(memory) = &admin.memory else {
         return answer(StatusCode::CONFLICT, json!({"error": IN_REDIS}));
     };
-    let letters: Vec<Letter> = memory.letters().all().cloned().collect();
+    let letters: Vec<Letter> = memory.state.letters().all().cloned().collect();
     answer(StatusCode::OK, json!({"letters": letters}))
 }
 
@@ -154,7 +166,18 @@ async fn delete_dead_letter(
     let Some(memory) = &admin.memory else {
         return answer(StatusCode::CONFLICT, json!({"error": IN_REDIS}));
     };
-    match memory.delete_letter(*id) {
+    let is_deleted = memory.state.delete_letter(*id);
+    // Also of one that is gone: an earlier request may have deleted it a moment ago.
+    if timeout(SYNC_TIMEOUT, memory.durability.durable())
+        .await
+        .is_err()
+    {
+        return answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({"error": NOT_DURABLE}),
+        );
+    }
+    match is_deleted {
         true => answer(StatusCode::OK, json!({"deleted": *id})),
         false => answer(
             StatusCode::NOT_FOUND,

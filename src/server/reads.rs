@@ -11,10 +11,12 @@
 //!
 //! No log line and no error text contains a customer's id.
 
+mod configuration;
 mod context;
 mod edge_api;
 mod ofrep;
 mod path;
+mod pieces;
 mod respond;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use serde_json::json;
 use crate::edge::is_of_this_program;
 use crate::metrics::{ReadResult, ReadRoute};
 use crate::reads::{Access, Reads};
+use configuration::Configuration;
 use path::Route;
 pub(super) use path::is_id;
 use respond::{Answered, error};
@@ -42,7 +45,7 @@ use respond::{Answered, error};
 pub struct Shared {
     reads: Reads,
     access: Arc<Access>,
-    configuration: edge_api::Configuration,
+    configuration: Configuration,
     /// A request of this process came back, and the log says so.
     is_loop_logged: AtomicBool,
 }
@@ -73,7 +76,7 @@ pub fn start(port: u16, reads: Reads, access: Arc<Access>) -> std::io::Result<Se
     let shared = Data::new(Shared {
         reads,
         access,
-        configuration: edge_api::Configuration::default(),
+        configuration: Configuration::default(),
         is_loop_logged: AtomicBool::new(false),
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -131,7 +134,7 @@ async fn respond(request: &HttpRequest, payload: Payload, shared: &Shared) -> Ht
     let (kind, answered) = if !is_admitted(request.headers(), &shared.access) {
         let code = "Unauthenticated";
         refused(ReadResult::Denied, StatusCode::UNAUTHORIZED, code, code)
-    } else if is_our_own(request.headers(), shared.reads.forwarding.edge.via()) {
+    } else if is_our_own(request.headers(), shared.reads.pages.via()) {
         shared.log_loop();
         let text = "this request comes from this process: check EDGE_API_URL";
         refused(ReadResult::Refused, StatusCode::LOOP_DETECTED, "Loop", text)
@@ -185,14 +188,13 @@ async fn answer(
     let answered = match route {
         _ if route.is_evaluation() && request.method() != Method::POST => wrong_method(),
         Route::MalformedFlag => ofrep::malformed_key(),
-        Route::Flag(_) | Route::Flags => match body(payload).await {
-            Ok(body) => match route {
-                Route::Flag(key) => ofrep::flag(request, shared, key, &body).await,
-                _ => ofrep::flags(request, shared, &body).await,
-            },
-            Err(status) => {
-                Answered::refused(status, "the body is too large, or did not arrive in time")
-            }
+        Route::Flag(key) => match body(payload).await {
+            Ok(body) => ofrep::flag(request, shared, key, &body).await,
+            Err(status) => ofrep::not_received(status, Some(key)),
+        },
+        Route::Flags => match body(payload).await {
+            Ok(body) => ofrep::flags(request, shared, &body).await,
+            Err(status) => ofrep::not_received(status, None),
         },
         Route::Unknown => Answered::refused(StatusCode::NOT_FOUND, "there is no such route"),
         Route::Malformed(why) => Answered::refused(StatusCode::BAD_REQUEST, why),
@@ -209,7 +211,7 @@ async fn answer(
         Route::EntitlementsState(customer) => {
             edge_api::entitlements_state(request, shared, customer).await
         }
-        Route::Configuration => edge_api::configuration(request, shared).await,
+        Route::Configuration => configuration::configuration(request, shared).await,
         Route::PassedThrough(segments) => edge_api::pass_through(request, shared, segments).await,
         Route::Livez | Route::Readyz => unreachable!("answered before"),
     };
@@ -261,8 +263,7 @@ fn is_our_own(headers: &HeaderMap, via: &str) -> bool {
 /// Answers 200 while any question can be answered.
 fn readyz(request: &HttpRequest, shared: &Shared) -> HttpResponse {
     let sources = shared.reads.sources();
-    let is_ready = sources.redis || sources.upstream || sources.copies;
-    let (status, word) = match is_ready {
+    let (status, word) = match sources.can_answer() {
         true => (StatusCode::OK, "UP"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "DOWN"),
     };

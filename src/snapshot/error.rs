@@ -23,6 +23,27 @@ impl OpenError {
         let path = path.into();
         Self::Io { path, error }
     }
+
+    /// Returns whether another setting is needed, so that a restart alone does not help.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Held { .. } => true,
+            Self::Io { error, .. } => is_lasting(error),
+        }
+    }
+}
+
+/// Returns whether a file system will answer the same after a restart. A disk may be full or absent for a while only,
+/// and a process may have too many files open.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::Unsupported
+    )
 }
 
 /// Nothing, or not everything, was restored, and to continue could destroy the existing files.
@@ -64,14 +85,40 @@ impl RestoreError {
 
     /// Returns whether another setting is needed, so that a restart alone does not help.
     pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Key { .. } | Self::Prefix { .. } | Self::Newer { .. }
-        )
+        match self {
+            Self::Key { .. } | Self::Prefix { .. } | Self::Newer { .. } | Self::Refused { .. } => {
+                true
+            }
+            Self::Io { error, .. } => is_lasting(error),
+        }
     }
 }
 
 /// Adds the action that failed to an error; keeps its kind.
 pub(super) fn while_doing(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_may_help_where_the_system_may_answer_otherwise() {
+        let of_kind = |kind: io::ErrorKind| io::Error::from(kind);
+        // Too many open files, an error of the device, a full disk.
+        let of_system = [24, 5, 28].map(io::Error::from_raw_os_error);
+        for error in of_system {
+            let text = error.to_string();
+            assert!(!RestoreError::io("f", error).is_configuration(), "{text}");
+        }
+        for kind in [
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::NotADirectory,
+        ] {
+            assert!(RestoreError::io("f", of_kind(kind)).is_configuration());
+            assert!(OpenError::io("f", of_kind(kind)).is_configuration());
+        }
+        assert!(!OpenError::io("f", of_kind(io::ErrorKind::StorageFull)).is_configuration());
+    }
 }

@@ -116,6 +116,12 @@ impl Folder {
         self.shared.known().lost.is_some()
     }
 
+    /// Counts the journals that the newest snapshot does not hold. Each start begins one.
+    pub fn journals(&self) -> usize {
+        let known = self.shared.known();
+        known.journals.range(known.covered() + 1..).count()
+    }
+
     /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.shared.place.base.folder
@@ -137,6 +143,14 @@ impl Known {
                 .collect(),
             next_snapshot: last.unwrap_or(0).saturating_add(1),
             lost: None,
+        }
+    }
+
+    /// Forgets a file that a restore cannot use.
+    pub fn forget(&mut self, file: &Found) {
+        match file.role {
+            Role::Snapshot => drop(self.snapshots.remove(&file.number)),
+            Role::Journal => drop(self.journals.remove(&file.number)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::RestoreError;
@@ -55,13 +56,20 @@ pub fn restore(shared: &Shared, take: &mut Take<'_>) -> Result<Restored, Restore
         is_whole: true,
         ..Restored::default()
     };
-    let snapshot = newest_whole(shared, &files, &mut restored)?;
+    let mut unusable = Vec::new();
+    let snapshot = newest_whole(shared, &files, &mut unusable)?;
     let covers = snapshot.as_ref().map_or(0, |(_, covers)| *covers);
-    let journals = journals(shared, &files, covers, &mut restored)?;
+    let journals = journals(shared, &files, covers, &mut unusable)?;
+    // Not before all headers are known to be ours: an error leaves every file as it is.
+    for (file, what) in unusable {
+        restored.is_whole &= file.role == Role::Snapshot;
+        shared.known().forget(file);
+        restored.damaged.push(set_aside(&file.path, what));
+    }
     if let Some((opened, covers)) = snapshot {
         take_snapshot(opened, covers, take, &mut restored)?;
     }
-    take_journals(covers, journals, take, &mut restored)?;
+    take_journals(shared, (covers, journals), take, &mut restored)?;
     // Nothing says what a damaged snapshot held, unless the journals reach back to the beginning.
     if restored.snapshot.is_none() && restored.journals == 0 && !restored.damaged.is_empty() {
         restored.is_whole = false;
@@ -69,13 +77,13 @@ pub fn restore(shared: &Shared, take: &mut Take<'_>) -> Result<Restored, Restore
     Ok(restored)
 }
 
-/// Finds the newest snapshot that is whole to its end, and sets damaged ones aside.
-fn newest_whole(
+/// Finds the newest snapshot that is whole to its end. Adds the damaged ones before it to `unusable`, with what is wrong.
+fn newest_whole<'a>(
     shared: &Shared,
-    files: &[Found],
-    restored: &mut Restored,
+    files: &'a [Found],
+    unusable: &mut Vec<(&'a Found, String)>,
 ) -> Result<Option<(Opened, u64)>, RestoreError> {
-    let is_snapshot = |file: &&Found| file.role == Role::Snapshot && file.state == State::Ready;
+    let is_snapshot = |file: &&'a Found| file.role == Role::Snapshot && file.state == State::Ready;
     for file in files.iter().rev().filter(is_snapshot) {
         let what = match try_snapshot(shared, file) {
             Ok(found) => return Ok(Some(found)),
@@ -83,8 +91,7 @@ fn newest_whole(
             Err(Refusal::Blank) => "it is empty, or ends within its header".to_owned(),
             Err(Refusal::Damaged(what)) => what,
         };
-        shared.known().snapshots.remove(&file.number);
-        restored.damaged.push(set_aside(&file.path, what));
+        unusable.push((file, what));
     }
     Ok(None)
 }
@@ -107,35 +114,34 @@ fn try_snapshot(shared: &Shared, file: &Found) -> Result<(Opened, u64), Refusal>
     }
 }
 
-/// Journals by number; `None`: one that was never begun.
-type Journals = BTreeMap<u64, (PathBuf, Option<Opened>)>;
+/// Journals by number, with what their headers say; `None`: one that was never begun.
+type Journals = BTreeMap<u64, (PathBuf, Option<Part>)>;
 
-/// Opens every journal that the snapshot does not cover. No record is taken before all headers are known to be ours.
-fn journals(
+/// Reads the header of every journal that the snapshot does not cover. No record is taken before all headers are known to
+/// be ours. The files are closed again: there may be more of them than a process may open. Adds the damaged ones to
+/// `unusable`, with what is wrong.
+fn journals<'a>(
     shared: &Shared,
-    files: &[Found],
+    files: &'a [Found],
     covers: u64,
-    restored: &mut Restored,
+    unusable: &mut Vec<(&'a Found, String)>,
 ) -> Result<Journals, RestoreError> {
     let mut journals = Journals::new();
-    let is_needed = |file: &&Found| {
+    let is_needed = |file: &&'a Found| {
         file.role == Role::Journal && file.state == State::Ready && file.number > covers
     };
     for file in files.iter().filter(is_needed) {
         let name = (Role::Journal, file.number);
         match open::open(&file.path, name, &shared.ring, &shared.prefix) {
             Ok(opened) => {
-                journals.insert(file.number, (file.path.clone(), Some(opened)));
+                let part = opened.header.part;
+                journals.insert(file.number, (file.path.clone(), Some(part)));
             }
             Err(Refusal::Blank) => {
                 journals.insert(file.number, (file.path.clone(), None));
             }
             Err(Refusal::Fatal(error)) => return Err(error),
-            Err(Refusal::Damaged(what)) => {
-                shared.known().journals.remove(&file.number);
-                restored.damaged.push(set_aside(&file.path, what));
-                restored.is_whole = false;
-            }
+            Err(Refusal::Damaged(what)) => unusable.push((file, what)),
         }
     }
     Ok(journals)
@@ -154,7 +160,7 @@ fn take_snapshot(
     };
     let trailer = walk::snapshot(opened, take).map_err(|stopped| match stopped {
         Stopped::Refused(error) => failed(error),
-        Stopped::Damaged(what) => failed(anyhow::anyhow!("it changed while it was read: {what}")),
+        Stopped::Damaged(what) => changed(&path, &what),
     })?;
     restored.snapshot = Some(TakenSnapshot {
         path,
@@ -166,20 +172,25 @@ fn take_snapshot(
     Ok(())
 }
 
+fn changed(file: &Path, what: &str) -> RestoreError {
+    let error = format!("it changed while it was read: {what}");
+    RestoreError::io(file, io::Error::other(error))
+}
+
 /// Restores the whole frames of each journal, and reports the damage.
 fn take_journals(
-    covers: u64,
-    journals: Journals,
+    shared: &Shared,
+    (covers, journals): (u64, Journals),
     take: &mut Take<'_>,
     restored: &mut Restored,
 ) -> Result<(), RestoreError> {
     let expected = expected(&journals);
     let mut reached = covers;
-    for (number, (path, opened)) in journals {
-        let frames = match opened {
-            Some(opened) => {
-                check_previous(&opened, reached, restored);
-                walk::journal(opened, take)
+    for (number, (path, part)) in journals {
+        let frames = match part {
+            Some(part) => {
+                check_previous(&path, part, reached, restored);
+                walk::journal(open_again(shared, &path, number)?, take)
             }
             None => Ok(Frames::default()),
         };
@@ -200,11 +211,22 @@ fn take_journals(
     Ok(())
 }
 
+/// Opens a journal whose header was read before.
+fn open_again(shared: &Shared, path: &Path, number: u64) -> Result<Opened, RestoreError> {
+    let name = (Role::Journal, number);
+    let opened = open::open(path, name, &shared.ring, &shared.prefix);
+    opened.map_err(|refusal| match refusal {
+        Refusal::Fatal(error) => error,
+        Refusal::Blank => changed(path, "it is empty"),
+        Refusal::Damaged(what) => changed(path, &what),
+    })
+}
+
 /// Returns how many frames of each journal its follower knew to be on disk.
 fn expected(journals: &Journals) -> BTreeMap<u64, u64> {
-    let headers = journals.values().filter_map(|(_, opened)| opened.as_ref());
-    headers
-        .filter_map(|opened| match opened.header.part {
+    let parts = journals.values().filter_map(|(_, part)| *part);
+    parts
+        .filter_map(|part| match part {
             Part::Journal { frames, .. } if frames == UNCOUNTED => None,
             Part::Journal { previous, frames } => Some((previous, frames)),
             Part::Snapshot { .. } => None,
@@ -213,13 +235,13 @@ fn expected(journals: &Journals) -> BTreeMap<u64, u64> {
 }
 
 /// Reports a missing journal, if this one followed one that is not there.
-fn check_previous(opened: &Opened, reached: u64, restored: &mut Restored) {
-    if let Part::Journal { previous, .. } = opened.header.part
+fn check_previous(path: &Path, part: Part, reached: u64, restored: &mut Restored) {
+    if let Part::Journal { previous, .. } = part
         && previous > reached
     {
         restored.is_whole = false;
         tracing::warn!(
-            file = %opened.path.display(),
+            file = %path.display(),
             missing = previous,
             "a journal is missing before this one; changes that it held are not restored"
         );

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::clock;
-use crate::memory::NOT_KEPT;
+use crate::memory::{INCOMPLETE, NOT_KEPT};
 use crate::metrics::{MemoryMetrics, Metrics};
 
 /// A state in this process, and whether a journal keeps it.
@@ -14,9 +14,11 @@ pub struct ObservedMemory {
 
 #[derive(Serialize)]
 pub struct MemoryStatus {
-    /// The danger, if nothing keeps the state.
+    /// The danger, if nothing keeps the state, or if it was restored from damaged files.
     pub warning: Option<&'static str>,
     pub proven: bool,
+    /// Customers and resources of damaged files that nothing has confirmed since.
+    pub unconfirmed: i64,
     /// Customers and resources, and their bytes.
     pub owners: i64,
     pub bytes: i64,
@@ -35,8 +37,13 @@ impl ObservedMemory {
         let written = of_files.last.get();
         let now_secs = clock::now_ms() / 1_000;
         MemoryStatus {
-            warning: (!self.is_kept).then_some(NOT_KEPT),
+            warning: match (self.is_kept, own.unconfirmed.get()) {
+                (false, _) => Some(NOT_KEPT),
+                (true, 0) => None,
+                (true, _) => Some(INCOMPLETE),
+            },
             proven: own.proven.get() > 0,
+            unconfirmed: own.unconfirmed.get(),
             owners: own.owners.get(),
             bytes: own.bytes.get(),
             bytes_limit: own.bytes_limit.get(),

@@ -135,7 +135,16 @@ impl Tracked {
         }
     }
 
-    /// How long ago the value was last known to be true; zero while it is fresh.
+    /// Whether the changes of the customer were followed without a gap since the mark, and none was notified.
+    pub fn has_followed(&self, customer: &str, mark: Mark) -> bool {
+        match self {
+            Self::Redis(following) => following.has_followed(customer, mark),
+            // What it holds changes by this process alone.
+            Self::Memory(watched) => !watched.has_changed(customer, mark),
+        }
+    }
+
+    /// How long ago the value was last known to be true; zero while the store would have notified a change.
     pub fn age(&self, customer: &str, mark: Mark) -> Duration {
         match self {
             Self::Redis(following) => following.age(customer, mark),

@@ -16,6 +16,9 @@ use crate::world::{World, depth};
 /// Messages in the queue at which publishing waits; the local SQS slows down beyond a few thousand.
 const BACKLOG: u64 = 1_300;
 
+/// Under which messages with an event of an unknown kind beside their changes are counted.
+pub const BESIDE_UNKNOWN: &str = "beside an unknown kind";
+
 /// One for all of a run.
 pub struct Publisher {
     world: Arc<World>,
@@ -119,6 +122,9 @@ impl Publisher {
             *self.counts.entry(kind.to_owned()).or_default() += 1;
             if emission.spec.ahead.is_some() {
                 *self.counts.entry("of a clock ahead".into()).or_default() += 1;
+            }
+            if emission.spec.has_unknown_beside() {
+                *self.counts.entry(BESIDE_UNKNOWN.into()).or_default() += 1;
             }
             self.published += 1;
             self.duplicates += u64::from(emission.duplicate);

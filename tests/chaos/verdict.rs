@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::fleet::METRICS;
 use crate::model::{Dump, Fact};
-use crate::publisher::Publisher;
+use crate::publisher::{BESIDE_UNKNOWN, Publisher};
 use crate::report::Report;
 use crate::story::{PREFIX, Story};
 use crate::world::{World, depth};
@@ -183,6 +183,9 @@ pub fn finish(world: &World, publisher: &Publisher, report: &mut Report) {
     report.unrecognised_kept = count(&world.unrecognised_kept);
     if report.messages.contains_key("unknown kind") && report.unrecognised_kept == 0 {
         report.fail("no message of an unknown kind was kept");
+    }
+    if report.messages.contains_key(BESIDE_UNKNOWN) && count(&world.copies_kept) == 0 {
+        report.fail("no message with changes beside an unknown kind was kept");
     }
     report.invalid_dead_lettered = world.dead_lettered.lock().unwrap().len() as u64;
     report.invalid_published = report.invalid_dead_lettered

@@ -45,6 +45,8 @@ pub struct World {
     pub lost_letters: AtomicU64,
     /// Messages of unknown kinds that were kept.
     pub unrecognised_kept: AtomicU64,
+    /// Messages with changes that were kept because of an event of an unknown kind beside them.
+    pub copies_kept: AtomicU64,
     pub losses: Mutex<Vec<Moment>>,
     /// Valid messages with the dead letters, to be sent again.
     pub redriven: Mutex<Vec<Emission>>,
@@ -121,6 +123,7 @@ impl World {
             dead_lettered: Mutex::default(),
             lost_letters: AtomicU64::new(0),
             unrecognised_kept: AtomicU64::new(0),
+            copies_kept: AtomicU64::new(0),
             losses: Mutex::default(),
             redriven: Mutex::default(),
             published: Mutex::default(),
@@ -203,7 +206,14 @@ impl World {
             .and_then(|answer| redis::from_redis_value(answer).ok())
             .unwrap_or_default();
         for (id, mut fields) in entries {
-            bodies.extend(fields.remove("body"));
+            let reason = fields.remove("reason").unwrap_or_default();
+            match reason.starts_with("unrecognised: one of its events") {
+                // Its changes are applied.
+                true => {
+                    self.copies_kept.fetch_add(1, Ordering::Relaxed);
+                }
+                false => bodies.extend(fields.remove("body")),
+            }
             self.redis.cmd(&["XDEL", &key, &id]);
         }
         for body in bodies {

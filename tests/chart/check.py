@@ -253,6 +253,9 @@ def check_memory(name, found, workload, config, worker):
     check("SNAPSHOT_KEY" in {entry["name"] for entry in worker["env"]}, f"{name}: the key comes from a Secret")
     probe = worker["startupProbe"]
     check(probe["httpGet"]["path"] == "/livez" and probe["periodSeconds"] * probe["failureThreshold"] >= 600, f"{name}: a restore may take ten minutes", probe)
+    for probe, port in (("startupProbe", "http"), ("livenessProbe", "http"), ("readinessProbe", "reads")):
+        # PORT is not ready without the queue, while READ_PORT still answers: the only pod must stay in its Service.
+        check(worker[probe]["httpGet"]["port"] == port, f"{name}: {probe} asks the port {port}", worker[probe])
     services = [d for d in found if d["kind"] == "Service"]
     check(spec["serviceName"] in {d["metadata"]["name"] for d in services}, f"{name}: the Service of the StatefulSet is there")
     answers = next(d for d in services if d["metadata"]["name"].endswith("-reads"))["spec"]
@@ -356,6 +359,12 @@ REFUSED = [
     ("a secret of Redis with the store in memory", {**MEMORY, "secrets": {"REDIS_URL": {"value": "redis://a"}}}, ["secrets.REDIS_URL", "uses no Redis"]),
     ("a port of answers that is PORT", {**MEMORY, "memory": {"readPort": 4000}}, ["memory.readPort is 4000"]),
     ("a volume without a key", {**MEMORY, "secrets": {"SNAPSHOT_KEY": {"value": ""}}}, ["secrets.SNAPSHOT_KEY", "memory.persistence.enabled"]),
+    ("memory mode without its store", {"config": {"STORE": "memory", "READ_PORT": 4001}}, ["config.STORE is memory, and store is redis", "set store to memory"]),
+    ("the same by the other name", {"config": {"MEM_OR_EXTERNAL": "MEM", "READ_PORT": 4001}}, ["config.MEM_OR_EXTERNAL is MEM, and store is redis", "set store to memory"]),
+    ("the same in extraEnv", {"extraEnv": [{"name": "A", "value": "1"}, {"name": "MEM_OR_EXTERNAL", "value": "mem"}]}, ["extraEnv[1], MEM_OR_EXTERNAL, is mem", "set store to memory"]),
+    ("the same in the vendor's extraEnv", {"persistentCache": {"extraEnv": {"STORE": "memory"}}}, ["persistentCache.extraEnv.STORE is memory", "set store to memory"]),
+    ("the same as a secret", {"secrets": {"STORE": {"value": "memory"}}}, ["secrets.STORE.value is memory", "set store to memory"]),
+    ("Redis as the store of memory mode", {**MEMORY, "config": {"STORE": "redis"}}, ["config.STORE is redis, and store is memory", "set store to redis"]),
     ("a store that is none", {"store": "disk"}, ["/store"]),
     ("a read port that is PORT", {"reads": {"enabled": True, "config": {"READ_PORT": 4000}}}, ["reads.config.READ_PORT", "4000"]),
     ("a secret among reads.config", {"reads": {"enabled": True, "config": {"READ_API_KEYS": "x"}}}, ["reads.config.READ_API_KEYS is a secret", "secrets.READ_API_KEYS"]),

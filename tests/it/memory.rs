@@ -2,6 +2,10 @@
 
 mod clock;
 mod customer;
+mod damage;
+mod evictions;
+mod in_flight;
+mod journal;
 mod kills;
 mod letters;
 mod process;

@@ -4,13 +4,18 @@ mod away;
 mod bounds;
 mod clients;
 mod closed;
+mod forwarded;
 mod fresh;
+mod headers;
 mod openfeature;
 mod rules;
 mod sdk;
 mod settings;
 mod stampede;
+mod status;
 mod stored;
+mod unknown;
+mod validators;
 
 use std::time::Duration;
 

@@ -3,5 +3,5 @@
 mod cluster;
 mod login;
 mod sentinel;
-mod tls;
+pub mod tls;
 mod tracking;

@@ -238,9 +238,20 @@ impl Context<'_> {
                 })?;
                 Ok(self.reading(kind, named_by, name, vec![change]))
             }
+            // The search finds out whether the body names another kind in another place.
+            Meaning::NoEffect(_) if self.is_named_by_queue(named_by, &name) => {
+                Err(Missed::from(Invalid::new("the kind has no effect")))
+            }
             Meaning::NoEffect(kind) => Ok(self.reading(kind, named_by, name, Vec::new())),
             Meaning::Unknown => Err(Missed::from(Invalid::new("the kind is unknown"))),
         }
+    }
+
+    /// Returns whether the message attribute of SQS has this name, and nothing in the body.
+    fn is_named_by_queue(&self, named_by: NamedBy, name: &str) -> bool {
+        named_by == NamedBy::Attribute
+            && self.sns_name.is_none()
+            && self.attributes.kind.as_deref() == Some(name)
     }
 
     fn notice<'a>(&mut self, notice: Notice) -> Reading<'a> {
@@ -265,7 +276,7 @@ impl Context<'_> {
             trace_id: self.trace_id.take(),
             changes,
             notice: None,
-            is_unrecognised: false,
+            unrecognised: None,
         }
     }
 }
@@ -280,7 +291,7 @@ impl Reading<'_> {
             trace_id: self.trace_id,
             changes: self.changes.into_iter().map(Change::into_owned).collect(),
             notice: self.notice,
-            is_unrecognised: self.is_unrecognised,
+            unrecognised: self.unrecognised,
         }
     }
 }

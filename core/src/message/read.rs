@@ -28,8 +28,9 @@ pub struct Reading<'a> {
     pub changes: Vec<Change<'a>>,
     /// A message that AWS sends by itself.
     pub notice: Option<Notice>,
-    /// Whether the event has an unknown kind and no change was found in it.
-    pub is_unrecognised: bool,
+    /// The unknown kind of an event in which no change was found: of the message, or of an entry in a list of events.
+    /// There are changes too if other entries of the list have some.
+    pub unrecognised: Option<String>,
 }
 
 /// A message that can never be applied.

@@ -3,6 +3,7 @@
 
 mod aws;
 mod carried;
+mod conclusion;
 mod scope;
 mod text;
 mod values;
@@ -13,11 +14,11 @@ use serde_json::value::RawValue;
 use super::fields::string;
 use super::kind::{Kind, Meaning, meaning};
 use super::known::{self, Missed};
-use super::read::{Attributes, NamedBy, Notice, Reading, Unreadable};
+use super::read::{Attributes, Notice, Reading, Unreadable};
 use super::size::Size;
 use super::{Change, Invalid};
 use aws::{BODY_IN_S3, is_pointer_in_text, is_pointer_to_s3, notice_in};
-use carried::{lacking, with_usage};
+use carried::with_usage;
 pub(super) use scope::NAME_FIELDS;
 use scope::{Name, Scope, tells_of_beside};
 use text::{MAX_UNPACKED_BYTES, rewrite};
@@ -87,9 +88,11 @@ struct Search<'s> {
     lacking: Option<Kind>,
     without_effect: Option<Name>,
     unknown: Option<Name>,
-    /// Whether an entry of a list has an unknown kind and no change.
-    unknown_entry: bool,
+    /// The first entry of an unknown kind, and without a change, in a list of events.
+    unknown_entry: Option<Name>,
     notice: Option<Notice>,
+    /// The trace id of the first change that has one.
+    trace_id: Option<String>,
 }
 
 impl<'s> Search<'s> {
@@ -109,8 +112,9 @@ impl<'s> Search<'s> {
             lacking: None,
             without_effect: None,
             unknown: None,
-            unknown_entry: false,
+            unknown_entry: None,
             notice: None,
+            trace_id: None,
         };
         if let Some(text) = &attributes.kind {
             search.scopes.push(Scope {
@@ -123,95 +127,6 @@ impl<'s> Search<'s> {
             });
         }
         search
-    }
-
-    fn finish(mut self, first: Missed) -> Result<Reading<'static>, Unreadable> {
-        let unreadable = |kind, reason| Err(Unreadable { kind, reason });
-        if self.attributes.kind.is_some()
-            && let Some(Name {
-                meaning: Meaning::Effect(kind),
-                ..
-            }) = self.scopes.first().and_then(|scope| scope.name.clone())
-            && self.found.is_empty()
-        {
-            self.lacking = self.lacking.or(Some(kind));
-        }
-        if let Some((kind, reason)) = self.refused {
-            return unreadable(kind, reason);
-        }
-        if let Some(kind) = self.lacking {
-            let reason = match first.kind {
-                Some(named) if named == kind => first.reason,
-                _ => lacking(kind),
-            };
-            return unreadable(kind, reason);
-        }
-        if self.values > MAX_VALUES {
-            let reason = format!(
-                "no known shape, and more than {MAX_VALUES} values would have to be searched for a change; split the message"
-            );
-            return unreadable(first.kind.unwrap_or(Kind::Other), Invalid::new(reason));
-        }
-        let root = self.scopes.first().and_then(|scope| scope.name.clone());
-        let trace_id = self.scopes.iter().find_map(|scope| scope.trace_id.clone());
-        let of = |name: Option<Name>| match name {
-            Some(name) => (
-                match name.field {
-                    "message attribute" => NamedBy::Attribute,
-                    "key" => NamedBy::Key,
-                    field => NamedBy::Field(field),
-                },
-                name.text,
-            ),
-            None => (NamedBy::Structure, String::new()),
-        };
-        let is_unrecognised =
-            self.unknown.is_some() && (self.found.is_empty() || self.unknown_entry);
-        let (kind, (named_by, name)) = match self.found.first() {
-            Some((kind, name, _)) => {
-                let known = name
-                    .clone()
-                    .filter(|it| it.meaning == Meaning::Effect(*kind));
-                (
-                    *kind,
-                    match known {
-                        None => (
-                            NamedBy::Structure,
-                            name.clone().map_or_else(String::new, |it| it.text),
-                        ),
-                        known => of(known),
-                    },
-                )
-            }
-            None => match (self.without_effect, self.unknown, root, self.notice) {
-                (_, _, _, Some(_)) => (Kind::Other, of(None)),
-                (Some(name), None, ..) => {
-                    let kind = match name.meaning {
-                        Meaning::NoEffect(kind) => kind,
-                        _ => Kind::Other,
-                    };
-                    (kind, of(Some(name)))
-                }
-                (_, Some(name), ..) => (Kind::Other, of(Some(name))),
-                (None, None, ..) => {
-                    return unreadable(first.kind.unwrap_or(Kind::Other), first.reason);
-                }
-            },
-        };
-        Ok(Reading {
-            kind,
-            name,
-            named_by,
-            wrappings: Vec::new(),
-            trace_id,
-            is_unrecognised: is_unrecognised && self.notice.is_none(),
-            notice: self.notice.filter(|_| self.found.is_empty()),
-            changes: self
-                .found
-                .into_iter()
-                .map(|(_, _, change)| change)
-                .collect(),
-        })
     }
 
     fn visit(&mut self, raw: &str, key: Option<&str>, levels: usize) {
@@ -256,16 +171,26 @@ impl<'s> Search<'s> {
     }
 
     fn list(&mut self, entries: &[&RawValue], key: Option<&str>, levels: usize) {
+        // A list is one of events if at least one of its entries is a known event. Types in other lists, for example of
+        // actors or links, are not kinds.
+        let mut is_of_events = false;
+        let mut unknown_entry: Option<Name> = None;
         for (index, entry) in entries.iter().enumerate() {
             let found = self.found.len();
-            let unknown = self.unknown.take();
+            let (unknown, without_effect) = (self.unknown.take(), self.without_effect.take());
             self.within(&format!("[{index}]"), |search| {
                 search.visit(entry.get(), key, levels - 1);
             });
-            if self.found.len() == found && self.unknown.is_some() {
-                self.unknown_entry = true;
+            let has_change = self.found.len() > found;
+            is_of_events |= has_change || self.without_effect.is_some();
+            if !has_change && unknown_entry.is_none() {
+                unknown_entry.clone_from(&self.unknown);
             }
             self.unknown = unknown.or(self.unknown.take());
+            self.without_effect = without_effect.or(self.without_effect.take());
+        }
+        if is_of_events && self.unknown_entry.is_none() {
+            self.unknown_entry = unknown_entry;
         }
     }
 
@@ -301,7 +226,13 @@ impl<'s> Search<'s> {
         }
         let merged = with_usage(members);
         let event = merged.as_ref().unwrap_or(members);
-        let scope = Scope::of(event, key);
+        let mut scope = Scope::of(event, key);
+        if self.is_without_effect() {
+            let has_effect = |name: &Name| matches!(name.meaning, Meaning::Effect(_));
+            scope.name = scope
+                .name
+                .filter(|it| !has_effect(it) || it.is_beyond_doubt());
+        }
         let is_header = key.is_some_and(tells_of_beside);
         let own = scope.name.clone();
         if let Some(name) = &own {
@@ -344,6 +275,9 @@ impl<'s> Search<'s> {
     }
 
     fn refuse(&mut self, kind: Kind, reason: Invalid) {
+        if kind == Kind::Other && self.is_without_effect() {
+            return;
+        }
         self.refused.get_or_insert((kind, reason));
     }
 }

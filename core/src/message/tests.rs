@@ -90,6 +90,14 @@ fn every_fixture_is_of_its_kind_and_invalid_ones_say_why() {
                 if fixture.json["kind"] != kind {
                     wrong.push(format!("{name}: is {kind}"));
                 }
+                let unrecognised = reading.ok().and_then(|it| it.unrecognised);
+                let is_right = match outcome {
+                    "unrecognised" => unrecognised.is_some(),
+                    _ => unrecognised.as_deref() == fixture.json["unrecognised"].as_str(),
+                };
+                if !is_right {
+                    wrong.push(format!("{name}: of the unknown kind {unrecognised:?}"));
+                }
             }
             (change, outcome) => wrong.push(format!("{name}: {change:?}, expected {outcome:?}")),
         }

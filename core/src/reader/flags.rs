@@ -7,6 +7,8 @@
 //! | `<featureId>@values` | `{"values": […]}`, the granted values of an enum |
 //! | `<featureId>@entitlement` | all of it, as an object |
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::time::Iso;
@@ -64,15 +66,17 @@ pub fn flag<'a>(
     }
 }
 
-/// Evaluates every flag of a customer: the access and the aspects of each feature.
+/// Evaluates every flag of a customer: the access and the aspects of each feature. Each key is there once.
 pub fn flags<'a>(
     state: &'a State,
     request: &Request,
     now: f64,
 ) -> Vec<(String, Result<Flag<'a>, NotEvaluated>)> {
     let mut flags = Vec::new();
-    for entry in state.entries(now) {
-        let (feature, kind) = (entry.entitlement.feature.clone(), entry.entitlement.kind);
+    let entries: Vec<Entry<'a>> = state.entries(now).collect();
+    let like_aspects = features_like_aspects(&entries);
+    for entry in &entries {
+        let (feature, kind) = (&entry.entitlement.feature, entry.entitlement.kind);
         let access = ("", Aspect::Access);
         for (suffix, aspect) in [access].into_iter().chain(ASPECTS) {
             let has = match aspect {
@@ -82,13 +86,24 @@ pub fn flags<'a>(
                 Aspect::Access => true,
                 Aspect::Whole => false,
             };
-            if has {
-                let flag = Flag::of(entry.clone(), aspect, request);
-                flags.push((format!("{feature}{suffix}"), flag));
+            if !has {
+                continue;
+            }
+            let key = format!("{feature}{suffix}");
+            // A feature whose id ends like an aspect takes precedence.
+            if aspect == Aspect::Access || !like_aspects.contains(key.as_str()) {
+                flags.push((key, Flag::of(entry.clone(), aspect, request)));
             }
         }
     }
     flags
+}
+
+/// Returns the features whose id ends like an aspect of another; usually there are none.
+fn features_like_aspects<'a>(entries: &'a [Entry<'_>]) -> BTreeSet<&'a str> {
+    let is_like = |feature: &&str| ASPECTS.iter().any(|(suffix, _)| feature.ends_with(suffix));
+    let features = entries.iter().map(|entry| &*entry.entitlement.feature);
+    features.filter(is_like).collect()
 }
 
 /// An evaluated flag as the protocol's JSON.
@@ -239,7 +254,7 @@ impl<'a> Flag<'a> {
         Metadata {
             current_usage: usage(entry),
             soft_limit: Some(it.has_soft_limit()),
-            unlimited: Some(it.is_unlimited()),
+            unlimited: Some(entry.is_unlimited()),
             usage_limit: it.limit().number(),
             usage_period_end: Iso(it.period_end().filter(|_| it.kind == Kind::Metered)),
             ..metadata
@@ -252,9 +267,9 @@ impl<'a> Flag<'a> {
         let number = |number: Datum<'b>| number.is_number().then_some(Answer::Number(number));
         match self.aspect {
             Aspect::Access => Some(Answer::Access(self.is_granted())),
-            Aspect::Limit | Aspect::Remaining if it.is_unlimited() => None,
-            // An expired entitlement grants nothing.
+            // An expired entitlement grants nothing, unlimited or not.
             Aspect::Limit | Aspect::Remaining if entry.is_expired => number(Datum::Int(0)),
+            Aspect::Limit | Aspect::Remaining if entry.is_unlimited() => None,
             Aspect::Limit => number(it.limit().number()),
             Aspect::Usage => number(usage(entry)),
             Aspect::Remaining => number(remaining(entry)),
@@ -274,7 +289,7 @@ impl<'a> Flag<'a> {
             feature: &it.feature,
             has_access: self.is_granted(),
             has_soft_limit: it.has_soft_limit(),
-            is_unlimited: it.is_unlimited(),
+            is_unlimited: entry.is_unlimited(),
             reset_period: it.reset_period(),
             r#type: it.kind.as_str(),
             usage_limit: it.limit().number(),

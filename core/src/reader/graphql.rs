@@ -230,7 +230,7 @@ fn common<'a>(state: &State, entry: &'a Entry<'_>) -> Printed<'a> {
         enum_values: stored(Fact::EnumValues),
         feature: it.has_feature().then(|| feature(entry)),
         has_soft_limit: it.has_soft_limit(),
-        has_unlimited_usage: it.is_unlimited(),
+        has_unlimited_usage: entry.is_unlimited(),
         is_granted: entry.decide(&Request::default()) == Access::Granted,
         next_reset_date: None,
         requested_usage: None,

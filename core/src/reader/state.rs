@@ -62,6 +62,7 @@ pub struct State {
     miss: Option<Miss>,
     has_credits: bool,
     has_metered: bool,
+    omits_credits: bool,
 }
 
 /// An entitlement of a [`State`] at one time.
@@ -82,6 +83,11 @@ impl Entry<'_> {
             return Access::Unreadable("its usage is missing");
         }
         self.entitlement.decide(request)
+    }
+
+    /// Returns whether its usage is unlimited. That of an expired entitlement is not.
+    pub fn is_unlimited(&self) -> bool {
+        !self.is_expired && self.entitlement.is_unlimited()
     }
 
     /// Returns whether it can be decided.
@@ -152,9 +158,23 @@ impl State {
         self.denied.as_deref()
     }
 
-    /// Returns whether the entitlements include credits.
+    /// Returns whether a feature is paid with credits.
     pub fn has_credits(&self) -> bool {
         self.has_credits
+    }
+
+    /// Returns this state of an owner that also has credit entitlements, which a state cannot hold.
+    #[must_use]
+    pub fn omitting_credits(self) -> Self {
+        Self {
+            omits_credits: true,
+            ..self
+        }
+    }
+
+    /// Returns whether the owner has credit entitlements that this state does not hold.
+    pub fn omits_credits(&self) -> bool {
+        self.omits_credits
     }
 
     /// Returns whether access depends on usage.
@@ -194,6 +214,7 @@ impl State {
             self.has_metered,
             self.updated_at.is_some(),
             self.denied.is_some(),
+            self.omits_credits,
         ];
         let flags = flags
             .iter()
@@ -228,12 +249,13 @@ impl State {
             },
             has_credits: is_set(0),
             has_metered: is_set(1),
+            omits_credits: is_set(4),
         };
         let mut entitlements = Bytes(packed);
         while !entitlements.0.is_empty() {
             Entitlement::unpack(&mut entitlements, None)?;
         }
-        (is_end && flags < 16 && !expires_at.is_nan()).then_some(state)
+        (is_end && flags < 32 && !expires_at.is_nan()).then_some(state)
     }
 }
 

@@ -235,11 +235,31 @@ labels:
 {{- fail (printf "reads.terminationGracePeriodSeconds (%d) must be more than SHUTDOWN_TIMEOUT_SECS (%d) and 5 s before it, in which the Service forgets the pod: set reads.terminationGracePeriodSeconds to %d or more" $grace $timeout (add $timeout 10)) }}
 {{- end }}
 {{- end }}
+{{- include "entitlement-sync.validateStore" . }}
 {{- if eq .Values.store "memory" }}
 {{- include "entitlement-sync.validateMemory" (dict "root" . "settings" $settings) }}
 {{- end }}
 {{- if and .Values.keda.authentication .Values.keda.authenticationRef }}
 {{- fail "keda.authentication and keda.authenticationRef are both set: set one of them" }}
+{{- end }}
+{{- end }}
+
+{{- /* Rejects variables that choose another store than `store`, which decides what is deployed. */ -}}
+{{- define "entitlement-sync.validateStore" -}}
+{{- $given := dict }}
+{{- range $name := list "STORE" "MEM_OR_EXTERNAL" }}
+{{- $_ := set $given (print "config." $name) (get $.Values.config $name) }}
+{{- $_ := set $given (print "secrets." $name ".value") (get (default dict (get $.Values.secrets $name)) "value") }}
+{{- $_ := set $given (print "persistentCache.extraEnv." $name) (get (default dict (default dict $.Values.persistentCache).extraEnv) $name) }}
+{{- range $index, $entry := $.Values.extraEnv }}
+{{- if eq $entry.name $name }}{{ $_ := set $given (printf "extraEnv[%d], %s," $index $name) $entry.value }}{{ end }}
+{{- end }}
+{{- end }}
+{{- range $where, $value := $given }}
+{{- $chosen := get (dict "memory" "memory" "mem" "memory" "redis" "redis") (toString $value | trim | lower) }}
+{{- if and $chosen (ne $chosen $.Values.store) }}
+{{- fail (printf "%s is %s, and store is %s: set store to %s, and leave the variable out" $where $value $.Values.store $chosen) }}
+{{- end }}
 {{- end }}
 {{- end }}
 

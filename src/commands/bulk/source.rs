@@ -57,6 +57,7 @@ impl Source {
                     });
                 }
                 Err(EdgeError::MayPass { after, .. }) if attempt < MAX_TRIES => after,
+                Err(EdgeError::NoRoom(_)) if attempt < MAX_TRIES => None,
                 Err(error) => return Err(Problem::Edge(error)),
             };
             let own = FIRST_PAUSE * (1 << (attempt - 1));

@@ -94,7 +94,8 @@ impl Unloaded {
             Problem::Edge(
                 EdgeError::MayPass { text, .. }
                 | EdgeError::Declined(text)
-                | EdgeError::Final(text),
+                | EdgeError::Final(text)
+                | EdgeError::NoRoom(text),
             )
             | Problem::Customer(text) => text,
         };

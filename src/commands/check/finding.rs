@@ -11,7 +11,7 @@ pub struct Check {
     pub status: Status,
     /// The finding.
     pub detail: String,
-    /// The advice, unless the check passed.
+    /// The advice, unless the check passed or the finding itself has advice.
     pub advice: Option<String>,
 }
 
@@ -51,6 +51,14 @@ impl Check {
         Self {
             status: Status::Fail,
             ..Self::warn(name, detail, advice)
+        }
+    }
+
+    /// A failure whose text says what to do.
+    pub fn fail_with_own_advice(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status: Status::Fail,
+            ..Self::pass(name, detail)
         }
     }
 }

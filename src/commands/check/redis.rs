@@ -23,8 +23,7 @@ pub async fn check(redis: &RedisConfig, writes: &WriteConfig, keys: &Keys) -> Ve
             direct.close().await;
         }
         Ok(Err(error)) => {
-            let text = format!("{error:#}");
-            checks.push(Check::fail("redis-link", &text, advice(&text)));
+            checks.push(failed("redis-link", &format!("{error:#}")));
         }
         Err(_) => checks.push(Check::fail("redis-link", NO_ANSWER, NETWORK)),
     }
@@ -55,11 +54,11 @@ fn judge(facts: RedisFacts, redis: &RedisConfig, writes: &WriteConfig) -> Vec<Ch
             let user = user.map_or_else(String::new, |user| format!(" as {user}"));
             Check::pass("redis-link", format!("answers{user}{tls}"))
         }
-        Err(error) => failed("redis-link", &error),
+        Err(error) => failed("redis-link", &error.to_string()),
     }];
     checks.push(match facts.script {
         Ok(()) => Check::pass("redis-writes", "a script wrote, read and deleted a key"),
-        Err(error) => failed("redis-writes", &error),
+        Err(error) => failed("redis-writes", &error.to_string()),
     });
     match facts.info {
         Ok(info) => checks.extend([version(&info.version), eviction(&info)]),
@@ -113,15 +112,22 @@ fn layout(layouts: Result<Layouts, StoreError>, writes: &WriteConfig) -> Check {
     }
 }
 
-fn failed(name: &'static str, error: &StoreError) -> Check {
-    let text = error.to_string();
-    Check::fail(name, &text, advice(&text))
+fn failed(name: &'static str, text: &str) -> Check {
+    match advice(text) {
+        Some(advice) => Check::fail(name, text, advice),
+        None => Check::fail_with_own_advice(name, text),
+    }
 }
 
-/// Returns advice for an error of Redis.
-fn advice(text: &str) -> &'static str {
+/// Returns advice for an error of Redis; `None` where the text itself says what to do.
+fn advice(text: &str) -> Option<&'static str> {
+    const OWN: [&str; 4] = [": set ", ": check ", ": grant ", ": remove "];
+    if OWN.iter().any(|words| text.contains(words)) {
+        return None;
+    }
     let says = |part: &str| text.contains(part);
-    if says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("REDIS_PASSWORD") {
+    let is_login = says("WRONGPASS") || says("NOAUTH") || says("AUTH") || says("REDIS_PASSWORD");
+    Some(if is_login {
         "check REDIS_PASSWORD, and REDIS_USER if Redis has ACL users"
     } else if says("DB index") || says("SELECT is not allowed") {
         "set REDIS_DB to a database that this Redis has: 0 to 15 by default, only 0 in a cluster"
@@ -135,11 +141,17 @@ fn advice(text: &str) -> &'static str {
         "raise maxmemory of Redis, or lower KEYS_TTL_IN_SECS"
     } else if says("MISCONF") {
         "check the disk of Redis: it cannot save"
-    } else if says("certificate") {
-        "set SSL_CERT_FILE to the CA that signed it"
+    } else if says("has expired") {
+        "renew the certificate of Redis, or correct the clock of this machine"
+    } else if says("is not valid yet") {
+        "correct the clock of this machine, or wait until the certificate of Redis is valid"
+    } else if says("_FILE is \"") {
+        "correct the variable, or the file that it names"
+    } else if says("TLS:") {
+        "check the certificate of Redis, its TLS settings and REDIS_TLS_CA_FILE"
     } else {
         NETWORK
-    }
+    })
 }
 
 /// The oldest Redis version that the worker supports.
@@ -202,6 +214,54 @@ mod tests {
             (eviction("allkeys-lru", "1000"), Status::Warn),
         ] {
             assert_eq!(found.status, status, "{found:?}");
+        }
+    }
+
+    /// Each error with advice of its own, and others.
+    #[test]
+    fn advice_fits_the_error_and_contradicts_no_advice_in_its_text() {
+        for text in [
+            "TLS: no trusted CA signed the certificate of Redis: set REDIS_TLS_CA_FILE",
+            "TLS: the certificate of Redis is for another name: set REDIS_TLS_SERVER_NAME, or connect by a name in the certificate",
+            "TLS: Redis requires a client certificate: set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE",
+            "TLS: Redis does not trust the CA of our client certificate: check REDIS_TLS_CERT_FILE",
+            "TLS: our client certificate has expired: check REDIS_TLS_CERT_FILE",
+            "TLS: Redis rejected the TLS handshake: check REDIS_TLS_CERT_FILE and the TLS settings of Redis",
+            "this system has no CA certificates to verify Redis against: set REDIS_TLS_CA_FILE",
+            "Redis does not know a command that the worker's script calls: remove rename-command of GET, MGET, SET and DEL",
+            "NOPERM this Redis user may not run scripts; the worker needs EVAL to compare and write in one step: grant +eval and +evalsha",
+            "MOVED: the keys are on another node of a cluster: set REDIS_MODE=cluster",
+            "no sentinel knows a primary named \"main\": check REDIS_SENTINEL_MASTER",
+        ] {
+            assert_eq!(advice(text), None, "{text}");
+            let check = failed("redis-link", text);
+            assert_eq!((check.status, check.advice), (Status::Fail, None), "{text}");
+        }
+        for (text, part) in [
+            ("TLS: the certificate of Redis has expired", "renew"),
+            ("TLS: the certificate of Redis is not valid yet", "clock"),
+            (
+                "TLS: the certificate of Redis is not valid",
+                "REDIS_TLS_CA_FILE",
+            ),
+            (
+                "REDIS_TLS_CA_FILE is \"ca.pem\": it contains no certificate",
+                "file",
+            ),
+            ("not reachable: Connection refused", "REDIS_HOST"),
+            ("NOAUTH Authentication required.", "REDIS_PASSWORD"),
+            (
+                "NOPERM this user has no permissions to run the 'set' command",
+                "docs/operations.md",
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                "primary",
+            ),
+        ] {
+            let advice = advice(text).unwrap_or_default();
+            assert!(advice.contains(part), "{text}: {advice}");
+            assert!(!advice.contains("SSL_CERT_FILE"), "{text}: {advice}");
         }
     }
 }

@@ -86,6 +86,10 @@ fn unexpected(reply: &Reply) -> anyhow::Error {
             BAD_CONFIGURATION,
             "the process holds its state in Redis: unset STORE here",
         ),
+        503 => Failure::with(
+            UNAVAILABLE,
+            "the process cannot write its journal, so a restart may bring the dead letter back: see /readyz?verbose of the process, and try again",
+        ),
         status => Failure::with(FAILED, format!("{PATH} answers {status}")),
     }
 }

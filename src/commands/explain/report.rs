@@ -42,6 +42,9 @@ pub struct Explained {
     asks: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<Time>,
+    /// The unknown kind of an event in which no change was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unrecognised: Option<String>,
     /// The predicted outcome of the message, from the state in Redis.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
@@ -97,9 +100,9 @@ impl Explained {
         self.called = Some(name);
     }
 
-    /// Returns whether its kind is unknown and no change was found in it.
+    /// Returns whether it has an event of an unknown kind in which no change was found.
     pub fn is_unrecognised(&self) -> bool {
-        self.outcome == Some("unrecognised")
+        self.unrecognised.is_some()
     }
 
     pub fn refuse(&mut self, kind: Option<Kind>, reason: &Invalid) {
@@ -115,6 +118,7 @@ impl Explained {
         self.wrapping = understood.wrapping();
         self.found_at.clone_from(&understood.paths);
         self.asks = Some(understood.asks.clone());
+        self.unrecognised.clone_from(&understood.unrecognised);
         let time = |at, from| Time {
             at,
             iso: iso(at),

@@ -30,8 +30,8 @@ pub struct Understood {
     times: Vec<(Millis, TimeSource)>,
     /// The customer, where it is one.
     pub customer: Option<String>,
-    /// Whether its kind is unknown and no change was found in it.
-    pub is_unrecognised: bool,
+    /// The unknown kind of an event in which no change was found; the worker keeps a copy of the message.
+    pub unrecognised: Option<String>,
     /// Keys of items with a time of their own.
     dated: HashMap<String, bool>,
 }
@@ -69,9 +69,11 @@ impl Understood {
 
     /// Returns the outcome of a message that needs no change.
     pub fn nothing(&self) -> &'static str {
-        match self.is_unrecognised {
-            true => "unrecognised",
-            false => "ignored",
+        match (&self.unrecognised, self.times.is_empty()) {
+            // All its state is older than the lifetime of keys.
+            (_, false) => "expired",
+            (Some(_), true) => "unrecognised",
+            (None, true) => "ignored",
         }
     }
 }
@@ -107,17 +109,9 @@ pub fn understand(
         change_of.resize(steps.len(), index);
     }
     let mut times = reading.changes.iter().map(|it| (it.state.at(), it.time));
-    let asks: Vec<String> = reading
-        .changes
-        .iter()
-        .map(|it| summary(&it.state, planner))
-        .collect();
     Ok(Understood {
         kind: reading.kind,
-        asks: match asks.is_empty() {
-            true => nothing(&reading).to_owned(),
-            false => asks.join("; then "),
-        },
+        asks: asks(&reading, planner),
         time: times.next(),
         times: reading
             .changes
@@ -132,7 +126,7 @@ pub fn understand(
         steps,
         change_of,
         customer: reading.changes.first().and_then(|it| customer(&it.state)),
-        is_unrecognised: reading.is_unrecognised,
+        unrecognised: reading.unrecognised,
         dated,
         named_by: reading.named_by,
         wrappings: reading.wrappings,
@@ -151,7 +145,7 @@ fn customer(change: &StateChange<'_>) -> Option<String> {
 fn nothing(reading: &Reading<'_>) -> &'static str {
     match reading.notice {
         Some(notice) => notice.as_str(),
-        None if reading.is_unrecognised => {
+        None if reading.unrecognised.is_some() => {
             "nothing: its kind is unknown and no change was found in it; the worker keeps the first 10 of a kind in the dead-letter stream and acknowledges it"
         }
         None if reading.kind == Kind::Other => {
@@ -159,6 +153,22 @@ fn nothing(reading: &Reading<'_>) -> &'static str {
         }
         None => "nothing in Redis; the worker acknowledges it",
     }
+}
+
+/// Describes what a message asks for, in words.
+fn asks(reading: &Reading<'_>, planner: &Planner) -> String {
+    if reading.changes.is_empty() {
+        return nothing(reading).to_owned();
+    }
+    let changes = reading.changes.iter();
+    let changes: Vec<String> = changes.map(|it| summary(&it.state, planner)).collect();
+    let kept = match &reading.unrecognised {
+        Some(name) => format!(
+            "; the worker also keeps the message in the dead-letter stream, if it is one of the first 10 with an event of the unknown kind {name}, in which no change was found"
+        ),
+        None => String::new(),
+    };
+    format!("{}{kept}", changes.join("; then "))
 }
 
 /// Describes a change in words.

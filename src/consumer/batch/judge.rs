@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Batch;
 use super::apply::Verdict;
+use super::letter::Letter;
 use super::retry::retry_delay;
 use super::work::Work;
 use crate::clock::now_ms;
@@ -12,6 +13,15 @@ use crate::message::Kind;
 use crate::metrics::Outcome;
 use crate::queue::Queue;
 use crate::store::StoreError;
+
+/// A message whose changes are applied, or that needs none.
+pub(super) struct Finished {
+    pub kind: Kind,
+    pub trace_id: Option<String>,
+    pub outcome: Outcome,
+    /// Whether it has an event of an unknown kind in which no change was found.
+    pub has_unknown: bool,
+}
 
 impl<Q: Queue> Batch<'_, Q> {
     /// Ends a message, or keeps it pending. Returns whether it must be sent again shortly. `error`
@@ -29,8 +39,8 @@ impl<Q: Queue> Batch<'_, Q> {
         }
         match verdict {
             Verdict::Done => {
-                let (trace_id, outcome) = (work.trace_id.as_deref(), work.done.outcome());
-                self.finish(work.held, work.kind, trace_id, outcome).await;
+                let outcome = work.done.outcome();
+                self.end(work, outcome).await;
                 false
             }
             Verdict::Rejected(reason) => {
@@ -71,27 +81,44 @@ impl<Q: Queue> Batch<'_, Q> {
         }
     }
 
+    /// Ends a message whose changes are applied: acknowledges it, or first keeps a copy if it has an event of an
+    /// unknown kind.
+    pub(super) async fn end(&mut self, work: Work, outcome: Outcome) {
+        let finished = Finished {
+            kind: work.kind,
+            trace_id: work.trace_id,
+            outcome,
+            has_unknown: work.unrecognised.is_some(),
+        };
+        if let Some(name) = work.unrecognised
+            && let Some(seen) = self.shared.watch.unknown.count(&name)
+        {
+            let letter = Letter::unrecognised(work.held, name, seen, finished);
+            self.letters.push_back(letter);
+            return;
+        }
+        self.finish(work.held, &finished).await;
+    }
+
     /// Acknowledges a finished message.
-    pub(super) async fn finish(
-        &self,
-        held: Held,
-        kind: Kind,
-        trace_id: Option<&str>,
-        outcome: Outcome,
-    ) {
+    pub(super) async fn finish(&self, held: Held, finished: &Finished) {
+        let (kind, outcome) = (finished.kind, finished.outcome);
         let metrics = &self.shared.watch.metrics;
         let lag_ms = held
             .attributes
             .sent
             .map(|sent| now_ms().saturating_sub(sent));
         metrics.processed(kind, outcome, lag_ms);
+        if finished.has_unknown && outcome != Outcome::Unrecognised {
+            metrics.unrecognised_beside_changes();
+        }
         tracing::debug!(
             message_id = held.message_id,
             kind = kind.as_str(),
             outcome = outcome.as_str(),
             receive_count = held.receive_count,
             lag_ms,
-            trace_id,
+            trace_id = finished.trace_id.as_deref(),
             "done"
         );
         self.shared.work.acknowledger.acknowledge(held.done()).await;

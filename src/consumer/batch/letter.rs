@@ -3,6 +3,7 @@
 
 use super::Batch;
 use super::apply::while_alive;
+use super::judge::Finished;
 use super::retry::retry_delay;
 use crate::consumer::lease::Held;
 use crate::health::ConsumerView;
@@ -28,7 +29,7 @@ enum Cause {
     GivenUp,
     Unrecognised {
         name: String,
-        trace_id: Option<String>,
+        finished: Finished,
         /// The number of kept messages of its kind, including this one.
         seen: u32,
     },
@@ -45,14 +46,23 @@ impl Letter {
         }
     }
 
-    pub fn unrecognised(held: Held, name: String, trace_id: Option<String>, seen: u32) -> Self {
+    pub fn unrecognised(held: Held, name: String, seen: u32, finished: Finished) -> Self {
+        let reason = match finished.outcome {
+            Outcome::Unrecognised => {
+                "unrecognised: its kind is unknown, and no change was found in it".into()
+            }
+            others => format!(
+                "unrecognised: one of its events has an unknown kind, and no change was found in it; outcome of the others: {}",
+                others.as_str()
+            ),
+        };
         Self {
             held,
-            kind: Kind::Other,
-            reason: "unrecognised: its kind is unknown, and no change was found in it".into(),
+            kind: finished.kind,
+            reason,
             cause: Cause::Unrecognised {
                 name,
-                trace_id,
+                finished,
                 seen,
             },
             failures: 0,
@@ -132,21 +142,39 @@ impl<Q: Queue> Batch<'_, Q> {
             }
             Cause::Unrecognised {
                 name,
-                trace_id,
+                finished,
                 seen,
             } => {
                 if seen == 1 {
-                    tracing::warn!(
-                        message_id,
-                        event = self.shared.watch.unknown.shown(&name),
-                        skeleton = message::skeleton(&held.body),
-                        kept_in,
-                        "a message of an unknown kind was not recognised and is acknowledged; the first 10 of this kind are kept"
-                    );
+                    self.say_unrecognised(&held, &name, &finished);
                 }
-                self.finish(held, kind, trace_id.as_deref(), Outcome::Unrecognised)
-                    .await;
+                self.finish(held, &finished).await;
             }
+        }
+    }
+
+    /// Logs the first message of an unknown kind.
+    fn say_unrecognised(&self, held: &Held, name: &str, finished: &Finished) {
+        let message_id = &held.message_id;
+        let event = self.shared.watch.unknown.shown(name);
+        let skeleton = message::skeleton(&held.body);
+        let kept_in = self.shared.work.store.letters();
+        match finished.outcome {
+            Outcome::Unrecognised => tracing::warn!(
+                message_id,
+                event,
+                skeleton,
+                kept_in,
+                "a message of an unknown kind was not recognised and is acknowledged; the first 10 of this kind are kept"
+            ),
+            others => tracing::warn!(
+                message_id,
+                event,
+                skeleton,
+                outcome_of_others = others.as_str(),
+                kept_in,
+                "an event of an unknown kind was not recognised; the message is acknowledged after its other events, and the first 10 with this kind are kept"
+            ),
         }
     }
 
@@ -160,7 +188,9 @@ impl<Q: Queue> Batch<'_, Q> {
             }
             Cause::Unrecognised { name, .. } => {
                 self.shared.watch.unknown.forget(name);
-                tracing::debug!(message_id, %error, "cannot keep an unrecognised message");
+                if let Some(suppressed) = self.shared.watch.refusals.allow() {
+                    tracing::warn!(message_id, %error, suppressed, "cannot keep an unrecognised message; it stays in the queue");
+                }
             }
         }
         let delay = retry_delay(held.receive_count);

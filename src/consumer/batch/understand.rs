@@ -1,5 +1,7 @@
 //! Reads a body and plans its steps, and decides on messages of unknown kinds.
 
+use std::sync::atomic::Ordering;
+
 use super::work::bytes_of;
 use super::{Batch, HEAVY_PLAN_BYTES};
 use crate::clock::now_ms;
@@ -15,7 +17,7 @@ pub(super) struct Understood {
     /// Empty where no change is needed; `outcome` then says why.
     pub steps: Vec<Step>,
     pub outcome: Outcome,
-    /// The name of an unknown event, in a message that must be kept.
+    /// The unknown kind of an event in which no change was found: a copy of the message is kept.
     pub unrecognised: Option<String>,
 }
 
@@ -30,7 +32,7 @@ impl<Q: Queue> Batch<'_, Q> {
         let reading = message::read(&delivery.body, &delivery.attributes)?;
         if let Some(notice) = reading.notice {
             shared.watch.unknown.warn_once(notice.as_str());
-        } else if reading.kind == Kind::Other && !reading.is_unrecognised {
+        } else if reading.kind == Kind::Other && reading.unrecognised.is_none() {
             shared.watch.unknown.say_once(&reading.name);
         }
         let (sent, now) = (delivery.attributes.sent, now_ms());
@@ -54,17 +56,38 @@ impl<Q: Queue> Batch<'_, Q> {
         if reading.changes.iter().any(|change| change.path.is_some()) {
             shared.watch.metrics.found_by_structure.inc();
         }
+        if reading.changes.iter().any(|it| it.state.lists_credits()) {
+            self.count_credits();
+        }
         Ok(Some(Understood {
             kind: reading.kind,
             steps,
-            outcome: match reading.is_unrecognised {
-                true => Outcome::Unrecognised,
+            outcome: match (reading.changes.is_empty(), &reading.unrecognised) {
                 // All its state is older than the lifetime of keys.
-                false if !reading.changes.is_empty() => Outcome::Expired,
-                false => Outcome::Ignored,
+                (false, _) => Outcome::Expired,
+                (true, Some(_)) => Outcome::Unrecognised,
+                (true, None) => Outcome::Ignored,
             },
-            unrecognised: reading.is_unrecognised.then_some(reading.name),
+            unrecognised: reading.unrecognised,
             trace_id: reading.trace_id.or_else(|| delivery.trace_header.clone()),
         }))
+    }
+
+    /// Counts a message that lists credit entitlements, and logs the first of this process.
+    fn count_credits(&self) {
+        let (watch, rules) = (&self.shared.watch, self.shared.work.planner.rules);
+        watch.metrics.credit_entitlements.inc();
+        // With INVALIDATE the worker writes no entitlements, whatever they are.
+        if rules.invalidate || watch.credits_logged.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match rules.omit_credits {
+            false => tracing::warn!(
+                "messages list credit entitlements, which the layout of the cache cannot hold; the worker removes such customers, and readers load them again; set CREDIT_ENTITLEMENTS=omit if all readers are SDK 3.x"
+            ),
+            true => tracing::info!(
+                "messages list credit entitlements, which the layout of the cache cannot hold; the worker writes such customers without them, because of CREDIT_ENTITLEMENTS=omit"
+            ),
+        }
     }
 }

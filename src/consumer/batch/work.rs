@@ -11,6 +11,8 @@ pub(super) struct Work {
     pub held: Held,
     pub kind: Kind,
     pub trace_id: Option<String>,
+    /// The unknown kind of an event in it: a copy is kept once its steps are finished.
+    pub unrecognised: Option<String>,
     /// The steps that are not known to be in Redis, which are sent until they are.
     pub steps: Vec<Step>,
     /// The outcomes of the finished steps.
@@ -32,6 +34,7 @@ impl Work {
             held,
             kind,
             trace_id,
+            unrecognised: None,
             steps,
             done: Tally::default(),
             locked_tries: 0,

@@ -1,6 +1,8 @@
 //! Holds the stored values of one owner.
 
+use super::Lifetimes;
 use crate::message::Millis;
+use crate::plan::Item;
 
 /// The stored values of one owner.
 #[derive(Debug, Default, Clone)]
@@ -9,6 +11,8 @@ pub struct Record {
     pub(super) tombstone: Option<Tombstone>,
     /// When it last changed.
     pub changed: Millis,
+    /// When a restore found that changes of it may be missing; 0: it is certain.
+    pub(super) doubted_at: Millis,
     pub(super) used: u64,
 }
 
@@ -41,6 +45,11 @@ impl Record {
         }
     }
 
+    /// Returns whether changes of it may be missing since a restore.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted_at > 0
+    }
+
     /// Returns the values that have not expired.
     pub fn cells(&self, now: Millis) -> impl Iterator<Item = &Cell> {
         self.cells.iter().filter(move |cell| cell.lives(now))
@@ -63,11 +72,27 @@ impl Record {
         times.chain(tombstone).max().unwrap_or(0)
     }
 
-    pub(super) fn put(&mut self, cell: Cell) {
+    /// Writes an item; returns whether that changed anything. One that is there as it is keeps its expiry, unless that
+    /// would be much later now.
+    pub(super) fn write(
+        &mut self,
+        suffix: &str,
+        item: &Item,
+        now: Millis,
+        lifetimes: Lifetimes,
+    ) -> bool {
+        let cell = Cell {
+            suffix: suffix.into(),
+            value: item.value.as_str().into(),
+            at: item.at,
+            expires: lifetimes.of_values(now),
+        };
         match self.cells.iter_mut().find(|it| it.suffix == cell.suffix) {
+            Some(place) if place.is_as(&cell, now, lifetimes) => return false,
             Some(place) => *place = cell,
             None => self.cells.push(cell),
         }
+        true
     }
 
     pub(super) fn drop_expired(&mut self, now: Millis) -> bool {
@@ -91,5 +116,13 @@ impl Record {
 impl Cell {
     pub(super) fn lives(&self, now: Millis) -> bool {
         now <= self.expires
+    }
+
+    /// Returns whether another cell would change nothing.
+    fn is_as(&self, other: &Self, now: Millis, lifetimes: Lifetimes) -> bool {
+        self.lives(now)
+            && self.at == other.at
+            && self.value == other.value
+            && !lifetimes.extends(self.expires, other.expires)
     }
 }

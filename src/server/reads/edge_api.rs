@@ -1,6 +1,6 @@
 //! The routes of the Edge API.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
@@ -9,19 +9,23 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::path::{decoded, is_id};
-use super::respond::{Answered, cannot_tell, error, finished};
+use super::pieces::{PIECE_BYTES, Pieces};
+use super::respond::{Answered, cannot_tell, finished, unknown};
 use super::{Shared, own_vias, vias};
-use crate::edge::Forwarded;
+use crate::edge::Query;
 use crate::keys::Owner;
 use crate::metrics::ReadResult;
 use crate::reader::{self, Request, State};
-use crate::reads::{Answer, Form, Origin, now_ms};
+use crate::reads::{Answer, Form, ForwardRequest, Forwarding, Origin, now_ms};
 
 /// Seconds that outlast what an SDK has left: it gives entitlements 10 s, and all else 60 s.
 pub const ENTITLEMENTS_RETRY_AFTER: u64 = 30;
 const OTHERS_RETRY_AFTER: u64 = 120;
+/// The time for a state that is forwarded after its question was answered: an SDK waits 10 s for both.
+const STATE_TIMEOUT: Duration = Duration::from_secs(9);
 const INCOMPLETE: &str =
     "the usage of an entitlement is missing in Redis, and the Edge API does not answer";
+const NOT_UTF8: &str = "the query is not UTF-8";
 
 /// The parameters of a question.
 struct Parameters(Vec<(String, String)>);
@@ -36,7 +40,7 @@ impl Parameters {
             Some((decoded(name)?, decoded(value)?))
         });
         let pairs: Option<_> = pairs.collect();
-        pairs.map(Self).ok_or("the query is not UTF-8")
+        pairs.map(Self).ok_or(NOT_UTF8)
     }
 
     /// The first value of this name; what is empty counts as none.
@@ -72,7 +76,7 @@ pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
     if answer.is_unknown() {
-        return unknown(&answer);
+        return unknown(shared, &answer);
     }
     if let Some(feature) = parameters.get("featureId") {
         return single(request, shared, &answer, (feature, &parameters));
@@ -91,6 +95,7 @@ pub async fn entitlements_state(
     shared: &Shared,
     customer: &str,
 ) -> Answered {
+    let started = Instant::now();
     let parameters = match Parameters::of(request) {
         Ok(parameters) => parameters,
         Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
@@ -105,13 +110,9 @@ pub async fn entitlements_state(
         Ok(answer) => answer,
         Err(reason) => return cannot_tell(ENTITLEMENTS_RETRY_AFTER, &reason.to_string()),
     };
-    // The layout keeps no balances, so only the Edge API can tell what credits grant.
-    if answer.state().has_credits() || answer.is_unknown() {
-        let mut segments = vec!["v1".to_owned(), "c".to_owned()];
-        segments.extend([customer.to_owned(), "entitlements-state.json".to_owned()]);
-        let query = resource.map(|resource| ("resourceId".to_owned(), resource.to_owned()));
-        let query: Vec<_> = query.into_iter().collect();
-        return forward(request, shared, &segments, &query, ENTITLEMENTS_RETRY_AFTER).await;
+    if is_for_the_edge_api(&answer) {
+        let left = STATE_TIMEOUT.saturating_sub(started.elapsed());
+        return forward_state(request, shared, owner, left).await;
     }
     list(
         request,
@@ -122,14 +123,32 @@ pub async fn entitlements_state(
     )
 }
 
-/// The Edge API does not know the customer, and answers so.
-fn unknown(answer: &Answer) -> Answered {
-    let response = error(
-        StatusCode::NOT_FOUND,
-        "CustomerNotFound",
-        "the Edge API does not know this customer",
-    );
-    Answered::new(answer.origin.result(), response)
+/// Returns whether only the Edge API can tell the state that SDK 4.x asks for.
+fn is_for_the_edge_api(answer: &Answer) -> bool {
+    let state = answer.state();
+    // The layout keeps no credit entitlements and no balances.
+    let needs_credits = state.has_credits() || state.omits_credits();
+    // A list that was fetched does not tell why a customer without entitlements is denied.
+    let needs_reason = state.is_empty() && !answer.is_stored();
+    answer.is_unknown() || needs_credits || needs_reason
+}
+
+/// Returns the state of an owner as the Edge API tells it, within the time that is `left`.
+async fn forward_state(
+    request: &HttpRequest,
+    shared: &Shared,
+    owner: Owner<'_>,
+    left: Duration,
+) -> Answered {
+    let segments = ["v1", "c", owner.customer, "entitlements-state.json"].map(str::to_owned);
+    let query = owner.resource.map_or_else(Query::default, |resource| {
+        Query::default().with("resourceId", resource)
+    });
+    let outgoing = outgoing(request, shared, &segments, query);
+    let forwarded = forward(&shared.reads.states, outgoing, ENTITLEMENTS_RETRY_AFTER);
+    let in_time = tokio::time::timeout(left, forwarded).await;
+    in_time
+        .unwrap_or_else(|_| cannot_tell(ENTITLEMENTS_RETRY_AFTER, "the Edge API does not answer"))
 }
 
 fn list(
@@ -171,78 +190,38 @@ fn single(
     }
 }
 
-/// The last answer of the Edge API to SDKs that start.
-#[derive(Default)]
-pub struct Configuration {
-    known: Mutex<Option<(Arc<str>, Instant)>>,
-}
-
-const CONFIGURATION_TTL: Duration = Duration::from_secs(300);
-/// An SDK reads nothing else of it to start.
-const WITHOUT_DSN: &str =
-    r#"{"data":{"sdkConfiguration":{"sentryDsn":null,"isWidgetWatermarkEnabled":false}}}"#;
-
-pub async fn configuration(request: &HttpRequest, shared: &Shared) -> Answered {
-    let known = {
-        let known = shared.configuration.known.lock();
-        known.unwrap_or_else(|lock| lock.into_inner()).clone()
-    };
-    let json = |text: Arc<str>, result| {
-        let response = HttpResponse::Ok()
-            .insert_header((CACHE_CONTROL, "private, no-cache"))
-            .insert_header((CONTENT_TYPE, "application/json"))
-            .body(text.to_string());
-        Answered::new(result, response)
-    };
-    if let Some((text, at)) = &known
-        && at.elapsed() < CONFIGURATION_TTL
-    {
-        return json(text.clone(), ReadResult::Fresh);
-    }
-    let segments = ["v1", "config", "server-sdk-configuration.json"].map(str::to_owned);
-    if let Ok(answer) = fetch(request, shared, &segments, &[]).await
-        && answer.status == 200
-        && let Ok(text) = String::from_utf8(answer.body)
-        && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
-    {
-        let text: Arc<str> = text.into();
-        let mut known = shared
-            .configuration
-            .known
-            .lock()
-            .unwrap_or_else(|lock| lock.into_inner());
-        *known = Some((text.clone(), Instant::now()));
-        return json(text, ReadResult::Upstream);
-    }
-    let text = known.map_or_else(|| WITHOUT_DSN.into(), |(text, _)| text);
-    json(text, ReadResult::Stale)
-}
-
 pub async fn pass_through(request: &HttpRequest, shared: &Shared, segments: &[String]) -> Answered {
-    let parameters = match Parameters::of(request) {
-        Ok(Parameters(pairs)) => pairs,
-        Err(why) => return Answered::refused(StatusCode::BAD_REQUEST, why),
+    let query = request.uri().query().unwrap_or_default();
+    let Some(query) = Query::rebuilt(query) else {
+        return Answered::refused(StatusCode::BAD_REQUEST, NOT_UTF8);
     };
-    forward(request, shared, segments, &parameters, OTHERS_RETRY_AFTER).await
+    let outgoing = outgoing(request, shared, segments, query);
+    forward(&shared.reads.pages, outgoing, OTHERS_RETRY_AFTER).await
 }
 
-async fn forward(
+/// Returns the request to forward.
+pub fn outgoing(
     request: &HttpRequest,
     shared: &Shared,
     segments: &[String],
-    query: &[(String, String)],
+    query: Query,
+) -> ForwardRequest {
+    let vias = vias(request.headers()).chain([shared.reads.pages.via()]);
+    ForwardRequest {
+        segments: segments.to_vec(),
+        query,
+        via: vias.collect::<Vec<_>>().join(", "),
+    }
+}
+
+async fn forward(
+    forwarding: &Arc<Forwarding>,
+    request: ForwardRequest,
     retry_after: u64,
 ) -> Answered {
-    let answer = match fetch(request, shared, segments, query).await {
+    let answer = match forwarding.forward(request).await {
         Ok(answer) => answer,
-        Err(NotFetched::Busy) => {
-            return cannot_tell(retry_after, "too many requests are being forwarded");
-        }
-        Err(NotFetched::Paused) => {
-            let text = "requests to the Edge API are paused, since the last ones failed";
-            return cannot_tell(retry_after, text);
-        }
-        Err(NotFetched::Away) => return cannot_tell(retry_after, "the Edge API does not answer"),
+        Err(reason) => return cannot_tell(retry_after, &reason.to_string()),
     };
     // To a reader of ours it is our key that was refused, and not the reader's.
     if answer.status == 401 || answer.status == 403 {
@@ -275,46 +254,9 @@ async fn forward(
     } else {
         Origin::Upstream.result()
     };
-    Answered::new(result, response.body(answer.body))
-}
-
-enum NotFetched {
-    Busy,
-    /// The breaker is open.
-    Paused,
-    Away,
-}
-
-async fn fetch(
-    request: &HttpRequest,
-    shared: &Shared,
-    segments: &[String],
-    query: &[(String, String)],
-) -> Result<Forwarded, NotFetched> {
-    let forwarding = &shared.reads.forwarding;
-    let Some(_permit) = forwarding.limit.take().await else {
-        return Err(NotFetched::Busy);
+    let response = match answer.body.len() {
+        0..=PIECE_BYTES => response.body(answer.body),
+        _ => response.body(Pieces::new(answer.body, answer.held)),
     };
-    let Some(attempt) = forwarding.breaker.admit() else {
-        return Err(NotFetched::Paused);
-    };
-    let vias: Vec<&str> = vias(request.headers())
-        .chain([forwarding.edge.via()])
-        .collect();
-    let via = vias.join(", ");
-    match forwarding.edge.forward(segments, query, &via).await {
-        Ok(answer) if answer.status < 500 && answer.status != 429 => {
-            attempt.succeeded();
-            Ok(answer)
-        }
-        Ok(answer) => {
-            attempt.failed(answer.retry_after);
-            Ok(answer)
-        }
-        Err(error) => {
-            attempt.failed(None);
-            tracing::debug!(%error, "the Edge API does not answer");
-            Err(NotFetched::Away)
-        }
-    }
+    Answered::new(result, response)
 }

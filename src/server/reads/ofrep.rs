@@ -20,7 +20,8 @@ async fn ask<'a>(
     body: &'a [u8],
     key: Option<&str>,
 ) -> Result<(Context<'a>, Answer), Answered> {
-    let context = Context::parse(body).map_err(|refusal| refused(key, &refusal))?;
+    let bad_request = StatusCode::BAD_REQUEST;
+    let context = Context::parse(body).map_err(|refusal| refused(bad_request, key, &refusal))?;
     let via = own_vias(request.headers());
     let answer = shared.reads.ask(context.owner(), via.as_deref()).await;
     let answer = answer.map_err(|reason| cannot_tell(key, &reason.to_string()))?;
@@ -130,13 +131,13 @@ fn json_body(mut response: HttpResponseBuilder, value: &impl Serialize) -> HttpR
         .body(json(value))
 }
 
-fn refused(key: Option<&str>, refusal: &Refusal) -> Answered {
+fn refused(status: StatusCode, key: Option<&str>, refusal: &Refusal) -> Answered {
     let failure = Failure {
         error_code: refusal.code,
         error_details: refusal.details,
         key,
     };
-    let mut response = HttpResponse::build(StatusCode::BAD_REQUEST);
+    let mut response = HttpResponse::build(status);
     response.insert_header((CACHE_CONTROL, "no-store"));
     Answered::new(ReadResult::Refused, json_body(response, &failure))
 }
@@ -148,7 +149,21 @@ pub fn malformed_key() -> Answered {
         code: "PARSE_ERROR",
         details,
     };
-    refused(Some(""), &refusal)
+    refused(StatusCode::BAD_REQUEST, Some(""), &refusal)
+}
+
+/// Refuses a request whose body did not arrive whole.
+pub fn not_received(status: StatusCode, key: Option<&str>) -> Answered {
+    let details = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than 64 KiB",
+        StatusCode::REQUEST_TIMEOUT => "the body did not arrive within 5 s",
+        _ => "the body did not arrive whole",
+    };
+    let refusal = Refusal {
+        code: "PARSE_ERROR",
+        details,
+    };
+    refused(status, key, &refusal)
 }
 
 /// An error, so that the caller's own default counts.

@@ -117,16 +117,32 @@ struct Extensions<'a> {
     code: &'a str,
 }
 
+impl<'a> Errors<'a> {
+    fn of(code: &'a str, message: &'a str) -> Self {
+        let extensions = Extensions { code };
+        Self {
+            errors: [Failure {
+                message,
+                extensions,
+            }],
+        }
+    }
+}
+
 /// An error in the shape of the Edge API.
 pub(super) fn error(status: StatusCode, code: &str, text: &str) -> HttpResponse {
     HttpResponse::build(status)
         .insert_header((CACHE_CONTROL, "no-store"))
-        .json(Errors {
-            errors: [Failure {
-                message: text,
-                extensions: Extensions { code },
-            }],
-        })
+        .json(Errors::of(code, text))
+}
+
+/// The Edge API does not know the customer, which is an answer, with its source and its age.
+pub(super) fn unknown(shared: &Shared, answer: &Answer) -> Answered {
+    let mut response = HttpResponse::NotFound();
+    describe(&mut response, shared, answer);
+    let text = "the Edge API does not know this customer";
+    let response = response.json(Errors::of("CustomerNotFound", text));
+    Answered::new(answer.origin.result(), response)
 }
 
 /// Nothing can be told. `retry_after` outlasts what is left of the reader's own timeout, so that an SDK gives its

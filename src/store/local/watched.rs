@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Proven;
 use crate::clock;
 use crate::keys::Owner;
-use crate::memory::Memory;
+use crate::memory::{Certainty, Memory};
 use crate::reader::Stored;
 use crate::store::{Mark, Tracking};
 
@@ -38,8 +38,8 @@ impl Watched {
 
     pub fn read(&self, owner: Owner<'_>) -> (Stored, Mark) {
         let mark = self.proven.mark();
-        let (stored, changed) = self.memory.read(owner);
-        let mark = self.proven.mark_of(mark, changed, clock::now_ms());
+        let (stored, certainty) = self.memory.read(owner);
+        let mark = self.proven.mark_of(mark, certainty, clock::now_ms());
         (stored, mark)
     }
 
@@ -81,9 +81,13 @@ impl Watched {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Whether there are owners that may be answered, at most `ttl` after the last proof.
+    /// Whether there are owners that may be answered, at most `ttl` after the last proof or change.
     pub fn holds_any(&self, ttl: Option<Duration>) -> bool {
-        let mark = self.proven.mark_of(self.mark(), 0, clock::now_ms());
+        let newest = Certainty {
+            changed: self.memory.changed_at(),
+            is_doubted: false,
+        };
+        let mark = self.proven.mark_of(self.mark(), newest, clock::now_ms());
         let now = self.proven.now();
         let age = Duration::from_micros(self.proven.proof.age("", mark, now));
         self.memory.owners() > 0 && ttl.is_none_or(|ttl| age < ttl)

@@ -121,7 +121,13 @@ impl Following {
         self.shared.proof.has_changed(customer, mark)
     }
 
-    /// How long ago the value was last known to be true; zero while it is fresh.
+    /// Whether the session is the one of the mark, and has notified no change of the customer since.
+    pub(super) fn has_followed(&self, customer: &str, mark: Mark) -> bool {
+        let proof = &self.shared.proof;
+        proof.is_of_session(mark) && !proof.has_changed(customer, mark)
+    }
+
+    /// How long ago the value was last known to be true; zero while Redis would have notified a change.
     pub(super) fn age(&self, customer: &str, mark: Mark) -> Duration {
         let now = self.shared.now();
         Duration::from_micros(self.shared.proof.age(customer, mark, now))

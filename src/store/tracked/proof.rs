@@ -61,17 +61,19 @@ impl Proof {
         self.beat.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// The session of now ends: nothing is proven from here on.
-    pub fn end(&self) {
+    /// The session of now ends: nothing is proven from here on. Returns when it last proved to be alive.
+    pub fn end(&self) -> u64 {
         let current = self.current.swap(0, Ordering::AcqRel);
         if current & TRACKED == 0 {
-            return;
+            return self.beat.load(Ordering::Acquire);
         }
         let mut past = self.past.lock().unwrap_or_else(|lock| lock.into_inner());
         if past.len() == PAST_SESSIONS {
             past.pop_front();
         }
-        past.push_back((current >> 1, self.beat.load(Ordering::Acquire)));
+        let beat = self.beat.load(Ordering::Acquire);
+        past.push_back((current >> 1, beat));
+        beat
     }
 
     /// A customer changed, its resources included.
@@ -120,9 +122,16 @@ impl Proof {
         mark.at <= self.last_change(customer)
     }
 
-    /// For how many microseconds a value has not been known to be true.
+    /// Whether the mark was taken in the session of now, or while there was none, as there is none now.
+    pub fn is_of_session(&self, mark: Mark) -> bool {
+        self.current.load(Ordering::Acquire) >> 1 == mark.session
+    }
+
+    /// For how many microseconds a value has not been known to be true. Where the server does not notify changes: since it
+    /// was read, also while it counts as fresh.
     pub fn age(&self, customer: &str, mark: Mark, now: u64) -> u64 {
-        if self.is_fresh(customer, mark, now) {
+        let is_tracked = self.current.load(Ordering::Acquire) & TRACKED != 0;
+        if is_tracked && self.is_fresh(customer, mark, now) {
             return 0;
         }
         let proven = self.last_beat(mark.session).map_or(mark.known, |beat| {
@@ -138,7 +147,7 @@ impl Proof {
     }
 
     /// When a tracked session last proved to be alive.
-    fn last_beat(&self, session: u64) -> Option<u64> {
+    pub fn last_beat(&self, session: u64) -> Option<u64> {
         // Held, so that a session that ends is found in one of the two places.
         let past = self.past.lock().unwrap_or_else(|lock| lock.into_inner());
         let beat = self.beat.load(Ordering::Acquire);
@@ -224,6 +233,21 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_is_of_the_session_in_which_it_was_taken() {
+        let proof = tracked();
+        let mark = proof.mark(20);
+        assert!(proof.is_of_session(mark));
+        proof.end();
+        let away = proof.mark(30);
+        assert!(!proof.is_of_session(mark) && proof.is_of_session(away));
+        proof.begin(2, true, 40);
+        assert!(!proof.is_of_session(mark) && !proof.is_of_session(away));
+        proof.end();
+        proof.begin(3, false, 50);
+        assert!(proof.is_of_session(proof.mark(60)) && !proof.is_of_session(mark));
+    }
+
+    #[test]
     fn a_session_that_does_not_answer_proves_nothing() {
         let proof = tracked();
         let mark = proof.mark(20);
@@ -242,12 +266,9 @@ mod tests {
         for mark in [away, proof.mark(5)] {
             assert!(proof.is_fresh("a", mark, 4 + SECOND));
             assert!(!proof.is_fresh("a", mark, 5 + SECOND));
-            assert_eq!(proof.age("a", mark, 4 + SECOND), 0);
-            assert_eq!(
-                proof.age("a", mark, 5 + SECOND),
-                SECOND,
-                "since it was read"
-            );
+            for now in [10, 4 + SECOND, 5 + SECOND] {
+                assert_eq!(proof.age("a", mark, now), now - 5, "since it was read");
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Strike {
     KillTwice,
     /// While the disk is full: changes that were answered are gone with the process, and in flight to it.
     KillBeforeSync,
+    /// The same, and the next process ends in order before the messages in flight to the killed one are back.
+    KillBeforeSyncThenTerm,
     Freeze,
     Term,
 }
@@ -74,7 +76,10 @@ impl Deck {
         let rng = &mut self.rng;
         let which = rng.u8(..4);
         if self.strikes.is_empty() {
-            use Strike::{Freeze, Kill, KillBeforeSync, KillInSnapshot, KillTwice, Term};
+            use Strike::{
+                Freeze, Kill, KillBeforeSync, KillBeforeSyncThenTerm, KillInSnapshot, KillTwice,
+                Term,
+            };
             self.strikes = vec![
                 Kill,
                 Kill,
@@ -86,6 +91,7 @@ impl Deck {
             ];
             if disk_can_be_full {
                 self.strikes.extend([KillBeforeSync; 2]);
+                self.strikes.push(KillBeforeSyncThenTerm);
             }
             rng.shuffle(&mut self.strikes);
         }
@@ -101,7 +107,9 @@ impl Deck {
         let mut strike = (which != 1).then(|| self.strikes.pop()).flatten();
         let trouble = match strike {
             // It fills the disk itself, and the queue must answer.
-            Some(Strike::KillBeforeSync) => Some(Trouble::ClockJumps),
+            Some(Strike::KillBeforeSync | Strike::KillBeforeSyncThenTerm) => {
+                Some(Trouble::ClockJumps)
+            }
             _ => (which != 0).then(|| self.troubles.pop()).flatten(),
         };
         if trouble == Some(Trouble::FolderAway) && strike.is_some() {
@@ -203,7 +211,8 @@ async fn carry_out(world: &World, strike: Strike, episode: Episode) {
             host.kill().await;
             host.start_again();
         }
-        Strike::KillBeforeSync => kill_before_sync(world).await,
+        Strike::KillBeforeSync => kill_before_sync(world, false).await,
+        Strike::KillBeforeSyncThenTerm => kill_before_sync(world, true).await,
         Strike::Freeze => {
             host.signal(Signal::SIGSTOP);
             // At times longer than the visibility timeout.
@@ -221,7 +230,7 @@ async fn carry_out(world: &World, strike: Strike, episode: Episode) {
 
 /// Readers see changes that are in no journal; then the process is killed. Until the queue delivers these changes again,
 /// no answer about them may be called fresh.
-async fn kill_before_sync(world: &World) {
+async fn kill_before_sync(world: &World, and_term: bool) {
     const SEEN: Duration = Duration::from_millis(500);
     let turn = world.turn.lock().await;
     world.drained().await;
@@ -233,6 +242,12 @@ async fn kill_before_sync(world: &World) {
     world.host.kill().await;
     world.disk.free();
     world.host.start_again();
+    if and_term {
+        // Its receives wait for a second now: the one after it begins before the messages are back.
+        world.host.wait_alive().await;
+        world.host.term(true).await;
+        world.host.start_again();
+    }
     drop(turn);
     sleep(VISIBILITY).await;
     world.asks_witnesses.store(false, Ordering::SeqCst);

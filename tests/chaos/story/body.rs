@@ -46,6 +46,7 @@ impl Spec {
         match &self.what {
             // A wrapping might make it larger than SQS takes.
             Event::Set(set) if set.bulk > 0 => event.to_string(),
+            _ if self.has_unknown_beside() => beside_unknown(event, &marker),
             _ => wrap(seq, event, &marker),
         }
     }
@@ -64,6 +65,13 @@ impl Spec {
                 "currentUsage": 1, "entitlements": []})
         }
     }
+}
+
+/// In a list with an event that nobody knows.
+fn beside_unknown(mut event: Value, marker: &str) -> String {
+    event["messageId"] = marker.into();
+    let unknown = json!({"type": "customer.renamed", "id": 1, "links": [{"type": "invoice"}]});
+    json!([event, unknown]).to_string()
 }
 
 /// In every wrapping that is known, and in some that are not.

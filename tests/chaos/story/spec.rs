@@ -95,6 +95,16 @@ impl Spec {
         matches!(self.what, Event::Unknown { .. }) && self.seq.is_multiple_of(2)
     }
 
+    /// Beside an event of an unknown kind: its changes are applied, and some of these messages are kept too.
+    pub fn has_unknown_beside(&self) -> bool {
+        let has_changes = match &self.what {
+            Event::Set(set) => set.bulk == 0,
+            Event::Usage { .. } | Event::Purge { .. } => true,
+            Event::Package | Event::Unknown { .. } | Event::Invalid(_) => false,
+        };
+        has_changes && self.seq % 13 == 7
+    }
+
     /// The one owner that it is of.
     pub fn owner(&self) -> Option<usize> {
         match &self.what {

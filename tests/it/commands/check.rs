@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use entitlement_sync::config::{Need, VARIABLES};
 use serde_json::{Value, json};
 
+use crate::redis::tls;
 use crate::stand::{SOON, Stand};
 use testkit::aws::Sts;
+use testkit::certs::Certs;
 use testkit::https::{Authority, TlsFront};
 use testkit::{Answer, EdgeMock, Fault, Redis, free_port, repo, until};
 
@@ -151,6 +153,17 @@ impl Found {
         assert!(text("detail").contains(says), "{check}");
         assert!(text("advice").contains(advises), "{check}");
         assert_eq!(check["advice"].is_null(), status == "pass", "{check}");
+    }
+
+    /// That it failed, and that what to do is in the finding alone.
+    fn advises_in_its_text(&self, name: &str, says: &str) {
+        let check = self.of(name);
+        let detail = check["detail"].as_str().unwrap_or_default();
+        assert!(
+            check["status"] == "fail" && detail.contains(says),
+            "{check}"
+        );
+        assert!(check["advice"].is_null(), "{check}");
     }
 
     /// That nothing else failed.
@@ -490,6 +503,55 @@ async fn redis_that_refuses_us_says_why() {
     let found = sync.check().await;
     found.only_fails(&["redis-writes"]);
     assert!(stand.redis.dump("").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_error_itself_advises_is_not_contradicted() {
+    for command in ["GET", "MGET", "SET", "DEL"] {
+        let renamed = ["--rename-command", command, ""];
+        let (stand, edge) = (
+            Stand::start_with(&renamed, &[]).await,
+            EdgeMock::start().await,
+        );
+        let found = Caller::new(&stand, &edge).check().await;
+        found.advises_in_its_text("redis-writes", "remove rename-command of GET, MGET, SET");
+    }
+
+    let (stand, edge, certs) = (Stand::start().await, EdgeMock::start().await, Certs::new());
+    certs.signed("server", "IP:127.0.0.1");
+    certs.signed("named", "DNS:redis.test");
+    certs.expired("old", "IP:127.0.0.1");
+    let of = |port: u16, ca: &str| {
+        Caller::new(&stand, &edge)
+            .env("REDIS_PORT", port)
+            .env("REDIS_TLS", 1)
+            .env("REDIS_TLS_CA_FILE", certs.file(ca))
+    };
+    let strict = tls::server(&certs, "server", "yes").await;
+    let found = of(strict.port, "ca.pem").check().await;
+    found.advises_in_its_text(
+        "redis-link",
+        "set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE",
+    );
+    let old = of(strict.port, "ca.pem")
+        .env("REDIS_TLS_CERT_FILE", certs.file("old.pem"))
+        .env("REDIS_TLS_KEY_FILE", certs.file("old.key"));
+    let found = old.check().await;
+    found.advises_in_its_text("redis-link", "our client certificate has expired: check");
+    let named = tls::server(&certs, "named", "no").await;
+    let found = of(named.port, "ca.pem").check().await;
+    found.advises_in_its_text("redis-link", "set REDIS_TLS_SERVER_NAME");
+    certs.authority("other");
+    let found = of(named.port, "other.pem").check().await;
+    found.advises_in_its_text("redis-link", "set REDIS_TLS_CA_FILE");
+    let expired = tls::server(&certs, "old", "no").await;
+    let found = of(expired.port, "ca.pem").check().await;
+    found.is(
+        "redis-link",
+        "fail",
+        "the certificate of Redis has expired",
+        "renew",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -466,6 +466,14 @@ async fn explain_shows_what_was_found_by_structure_and_which_rule_gave_each_time
             ["other", "keeps the first 10 of a kind"],
         ),
         (
+            json!([used, {"type": "customer.merged", "id": 1}]),
+            [
+                "set the usage of feature calls of customer acme to 7",
+                "the worker also keeps the message in the dead-letter stream, if it is one of the first 10 with an event of \
+                 the unknown kind customer.merged",
+            ],
+        ),
+        (
             json!({"Service": "Amazon S3", "Event": "s3:TestEvent"}),
             [
                 "other",

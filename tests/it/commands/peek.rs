@@ -113,6 +113,26 @@ async fn a_message_that_cannot_be_read_is_named_and_its_skeleton_holds_no_value(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_event_beside_changes_is_shown() {
+    let (redis, sqs) = (Redis::start().await, Sqs::start().await);
+    let queue = sqs.queue("q").await;
+    let body = json!([{"type": "usageUpdated", "customerId": "acme", "featureId": "f", "currentUsage": 7},
+        {"type": "customer.merged", "id": 1}]);
+    queue.send(&body.to_string()).await;
+    let operator = Operator::of(&redis).queue(&queue);
+    let done = operator.run(&["peek", "--yes"]).await;
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.stdout
+            .contains("with an event of the unknown kind customer.merged")
+            && done.stdout.contains("outcome   skipped"),
+        "{done:?}"
+    );
+    let json = operator.run(&["peek", "--yes", "--json"]).await.json();
+    assert_eq!(json["messages"][0]["unrecognised"], "customer.merged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_after_everything_was_given_back() {
     let (redis, sqs) = (Redis::start().await, Sqs::start().await);
     let queue = sqs.queue("q").await;

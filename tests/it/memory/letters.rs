@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::process::{drained, until_limit};
 use super::restart::{NO_EDGE, kept_in};
 use testkit::events::{ACME, at, seats};
-use testkit::{Operator, Reader, Sqs, TestQueue, until};
+use testkit::{Operator, Reader, Sqs, TestQueue, http, until};
 
 const SOON: Duration = Duration::from_secs(60);
 const TOKEN: &str = "token-of-sixteen-characters";
@@ -148,4 +148,45 @@ async fn a_process_that_cannot_be_asked_is_an_error_that_says_what_to_do() {
         assert!(done.stderr.contains(said), "{done:?}");
         assert!(!done.stderr.contains(TOKEN) && !done.stderr.contains("another-token"));
     }
+}
+
+/// A deletion that only the memory knows is undone by a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_is_answered_when_it_is_on_disk() {
+    let (sqs, parent) = (Sqs::start().await, TempDir::new().unwrap());
+    let queue = sqs.queue("q").await;
+    let (folder, aside) = (parent.path().join("state"), parent.path().join("aside"));
+    let builder = kept_in(&folder, &queue, NO_EDGE)
+        .env("ADMIN_TOKEN", TOKEN)
+        .env("MAX_RECEIVE_COUNT", 1);
+    let reader = builder.start().await;
+    let kind = [("type", "ENTITLEMENTS_UPDATED")];
+    queue.send_with(&nameless(10), &kind).await;
+    drained(&queue).await;
+    let admin = async |reader: &Reader, method: &str, path: &str| {
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("authorization", bearer.as_str())];
+        let reply = http::request(reader.port(), (method, path), &headers, "").await;
+        reply.unwrap()
+    };
+    let kept = admin(&reader, "GET", "/admin/dead-letters").await.json()["letters"].clone();
+    let id = kept[0]["id"].as_u64().unwrap();
+    let path = format!("/admin/dead-letters/{id}");
+    std::fs::rename(&folder, &aside).unwrap();
+    let done = operator(&queue, &reader)
+        .run(&["dead-letter", "purge", &id.to_string(), "--yes"])
+        .await;
+    assert_eq!(done.code, 69, "{done:?}");
+    assert!(done.stderr.contains("cannot write its journal"), "{done:?}");
+    // It is gone from memory, and on disk it is not.
+    let refused = admin(&reader, "DELETE", &path).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    std::fs::rename(&aside, &folder).unwrap();
+    reader.wait_ready().await;
+    assert_eq!(admin(&reader, "DELETE", &path).await.status, 404);
+    reader.kill();
+    reader.wait_exit(SOON).await;
+    let reader = builder.start().await;
+    let left = admin(&reader, "GET", "/admin/dead-letters").await.json();
+    assert_eq!(left["letters"], json!([]));
 }

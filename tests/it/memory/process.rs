@@ -244,19 +244,53 @@ async fn check_looks_at_the_folder_and_commands_for_redis_say_that_there_is_none
     assert_eq!(free["status"], "pass", "{free}");
     let unusable = row(kept().env("SNAPSHOT_PATH", "/dev/null/state")).await;
     assert_eq!(unusable["status"], "fail", "{unusable}");
-    for command in [
-        &["inspect", "acme"][..],
-        &["stats"],
-        &["purge", "acme", "--yes"],
-    ] {
-        let done = kept().run(command).await;
+    for command in NEEDING_REDIS {
+        let done = kept().run_with(command, "acme").await;
         assert_eq!(done.code, 78, "{command:?}: {done:?}");
         assert!(
             done.stderr.contains("needs Redis, and STORE is memory"),
-            "{done:?}"
+            "{command:?}: {done:?}"
         );
     }
+    let done = kept().run(&["serve"]).await;
+    assert_eq!(done.code, 78, "{done:?}");
+    assert!(
+        done.stderr.contains("serve has no state of its own"),
+        "{done:?}"
+    );
+    // A new command is of one kind or of the other.
+    let help = kept().run(&["--help"]).await.stdout;
+    let (_, rest) = help.split_once("Commands:\n").unwrap();
+    let lines = rest.lines().take_while(|line| !line.is_empty());
+    let named = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let found: BTreeSet<&str> = named.filter(|name| !name.is_empty()).collect();
+    let known = NEEDING_REDIS.iter().map(|command| command[0]);
+    let known: BTreeSet<&str> = known.chain(WITHOUT_REDIS).collect();
+    assert_eq!(found, known);
 }
+
+const NEEDING_REDIS: [&[&str]; 6] = [
+    &["inspect", "acme"],
+    &["stats"],
+    &["purge", "acme", "--yes"],
+    &["apply", "-"],
+    &["warm", "--customers", "-"],
+    &["verify", "--customers", "-"],
+];
+const WITHOUT_REDIS: [&str; 12] = [
+    "run",
+    "serve",
+    "healthcheck",
+    "check",
+    "config",
+    "dead-letter",
+    "peek",
+    "explain",
+    "publish",
+    "snapshot",
+    "completions",
+    "help",
+];
 
 /// A receive that does not wait asks some of the servers of SQS, and may find nothing although messages are there.
 #[tokio::test(flavor = "multi_thread")]

@@ -22,13 +22,13 @@ pub fn kept_in(folder: &Path, queue: &TestQueue, edge_url: &str) -> Builder {
         .env("SNAPSHOT_KEY", KEY)
 }
 
-fn snapshots(folder: &Path) -> usize {
+pub fn snapshots(folder: &Path) -> usize {
     let files = std::fs::read_dir(folder).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".snapshot")).count()
 }
 
-async fn kill(reader: Reader) {
+pub async fn kill(reader: Reader) {
     reader.kill();
     reader.wait_exit(SOON).await;
 }
@@ -80,23 +80,25 @@ async fn a_kill_undoes_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_end_leaves_a_snapshot_and_usage_is_part_of_it() {
-    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
-    let queue = sqs.queue("q").await;
-    let builder = kept_in(folder.path(), &queue, NO_EDGE);
-    let reader = builder.start().await;
-    queue.send(&seats(ACME, 10, at(1))).await;
-    queue.send(&usage(ACME, "seats", 4, at(2))).await;
-    drained(&queue).await;
-    reader.term();
-    assert_eq!(reader.wait_exit(SOON).await, 0);
-    assert_eq!(snapshots(folder.path()), 1);
-    let reader = builder.start().await;
-    let reply = flag(&reader, "seats@remaining", "acme").await;
-    assert_eq!(reply.json()["value"], 6, "{}", reply.body);
-    // What came before the snapshot is still newer than what comes late.
-    queue.send(&seats(ACME, 99, at(0))).await;
-    drained(&queue).await;
-    assert_eq!(limit(&reader, "acme").await, Some(10));
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
+        let queue = sqs.queue("q").await;
+        let builder = kept_in(folder.path(), &queue, NO_EDGE);
+        let reader = builder.start().await;
+        queue.send(&seats(ACME, 10, at(1))).await;
+        queue.send(&usage(ACME, "seats", 4, at(2))).await;
+        drained(&queue).await;
+        reader.signal(signal);
+        assert_eq!(reader.wait_exit(SOON).await, 0, "{signal}");
+        assert_eq!(snapshots(folder.path()), 1, "{signal}");
+        let reader = builder.start().await;
+        let reply = flag(&reader, "seats@remaining", "acme").await;
+        assert_eq!(reply.json()["value"], 6, "{signal}: {}", reply.body);
+        // What came before the snapshot is still newer than what comes late.
+        queue.send(&seats(ACME, 99, at(0))).await;
+        drained(&queue).await;
+        assert_eq!(limit(&reader, "acme").await, Some(10), "{signal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,41 +430,4 @@ async fn a_smaller_bound_holds_from_the_start() {
         metric("state_limit_bytes").await,
     );
     assert!(bytes <= most * 1.1, "{bytes} of {most}");
-}
-
-/// Messages may be in flight to a process that was killed, and no receive shows them.
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_an_empty_queue_proves_nothing_until_the_visibility_timeout_has_passed() {
-    let (sqs, folder) = (Sqs::start().await, TempDir::new().unwrap());
-    let queue = sqs.queue_with("q", &[("VisibilityTimeout", "600")]).await;
-    let builder = kept_in(folder.path(), &queue, NO_EDGE);
-    let reader = builder.start().await;
-    queue.send(&seats(ACME, 10, at(1))).await;
-    drained(&queue).await;
-    // Nothing is in the journal after this snapshot, and still the process is killed.
-    reader.signal(Signal::SIGUSR1);
-    until("a snapshot is written", SOON, async || {
-        snapshots(folder.path()) > 0
-    })
-    .await;
-    kill(reader).await;
-    let reader = builder.start().await;
-    let receives = async || reader.metric("entitlement_sync_empty_receives_total").await;
-    until("the queue answers that it is empty", SOON, async || {
-        receives().await > 0.0
-    })
-    .await;
-    assert!(!is_proven(&reader).await);
-    let reply = reader.get("/v1/c/acme/entitlements.json").await;
-    assert_eq!(
-        reply.header("cache-status"),
-        "entitlement-sync; hit; detail=unproven"
-    );
-    reader.term();
-    assert_eq!(reader.wait_exit(SOON).await, 0);
-    let reader = builder.start().await;
-    until("the state is proven", SOON, async || {
-        is_proven(&reader).await
-    })
-    .await;
 }

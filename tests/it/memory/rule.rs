@@ -1,5 +1,8 @@
 //! The in-process store follows the same rule as the script in Redis: random histories go through both, and after every
-//! step the verdicts, values, timestamps and lifetimes are compared.
+//! step the verdicts, values, timestamps and lifetimes are compared. The same after restarts; and with a bound, where
+//! what is still there is compared.
+
+mod restarts;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +33,14 @@ struct Both {
     keys: Keys,
 }
 
+fn new_memory(settings: Settings, max_bytes: u64) -> Memory {
+    let lifetimes = Lifetimes {
+        ttl_secs: settings.ttl_secs,
+        tombstone_secs: TOMBSTONE_SECS,
+    };
+    Memory::new(Keys::new("production"), lifetimes, max_bytes)
+}
+
 /// What is stored of a key: its value, and its lifetime in milliseconds (-1: it does not expire).
 type Seen = BTreeMap<String, (String, i64)>;
 
@@ -39,17 +50,12 @@ impl Both {
         let mut redis = server.conn();
         let mut load = redis::cmd("SCRIPT");
         let sha = load.arg("LOAD").arg(SCRIPT).query(&mut redis).unwrap();
-        let keys = Keys::new("production");
-        let lifetimes = Lifetimes {
-            ttl_secs: settings.ttl_secs,
-            tombstone_secs: TOMBSTONE_SECS,
-        };
         Self {
             redis,
             sha,
-            memory: Memory::new(keys.clone(), lifetimes, u64::MAX),
+            memory: new_memory(settings, u64::MAX),
             settings,
-            keys,
+            keys: Keys::new("production"),
         }
     }
 
@@ -205,7 +211,11 @@ fn random_step(keys: &Keys, owner: Owner<'_>) -> Step {
     let item = |key: String| Item {
         key,
         at: if fastrand::bool() { at } else { time() },
-        value: format!("{{\"n\":{}}}", fastrand::u32(..)),
+        // Often the same, so that some are written again as they are.
+        value: match fastrand::bool() {
+            true => format!("{{\"n\":{}}}", fastrand::u32(..)),
+            false => "{}".to_owned(),
+        },
         condition: match fastrand::u8(..5) {
             0 => Condition::Absent,
             _ => Condition::NotOlder,

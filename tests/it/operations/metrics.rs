@@ -174,7 +174,10 @@ async fn everyday(redis: &Redis, sqs: &Sqs, seen: &mut Seen) -> Vec<String> {
 
     let credits = json!({"currency": {"currencyId": "canary"}, "creditBalance": {}});
     let ahead = json!({"canary": {"customerId": "canary-ahead", "entitlements": [], "timestamp": "2999-01-01"}});
+    let credit = json!({"type": "CREDIT", "currency": {"currencyId": "canary"}, "usageLimit": 5});
+    let with_credits = events::entitlements(("canary-credits", None), NEW, &[credit]);
     let mut ids = vec![
+        queue.send(&with_credits).await,
         queue.send(&entitlements("canary-customer", NEW)).await,
         queue.send(&event("package.published", json!({}))).await,
         queue.send(&event("canary.unknown", json!({}))).await,

@@ -1,6 +1,6 @@
 //! What is answered while Redis, the Edge API or both are away: the table of docs/reading-away.md, cell by cell.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -13,17 +13,22 @@ use testkit::{Answer, EdgeMock, Reader, Redis, TcpProxy, http, repo, until};
 
 const PAST_VALID: &str = "asked before, past `validUntil`";
 const PAST_PERIOD: &str = "asked before, past the end of its period";
-const KINDS: [(&str, &str); 6] = [
+const UNKNOWN: &str = "unknown to the Edge API";
+const ASKED_UNKNOWN: &str = "unknown to the Edge API, asked within 30 s";
+const KINDS: [(&str, &str); 7] = [
     ("asked before", "known"),
     ("in Redis", "stored"),
     ("not in Redis", "absent"),
-    ("unknown to the Edge API", "unknown"),
+    (ASKED_UNKNOWN, "nobody"),
+    (UNKNOWN, "unknown"),
     (PAST_VALID, "expired"),
     (PAST_PERIOD, "ended"),
 ];
-/// One customer is asked about by each protocol: the first answer may change the second.
+/// Each question is about a customer of its own: the first answer may change the second.
 const EDGE_ROUTE: usize = 0;
 const OFREP: usize = 1;
+const DENIED: usize = 2;
+const TWINS: [usize; 3] = [EDGE_ROUTE, OFREP, DENIED];
 
 /// A row of the table: what is away, the customer, and the answer.
 struct Row {
@@ -54,15 +59,15 @@ fn rows(column: &str) -> Vec<Row> {
     .collect()
 }
 
-struct Stage {
-    redis: Redis,
-    to_redis: TcpProxy,
-    edge: EdgeMock,
-    to_edge: TcpProxy,
+pub(super) struct Stage {
+    pub(super) redis: Redis,
+    pub(super) to_redis: TcpProxy,
+    pub(super) edge: EdgeMock,
+    pub(super) to_edge: TcpProxy,
 }
 
 impl Stage {
-    async fn start() -> Stage {
+    pub(super) async fn start() -> Stage {
         let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
         let port = edge.url().rsplit_once(':').unwrap().1.parse().unwrap();
         Stage {
@@ -73,7 +78,7 @@ impl Stage {
         }
     }
 
-    fn reader(&self, ttl: &str) -> testkit::reader::Builder {
+    pub(super) fn reader(&self, ttl: &str) -> testkit::reader::Builder {
         let url = format!("http://127.0.0.1:{}", self.to_edge.port());
         Reader::builder(&self.redis, &url)
             .redis_port(self.to_redis.port())
@@ -84,9 +89,10 @@ impl Stage {
     fn write(&self, name: &str) -> u64 {
         let soon = now() + 2_500;
         for (kind, short) in KINDS {
-            for twin in [EDGE_ROUTE, OFREP] {
+            for twin in TWINS {
                 let customer = format!("{name}-{short}-{twin}");
-                if kind != "unknown to the Edge API" {
+                let is_unknown = [UNKNOWN, ASKED_UNKNOWN].contains(&kind);
+                if !is_unknown {
                     self.edge.answer(&path(&customer), listed(2, UPDATED));
                 }
                 let mut state = map(1);
@@ -105,7 +111,7 @@ impl Stage {
                         let usage = usage.to_string();
                         self.redis.cmd(&["MSET", &key, &usage, &time, "1"]);
                     }
-                    "not in Redis" | "unknown to the Edge API" => continue,
+                    _ if is_unknown || kind == "not in Redis" => continue,
                     _ => {}
                 }
                 store(&self.redis, &customer, &state, UPDATED_MS - 1);
@@ -121,14 +127,14 @@ fn now() -> u64 {
 }
 
 /// How an answer of the Edge API's route reads in the table.
-fn answer_of(reply: &Reply) -> String {
+pub(super) fn answer_of(reply: &Reply) -> String {
     let age: Option<u64> = reply.header("age").parse().ok();
     let text = match (reply.status, reply.header("cache-status"), age) {
         (200, "entitlement-sync; hit", Some(0)) => "copy",
         (200, "entitlement-sync; hit; detail=redis", Some(0)) => "Redis",
         (200, "entitlement-sync; fwd=miss; stored", Some(0)) => "Edge API",
         (200, "entitlement-sync; hit; detail=unproven", Some(_)) => "stale copy",
-        (404, "", None) => "unknown",
+        (404, source, Some(0..30)) if source.starts_with("entitlement-sync; ") => "unknown",
         (503, "", None) if reply.header("retry-after") == "30" => "cannot tell",
         _ => return format!("{reply:?}"),
     };
@@ -183,9 +189,8 @@ async fn every_cell(ttl: &str) {
         }
         let soon = stage.write(&name);
         if let Some(reader) = &reader {
-            let asked = ["known", "expired", "ended"].map(|short| {
-                [EDGE_ROUTE, OFREP].map(|twin| path(&format!("{name}-{short}-{twin}")))
-            });
+            let asked = ["known", "expired", "ended"]
+                .map(|short| TWINS.map(|twin| path(&format!("{name}-{short}-{twin}"))));
             for path in asked.iter().flatten() {
                 let reply = reader.get(path).await;
                 assert_eq!(answer_of(&reply), "Redis", "{away}: {path}");
@@ -200,6 +205,10 @@ async fn every_cell(ttl: &str) {
                 are_fresh
             })
             .await;
+            for twin in [EDGE_ROUTE, OFREP] {
+                let reply = reader.get(&path(&format!("{name}-nobody-{twin}"))).await;
+                assert_eq!(answer_of(&reply), "unknown", "{away}");
+            }
         }
         if no_redis {
             stage.to_redis.cut().await;
@@ -245,6 +254,7 @@ async fn every_cell(ttl: &str) {
                 assert_eq!(reply.json()["value"], value, "{cell}");
             }
             if row.customer == PAST_VALID && row.answer != "Edge API" {
+                let customer = format!("{name}-{short}-{DENIED}");
                 let reply = reader.flag(VERSION, &context(&customer)).await;
                 assert_eq!(reply.json()["variant"], "denied", "{cell}: {reply:?}");
             }
@@ -254,7 +264,7 @@ async fn every_cell(ttl: &str) {
             let can_answer = !is_late && ttl != "0";
             assert_eq!(ready.json()["copies"], can_answer, "{away}: {ready:?}");
         }
-        // All of it ends without a restart.
+        // All of it ends without a restart, whichever is back first.
         store(
             &stage.redis,
             &format!("{name}-known-0"),
@@ -262,7 +272,6 @@ async fn every_cell(ttl: &str) {
             UPDATED_MS + 1,
         );
         stage.to_redis.restore().await;
-        stage.to_edge.restore().await;
         until("Redis is asked again", SOON, async || {
             let reply = reader.get(&path(&format!("{name}-known-0"))).await;
             reply.status == 200
@@ -270,6 +279,7 @@ async fn every_cell(ttl: &str) {
                 && ["copy", "Redis"].contains(&answer_of(&reply).as_str())
         })
         .await;
+        stage.to_edge.restore().await;
         until("the Edge API is asked again", SOON, async || {
             let reply = reader.get(&path(&format!("{name}-absent-0"))).await;
             reply.status == 200 && version(&reply) == Some(2)
@@ -301,6 +311,40 @@ async fn every_cell_without_a_ttl() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_cell_of_a_negative_ttl() {
     every_cell("-1").await;
+}
+
+/// A process that is not ready gets no questions, and only a question finds out that the Edge API is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_could_answer_nothing_is_ready_again_when_the_edge_api_alone_is_back() {
+    let stage = Stage::start().await;
+    stage.edge.answer(&path("acme"), listed(2, UPDATED));
+    stage.to_redis.cut().await;
+    stage.to_edge.cut().await;
+    let reader = stage.reader("3600").spawn();
+    reader.wait_redis("DISCONNECTED").await;
+    let ready = async || {
+        let reply = http::get(reader.read_port(), "/readyz").await.unwrap();
+        (reply.status, reply.json()["upstream"].clone())
+    };
+    until("it is not ready", SOON, async || {
+        let reply = reader.get(&path("acme")).await;
+        assert_eq!(answer_of(&reply), "cannot tell");
+        ready().await == (503, json!("DISCONNECTED"))
+    })
+    .await;
+    stage.to_edge.restore().await;
+    // From here on nobody asks.
+    until("it is ready", SOON, async || {
+        ready().await == (200, json!("CONNECTED")) && reader.http("/readyz").await.status == 200
+    })
+    .await;
+    assert_eq!(answer_of(&reader.get(&path("acme")).await), "Edge API");
+    stage.to_redis.restore().await;
+    until("it is in Redis, and copied", SOON, async || {
+        let reply = reader.get(&path("acme")).await;
+        answer_of(&reply) == "copy" && stage.redis.get("production:c_acme").is_some()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -510,6 +554,25 @@ async fn an_edge_api_that_hangs_costs_one_wait() {
         client.get(&path("back")).await.status == 200
     })
     .await;
+}
+
+/// A load that brought something does not make the next one due.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_stale_is_asked_for_upstream_once_in_30_s() {
+    let stage = Stage::start().await;
+    let reader = stage.reader("3600").start().await;
+    stage.edge.answer(&path("acme"), listed(2, UPDATED));
+    stage.to_redis.cut().await;
+    reader.wait_redis("DISCONNECTED").await;
+    let started = Instant::now();
+    assert_eq!(answer_of(&reader.get(&path("acme")).await), "Edge API");
+    let mut client = Client::connect(reader.read_port()).await;
+    for _ in 0..2_000 {
+        assert_eq!(answer_of(&client.get(&path("acme")).await), "stale copy");
+    }
+    let asked = stage.edge.requests_to(&path("acme")).len() as u64;
+    let periods = started.elapsed().as_secs() / 30;
+    assert!(asked <= 1 + periods, "{asked} requests for 2,000 questions");
 }
 
 /// A customer that waits for an answer delays no other.

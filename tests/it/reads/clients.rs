@@ -40,7 +40,7 @@ fn is_complete(entitlement: &Value, typename: &str) {
 }
 
 /// Without credits: what they grant only the Edge API can tell.
-fn without_credits(limit: u64) -> Value {
+pub fn without_credits(limit: u64) -> Value {
     let mut all = entitlements(limit);
     for entitlement in all.as_array_mut().unwrap() {
         entitlement.as_object_mut().unwrap().remove("creditRate");
@@ -54,6 +54,10 @@ async fn the_python_client_finds_all_that_its_models_require() {
     know(&edge, "acme", None, &without_credits(10));
     know(&edge, "acme", Some("r+1"), &without_credits(20));
     know(&edge, "empty", None, &json!([]));
+    edge.answer(
+        "/v1/c/empty/entitlements-state.json",
+        state(&json!([]), None),
+    );
     let reader = Reader::builder(&redis, &edge.url()).start().await;
 
     let all = ask(&reader, "/v1/c/acme/entitlements.json").await.json();

@@ -315,13 +315,13 @@ async fn only_get_is_passed_on_and_only_to_the_edge_api() {
     }
     assert_eq!(edge.count(), before, "something was passed on");
     let reply = reader
-        .ask(("GET", "/v1/paywall.json?a=b%26c&d=e"), &headers, "")
+        .ask(("GET", "/v1/paywall.json?a=b%26c&d=e+f%2Bg"), &headers, "")
         .await;
     assert_eq!((reply.status, reply.body.as_str()), (200, r#"{"data":1}"#));
     let request = &edge.requests_to("/v1/paywall.json")[0];
     assert_eq!(
         (request.method.as_str(), request.query.as_str()),
-        ("GET", "a=b%26c&d=e")
+        ("GET", "a=b%26c&d=e+f%2Bg")
     );
     assert_eq!(request.header("x-api-key"), "test-key");
     let sent = format!("{:?}", request.headers);

@@ -4,7 +4,11 @@
 mod protocol;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+use super::SOON;
 use super::sdk::{entitlements, know};
 use protocol::{Recorder, failure, flags, success};
 use testkit::openfeature::{CLIENTS, Client};
@@ -360,6 +364,49 @@ async fn what_is_no_question_is_refused_as_the_protocol_says() {
     assert_eq!(edge.count(), 0);
     // It was in the protocol until May 2025. No provider needs it, and none takes 404 for an error.
     assert_eq!(reader.get("/ofrep/v1/configuration").await.status, 404);
+}
+
+/// Sends a request by hand, and returns all that is answered until the connection ends.
+async fn answer_to(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = timeout(SOON, stream.read_to_end(&mut answer)).await;
+    read.expect("the connection ends").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// The body is 60,000 bytes short, or more than the server takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_arrive_whole_is_refused_as_the_protocol_says() {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let large = "x".repeat(64 * 1024 + 1);
+    let bodies = [
+        (408, "content-length: 60000\r\n\r\n{".to_owned()),
+        (
+            413,
+            format!("content-length: {}\r\n\r\n{large}", large.len()),
+        ),
+    ];
+    for (status, body) in bodies {
+        for path in ["/ofrep/v1/evaluate/flags/sso", "/ofrep/v1/evaluate/flags"] {
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\n{body}"
+            );
+            let answer = answer_to(reader.read_port(), &request).await;
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{path}: {head}"
+            );
+            let body: Value = serde_json::from_str(body).unwrap();
+            failure(&body, path.ends_with("/sso")).unwrap();
+            assert_eq!(body["errorCode"], "PARSE_ERROR", "{path}");
+            let details = body["errorDetails"].as_str().unwrap();
+            assert!(details.starts_with("the body "), "{details}");
+        }
+    }
 }
 
 #[test]

@@ -5,28 +5,31 @@ use serde_json::{Value, json};
 use super::{SOON, UPDATED, VERSION, path, version};
 use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
-fn list(entitlements: &Value) -> Answer {
+pub fn list(entitlements: &Value) -> Answer {
     Answer::json(200, &json!({"data": {"entitlements": entitlements}}))
 }
 
-fn limit(meter: &str, at: Option<&str>) -> Value {
+pub fn limit(meter: &str, at: Option<&str>) -> Value {
     json!({"__typename": "Entitlement", "isGranted": true, "usageLimit": 7, "currentUsage": 1,
         "entitlementUpdatedAt": at, "usageUpdatedAt": at,
         "feature": {"refId": VERSION, "featureType": "NUMBER", "meterType": meter}})
 }
 
+/// A credit entitlement, which the layout of Redis does not hold.
+pub fn credit() -> Value {
+    json!({"__typename": "CreditEntitlement", "currency": {"currencyId": "tokens"}, "usageLimit": 500,
+        "currentUsage": 60, "usageUpdatedAt": UPDATED, "entitlementUpdatedAt": UPDATED})
+}
+
 /// A customer of each kind: what the Edge API tells of it, and whether Redis may hold it.
 fn customers() -> [(&'static str, Value, bool); 4] {
-    let credit = json!({"__typename": "CreditEntitlement", "currency": {"currencyId": "tokens"}, "usageLimit": 500,
-        "currentUsage": 60, "usageUpdatedAt": UPDATED, "entitlementUpdatedAt": UPDATED});
     let dated = limit("None", Some(UPDATED));
     [
         ("whole", json!([dated]), true),
         // It could hide what an event of a moment ago brings.
         ("empty", json!([]), false),
         ("undated", json!([limit("None", None)]), false),
-        // The layout holds no credit entitlements.
-        ("credits", json!([dated, credit]), false),
+        ("credits", json!([dated, credit()]), false),
     ]
 }
 

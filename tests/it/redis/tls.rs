@@ -11,13 +11,13 @@ use testkit::{Redis, free_port, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-struct Tls {
-    redis: Redis,
-    port: u16,
+pub struct Tls {
+    pub redis: Redis,
+    pub port: u16,
 }
 
 /// A server that shows this certificate on a port of its own, and asks for those of clients or not.
-async fn server(certs: &Certs, name: &str, asks: &str) -> Tls {
+pub async fn server(certs: &Certs, name: &str, asks: &str) -> Tls {
     let port = free_port();
     let redis = Redis::start_with(&[
         "--tls-port",

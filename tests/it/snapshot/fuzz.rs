@@ -1,15 +1,17 @@
 //! Anything at all may stand in a file. Snapshots and journals that are cut, spliced, flipped and swollen are read:
-//! none panics or takes much memory, and no record comes out that did not go in.
+//! none panics or takes much memory, and no record comes out that did not go in. A folder of many such files is restored:
+//! what is missing is reported.
 //!
 //! `FUZZ_SEED` repeats a run, `FUZZ_ROUNDS` makes it longer.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use entitlement_sync::snapshot::{Checked, Ring, examine};
+use entitlement_sync::snapshot::{Checked, RestoreError, Ring, examine};
 use tempfile::TempDir;
 
-use super::{KEY, last, open, secret, snapshot, write};
+use super::{KEY, copy, last, names, open, restore, secret, snapshot, write};
 use crate::delivery::fuzz::number;
 use crate::delivery::memory::peak_rss_mib;
 
@@ -53,7 +55,11 @@ fn correct_checksums(bytes: &mut [u8]) {
 }
 
 fn mutate(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = corpus[random.usize(..corpus.len())].clone();
+    let bytes = corpus[random.usize(..corpus.len())].clone();
+    mutate_one(random, bytes, corpus)
+}
+
+fn mutate_one(random: &mut fastrand::Rng, mut bytes: Vec<u8>, corpus: &[Vec<u8>]) -> Vec<u8> {
     for _ in 0..random.usize(1..6) {
         // Most that matters stands at the front.
         let most = if random.bool() {
@@ -131,4 +137,96 @@ fn no_file_panics_takes_much_memory_or_gives_a_record_that_was_not_written() {
     assert!(whole > 0 && damaged > 0 && refused > 0 && other > 0);
     let peak = peak_rss_mib(std::process::id());
     assert!(peak < LIMIT_MIB, "{peak} MiB for files of seed {seed}");
+}
+
+/// A folder of three snapshots, and of many journals by two processes, with all records of them.
+fn many_files() -> (TempDir, BTreeSet<String>) {
+    let folder = TempDir::new().unwrap();
+    let mut all: Vec<String> = Vec::new();
+    for process in 0..2 {
+        let one = open(folder.path());
+        restore(&one).unwrap();
+        for journal in 0..12 {
+            one.rotate();
+            for _ in 0..3 {
+                let record = format!("record {}", all.len());
+                write(&one, &[&record]);
+                all.push(record);
+            }
+            // The last journals are in no snapshot.
+            if journal % 4 == 3 && (process, journal) != (1, 11) {
+                let records: Vec<&str> = all.iter().map(String::as_str).collect();
+                snapshot(&one, &records);
+            }
+        }
+    }
+    (folder, all.into_iter().collect())
+}
+
+#[test]
+fn a_folder_with_damaged_files_gives_everything_or_says_that_something_is_missing() {
+    let seed = number("FUZZ_SEED", 20_261_127);
+    let rounds = number("FUZZ_ROUNDS", 3_000) / 10;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (original, all) = many_files();
+    let names = names(original.path());
+    let read = |name: &String| fs::read(original.path().join(name)).unwrap();
+    let corpus: Vec<Vec<u8>> = names.iter().map(read).collect();
+    let newest = last(original.path(), "journal");
+    let (mut whole, mut missing, mut refused) = (0, 0, 0);
+    for round in 0..rounds {
+        let what = format!("round {round} of seed {seed}");
+        let folder = copy(original.path());
+        for _ in 0..random.usize(1..5) {
+            let place = random.usize(..names.len());
+            // No file tells how far the newest journal went.
+            if newest.ends_with(&names[place]) {
+                continue;
+            }
+            let path = folder.path().join(&names[place]);
+            match random.u8(..6) {
+                0 => drop(fs::remove_file(&path)),
+                1 => fs::write(&path, &corpus[random.usize(..corpus.len())]).unwrap(),
+                _ => {
+                    let bytes = mutate_one(&mut random, corpus[place].clone(), &corpus);
+                    fs::write(&path, bytes).unwrap();
+                }
+            }
+        }
+        let one = open(folder.path());
+        let (restored, records) = match restore(&one) {
+            Ok(restored) => restored,
+            Err(error) => {
+                let is_of_header = matches!(
+                    error,
+                    RestoreError::Key { .. }
+                        | RestoreError::Prefix { .. }
+                        | RestoreError::Newer { .. }
+                );
+                assert!(is_of_header, "{what}: {error}");
+                refused += 1;
+                continue;
+            }
+        };
+        let found: BTreeSet<String> = records.into_iter().collect();
+        assert!(found.is_subset(&all), "{what}");
+        match restored.is_whole {
+            true => {
+                assert_eq!(found, all, "{what}: {restored:?}");
+                whole += 1;
+            }
+            false => missing += 1,
+        }
+        // The folder can be used, and a restart finds the same and more.
+        write(&one, &["record of later"]);
+        drop(one);
+        let (_, records) = restore(&open(folder.path())).unwrap();
+        let again: BTreeSet<String> = records.into_iter().collect();
+        assert!(again.contains("record of later"), "{what}");
+        assert!(again.is_superset(&found), "{what}");
+    }
+    println!("{whole} whole, {missing} with something missing, {refused} refused");
+    assert!(whole > 0 && missing > 0 && refused > 0);
+    let peak = peak_rss_mib(std::process::id());
+    assert!(peak < LIMIT_MIB, "{peak} MiB for folders of seed {seed}");
 }

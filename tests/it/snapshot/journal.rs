@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,7 +37,7 @@ fn what_is_synced_is_restored_in_order_and_what_is_not_is_not() {
     let (third, records) = restored(&path);
     assert_eq!(records, ["a", "b", "c", "d"]);
     assert!(third.is_whole, "{third:?}");
-    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     for name in names(&path) {
         assert_eq!(mode(&path.join(&name)), 0o600, "{name}");
@@ -153,6 +154,42 @@ fn a_snapshot_covers_what_was_appended_before_rotate_and_no_more() {
     assert_eq!((taken.number, taken.records, taken.covers), (1, 2, covers));
     assert_eq!(taken.path, last(folder.path(), "snapshot"));
     assert!(restored.is_whole);
+}
+
+/// The journals of a folder that this process has open.
+fn open_journals(folder: &Path) -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let paths = open.filter_map(|it| fs::read_link(it.unwrap().path()).ok());
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|it| it == "journal");
+    paths
+        .filter(|path| path.starts_with(folder) && is_journal(path))
+        .count()
+}
+
+/// A process may open a thousand files, and each start begins a journal.
+#[test]
+fn a_restore_opens_one_journal_at_a_time() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    let one = open(&path);
+    let written: Vec<String> = (0..60).map(|it| it.to_string()).collect();
+    for record in &written {
+        one.rotate();
+        write(&one, &[record]);
+    }
+    assert_eq!(one.journals(), 60);
+    drop(one);
+    let one = open(&path);
+    let (mut records, mut most) = (Vec::new(), 0);
+    let restored = one.restore(|record| {
+        records.push(String::from_utf8(record.to_vec()).unwrap());
+        most = most.max(open_journals(&path));
+        Ok(())
+    });
+    assert!(restored.unwrap().is_whole);
+    assert_eq!((records, most), (written, 1));
+    snapshot(&one, &["all"]);
+    assert_eq!(one.journals(), 0);
 }
 
 #[test]

@@ -43,6 +43,52 @@ fn another_key_stops_the_restore_before_a_record_and_touches_no_file() {
     }
 }
 
+/// A damaged snapshot that is newer than the one that tells of the other key.
+#[test]
+fn another_key_or_prefix_changes_no_file_whatever_else_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let one = open(folder.path());
+    write(&one, &["a"]);
+    let first = snapshot(&one, &["a"]);
+    write(&one, &["b"]);
+    let second = snapshot(&one, &["a", "b"]);
+    write(&one, &["c"]);
+    drop(one);
+    let mut bytes = fs::read(&second).unwrap();
+    // Of the header: what it says does not count then.
+    bytes[20] ^= 1;
+    fs::write(&second, &bytes).unwrap();
+    let before = names(folder.path());
+    for (prefix, key) in [(PREFIX, OTHER_KEY), ("staging", KEY)] {
+        let other = Folder::open(folder.path(), prefix, secret(key), None, 3).unwrap();
+        let error = other.restore(|_| panic!("a record")).unwrap_err();
+        assert!(error.is_configuration(), "{error}");
+        assert_eq!(names(folder.path()), before);
+    }
+    // The snapshot before is damaged too, and the journals tell.
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&first, &bytes).unwrap();
+    let other = with(&folder, OTHER_KEY, None);
+    assert!(other.restore(|_| panic!("a record")).is_err());
+    assert_eq!(names(folder.path()), before);
+    drop(other);
+    // And the first of the journals.
+    let journals = before.iter().filter(|name| name.ends_with(".journal"));
+    let journal = folder.path().join(journals.min().unwrap());
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&journal, &bytes).unwrap();
+    let other = with(&folder, OTHER_KEY, None);
+    assert!(other.restore(|_| panic!("a record")).is_err());
+    assert_eq!(names(folder.path()), before);
+    drop(other);
+    // The right key, then: what cannot be used is set aside.
+    let (restored, _) = super::restore(&open(folder.path())).unwrap();
+    assert_eq!(restored.damaged.len(), 3, "{restored:?}");
+    assert_ne!(names(folder.path()), before);
+}
+
 #[test]
 fn a_key_is_rotated_by_naming_the_one_before() {
     let folder = TempDir::new().unwrap();

@@ -81,6 +81,7 @@ impl Search<'_> {
         };
         let usage_of_credit = kind == Kind::UsageUpdated && of_currency && !of_feature;
         match named {
+            None if self.is_without_effect() => true,
             Some(named)
                 if named != kind && !(named == Kind::CreditBalanceUpdated && usage_of_credit) =>
             {
@@ -129,6 +130,10 @@ impl Search<'_> {
                     return true;
                 }
                 change.path = Some(format!("${}", self.path));
+                if self.trace_id.is_none() {
+                    let mut scopes = self.scopes.iter().rev();
+                    self.trace_id = scopes.find_map(|scope| scope.trace_id.clone());
+                }
                 self.found.push((kind, name, change.into_owned()));
             }
             Err(reason) => self.refuse(kind, reason),

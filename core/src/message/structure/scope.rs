@@ -35,6 +35,13 @@ pub struct Name {
     pub field: &'static str,
 }
 
+impl Name {
+    /// Returns whether it is a kind with an effect, under a field that holds only kinds.
+    pub fn is_beyond_doubt(&self) -> bool {
+        NAME_FIELDS.contains(&self.field) && matches!(self.meaning, Meaning::Effect(_))
+    }
+}
+
 /// Fields that hold only the name of a kind, in order of precedence.
 pub const NAME_FIELDS: [&str; 7] = [
     "type",
@@ -241,9 +248,7 @@ impl Names {
     /// Returns the first name of a kind with an effect, under a field that holds only kinds. A customer
     /// may be called "Customer deleted".
     fn beyond_doubt(self) -> Option<Name> {
-        self.0.into_iter().find(|name| {
-            NAME_FIELDS.contains(&name.field) && matches!(name.meaning, Meaning::Effect(_))
-        })
+        self.0.into_iter().find(Name::is_beyond_doubt)
     }
 
     /// Returns the first name of a known kind, or else the first.

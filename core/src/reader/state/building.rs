@@ -82,6 +82,7 @@ impl Building {
             miss: self.miss,
             has_credits: self.has_credits,
             has_metered: self.has_metered,
+            omits_credits: false,
         }
     }
 }

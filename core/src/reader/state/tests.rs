@@ -192,6 +192,47 @@ fn an_id_that_ends_like_a_suffix_wins_over_it() {
     let state = State::read(&stored, false).unwrap();
     assert_eq!(value(&state, "seats@limit"), Some(json!(true)));
     assert_eq!(value(&state, "seats@limit@limit"), None);
+    // In the list too, where each key is there once.
+    let request = Request::default();
+    let flags = flags(&state, &request, NOW);
+    let keys: Vec<&str> = flags.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["seats", "seats@limit"]);
+    for (key, flag) in &flags {
+        let listed = flag.as_ref().unwrap().evaluated(key, "CACHED", None);
+        assert_eq!(
+            serde_json::to_value(listed).unwrap(),
+            evaluated(&state, key)
+        );
+    }
+}
+
+#[test]
+fn an_expired_entitlement_is_not_unlimited() {
+    let unlimited = |until: Option<f64>| {
+        let map = json!({
+            "seats": {"calculatedEntitlement": {"feature": feature("NUMBER", Some("Fluctuating")),
+                "hasUnlimitedUsage": true, "validUntil": until}},
+        });
+        let mut stored = acme();
+        stored.entitlements = pair(&map.to_string(), "40");
+        State::read(&stored, false).unwrap()
+    };
+    let expired = unlimited(Some(NOW));
+    for key in ["seats@limit", "seats@remaining"] {
+        assert_eq!(value(&unlimited(None), key), None, "the caller's default");
+        assert_eq!(value(&expired, key), Some(json!(0)), "{key}");
+    }
+    for (state, is_unlimited) in [(unlimited(None), true), (expired, false)] {
+        let limit = evaluated(&state, "seats@limit");
+        assert_eq!(limit["metadata"]["unlimited"], is_unlimited);
+        let whole = value(&state, "seats@entitlement").unwrap();
+        assert_eq!(whole["isUnlimited"], is_unlimited);
+        assert_eq!(whole["hasAccess"], is_unlimited);
+        let list = crate::reader::entitlements(&state, NOW).unwrap();
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let seats = &list["data"]["entitlements"][0];
+        assert_eq!(seats["hasUnlimitedUsage"], is_unlimited);
+    }
 }
 
 #[test]
@@ -238,6 +279,7 @@ fn a_state_is_the_same_after_it_was_bytes() {
     let whole = State::read(&stored, false).unwrap();
     stored.usages.insert("seats".into(), torn);
     let states = [
+        whole.clone().omitting_credits(),
         whole,
         State::read(&stored, false).unwrap(),
         State::empty(None),
