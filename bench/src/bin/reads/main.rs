@@ -127,6 +127,8 @@ fn main() -> Result<()> {
         crowd: number("BENCH_READS_CROWD", 1_000_000)?,
     };
     // The questions come from the second core, if there is one.
+    // Before the pin: it tells of all cores.
+    let heading = bench::page::heading(plan.rounds)?;
     if bench::page::cores() > 1 {
         pin(std::process::id(), "1");
     }
@@ -135,7 +137,7 @@ fn main() -> Result<()> {
         .build()?;
     let measured = run(&runtime, &plan);
     bench::process::kill_all();
-    let text = report::text(&plan, &measured?)?;
+    let text = report::text(&heading, &plan, &measured?)?;
     println!("{text}");
     match std::env::var("BENCH_DOCS") {
         Ok(docs) if !docs.is_empty() => bench::page::replace(docs.as_ref(), "bench reads", &text),

@@ -5,16 +5,14 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use bench::figure::{Figure, grouped};
-use bench::page;
 
 use super::crowd::BOUND;
 use super::{Measured, Plan, Question, Sample, Who};
 
 const MIB: f64 = 1024.0;
 
-pub fn text(plan: &Plan, measured: &Measured) -> Result<String> {
-    let mut out = String::new();
-    writeln!(out, "{}\n", page::heading(plan.rounds)?)?;
+pub fn text(heading: &str, plan: &Plan, measured: &Measured) -> Result<String> {
+    let mut out = format!("{heading}\n\n");
     table(&mut out, plan, measured)?;
     memory(&mut out, plan, measured)?;
     targets(&mut out, plan, measured)?;
