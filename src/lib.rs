@@ -1,13 +1,8 @@
 //! Keeps the Redis keys that Stigg's server SDK reads up to date from an SQS queue.
 //!
-//! The modules in the order of the data:
-//!
-//! ```text
-//!  SQS ── queue ──▶ consumer ──▶ message ──▶ plan ──▶ store ──▶ Redis
-//!           ▲        (pool)      what it     what to   compare and write,
-//!           │                    says        write     atomically
-//!           └── acknowledger ◀──────────────────┘ only what Redis holds is acknowledged
-//! ```
+//! The modules in the order of the data: [`consumer`], of which there is a [`pool`], receives from [`queue`]; [`message`]
+//! reads what a body says; [`plan`] decides what to write; [`store`] compares and writes, atomically. Only what Redis holds
+//! is acknowledged.
 //!
 //! Around them: only [`config`] reads the environment, and only [`keys`] builds a key.
 //! [`health`] holds the health of the process, [`server`] serves it, [`telemetry`] and
