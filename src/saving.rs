@@ -262,12 +262,9 @@ impl Task {
         let (folder, source) = (self.folder.clone(), self.source.clone());
         let started = Instant::now();
         let is_last = why == AT_END;
-        let written = on_own_thread(move || {
-            if !is_last {
-                lower_priority();
-            }
-            write(&folder, &source, is_last)
-        });
+        // After the last snapshot nobody waits for an answer.
+        let niceness = if is_last { 0 } else { NICENESS };
+        let written = on_own_thread(niceness, move || write(&folder, &source, is_last));
         let written = written.await;
         match written {
             Ok(saved) => {
@@ -309,25 +306,25 @@ fn write(folder: &Folder, source: &Source, is_last: bool) -> io::Result<Saved> {
     })
 }
 
-/// Runs `work` on a thread of its own, which ends with it.
-async fn on_own_thread(
-    work: impl FnOnce() -> io::Result<Saved> + Send + 'static,
-) -> io::Result<Saved> {
+/// Runs `work` on a thread of its own, which ends with it: only root may raise its priority again. `niceness` is added to
+/// that of the process, so that the threads that answer questions go first where both need the processor.
+async fn on_own_thread<T: Send + 'static>(
+    niceness: i32,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (answer, answered) = oneshot::channel();
     let thread = std::thread::Builder::new().name("snapshot".into());
-    // The caller may be gone.
-    thread.spawn(move || drop(answer.send(work())))?;
+    thread.spawn(move || {
+        // Only Linux has a priority for each thread; elsewhere this call is about the process. If it is refused, the
+        // work is done all the same.
+        if cfg!(target_os = "linux") {
+            let _ = rustix::process::nice(niceness);
+        }
+        // The caller may be gone.
+        let _ = answer.send(work());
+    })?;
     let panicked = |_| io::Error::other("the writer panicked");
     answered.await.map_err(panicked)?
-}
-
-/// Lets the threads that answer questions go first where both need the processor.
-fn lower_priority() {
-    // Only Linux has a priority for each thread; elsewhere this call is about the process. If it is refused, the snapshot
-    // is written all the same.
-    if cfg!(target_os = "linux") {
-        let _ = rustix::process::nice(NICENESS);
-    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -337,4 +334,21 @@ fn file_name(path: &Path) -> String {
 
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn a_snapshot_gives_way_to_answers_and_slows_no_other_thread() {
+        // Returns the niceness of the thread that asks.
+        let niceness = || Ok(rustix::process::nice(0)?);
+        let before = niceness().unwrap();
+        let during = on_own_thread(NICENESS, niceness).await.unwrap();
+        assert_eq!(during, (before + NICENESS).min(19));
+        assert_eq!(niceness().unwrap(), before);
+        assert_eq!(on_own_thread(0, niceness).await.unwrap(), before);
+    }
 }
