@@ -31,7 +31,7 @@ impl Reads {
         }
     }
 
-    /// Whether a copy may be answered although nothing confirms it. That a customer is unknown is no state of it.
+    /// Whether a copy may be answered although nothing confirms it. Copies of unknown customers do not count.
     pub(super) fn is_answerable(&self, owner: Owner<'_>, slot: &Slot) -> bool {
         let is_recent = |ttl| self.age(owner, slot) < ttl;
         !slot.is_unknown && self.ttl.is_none_or(is_recent)

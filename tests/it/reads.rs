@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use testkit::events::entitlements;
 use testkit::http::Reply;
 use testkit::reader::KEY;
-use testkit::{Answer, Redis};
+use testkit::{Answer, EdgeMock, Reader, Redis};
 
 /// For what has no limit of its own.
 const SOON: Duration = Duration::from_secs(60);
@@ -135,4 +135,14 @@ fn version(reply: &Reply) -> Option<u64> {
 
 fn context(customer: &str) -> Value {
     json!({"targetingKey": customer})
+}
+
+/// A reader with this `CACHE_UPDATE_POLICY`, and its sources.
+async fn with_policy(policy: &str) -> (Redis, EdgeMock, Reader) {
+    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
+    let reader = Reader::builder(&redis, &edge.url())
+        .env("CACHE_UPDATE_POLICY", policy)
+        .start()
+        .await;
+    (redis, edge, reader)
 }

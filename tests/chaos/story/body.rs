@@ -67,7 +67,7 @@ impl Spec {
     }
 }
 
-/// In a list with an event that nobody knows.
+/// In a list with an event of an unknown kind.
 fn beside_unknown(mut event: Value, marker: &str) -> String {
     event["messageId"] = marker.into();
     let unknown = json!({"type": "customer.renamed", "id": 1, "links": [{"type": "invoice"}]});

@@ -21,7 +21,7 @@ const APPLIED: &str =
 const SEATS: &str = "production:c_acme:f_seats";
 const LETTERS: &str = "production:dead-letter";
 
-/// The usage of seats, beside an event that nobody knows.
+/// The usage of seats, beside an event of an unknown kind.
 fn with_unknown(current: u64) -> String {
     let unknown = json!({"type": "customer.merged", "id": format!("canary-{current}")});
     format!(

@@ -100,7 +100,7 @@ fn noise(random: &mut Rng) -> Value {
         4 => json!([1, "two", null]),
         5 => json!({"source": "somewhere", "list": [{"a": 1}]}),
         6 => json!("bm90IGpzb24gYXQgYWxsLCBqdXN0IGEgdGV4dA=="),
-        // Types of something else than an event, and of an event that nobody knows.
+        // Types of something else than an event, and of an event of an unknown kind.
         7 => json!({"type": "user", "id": "u"}),
         8 => json!({"type": "customer.merged", "links": [{"type": "invoice", "id": 1}]}),
         _ => json!(""),

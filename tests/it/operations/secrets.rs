@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::stand::{SOON, Stand, state};
 use testkit::events::usage;
+use testkit::worker::Builder;
 use testkit::{Answer, EdgeMock, Fault, Worker, until};
 
 /// Every secret and every body holds this word, and nothing else does. Long ones repeat it, so that it shows in a dump
@@ -338,12 +339,7 @@ async fn nothing_leaks_of_what_redis_quotes() {
 /// Has a message of a canary refused by Redis, once it is as `spoil` makes it, until `heal`.
 async fn refused_cleanly(stand: &Stand, spoil: &[&str], heal: &[&str]) {
     let sentry = EdgeMock::start().await;
-    let worker = stand
-        .worker()
-        .unset("DISABLE_SENTRY")
-        .env("SENTRY_DSN", sentry.sentry_dsn())
-        .env("RUST_LOG", "trace")
-        .spawn();
+    let worker = reporting(stand, &sentry).spawn();
     if !spoil.is_empty() {
         worker.wait_ready().await;
         // Others work on, so that the refusal meets a call for the canary, not only the probe.
@@ -367,15 +363,20 @@ async fn refused_cleanly(stand: &Stand, spoil: &[&str], heal: &[&str]) {
     ends_cleanly(worker, &sentry).await;
 }
 
-/// Another client runs a script that does not end: Redis answers BUSY to everyone, to calls for the canary too.
-async fn busy_cleanly(stand: &Stand) {
-    stand.redis.cmd(&["CONFIG", "SET", "lua-time-limit", "1"]);
-    let sentry = EdgeMock::start().await;
-    let worker = stand
+/// A worker that logs all it can, and reports errors.
+fn reporting(stand: &Stand, sentry: &EdgeMock) -> Builder {
+    stand
         .worker()
         .unset("DISABLE_SENTRY")
         .env("SENTRY_DSN", sentry.sentry_dsn())
         .env("RUST_LOG", "trace")
+}
+
+/// Another client runs a script that does not end: Redis answers BUSY to everyone, to calls for the canary too.
+async fn busy_cleanly(stand: &Stand) {
+    stand.redis.cmd(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    let sentry = EdgeMock::start().await;
+    let worker = reporting(stand, &sentry)
         .env("CACHE_LOCK_RETRY_COUNT", 1_000)
         .start()
         .await;
@@ -447,11 +448,7 @@ async fn of_the_wrong_type_cleanly(stand: &Stand) {
     }
     stand.redis.set("production:dead-letter", "canary");
     let sentry = EdgeMock::start().await;
-    let worker = stand
-        .worker()
-        .unset("DISABLE_SENTRY")
-        .env("SENTRY_DSN", sentry.sentry_dsn())
-        .env("RUST_LOG", "trace")
+    let worker = reporting(stand, &sentry)
         .env("MAX_RECEIVE_COUNT", 1)
         .start()
         .await;

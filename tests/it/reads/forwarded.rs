@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::SOON;
 use super::clients::without_credits;
 use super::sdk::{entitlements, know};
 use super::stored::credit;
+use super::{SOON, with_policy};
 use testkit::reader::KEY;
 use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
@@ -36,12 +36,18 @@ async fn forwarded(reader: &Reader, path: &str) -> Option<Value> {
     (state["ofTheEdgeApi"] == true).then_some(state)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_fails_pauses_no_state() {
+/// A reader whose Edge API knows the entitlements of acme, which Redis does not have.
+async fn knowing_acme() -> (Redis, EdgeMock, Reader) {
     let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
     let reader = Reader::builder(&redis, &edge.url()).start().await;
-    let acme = state_path("acme");
     know(&edge, "acme", None, &entitlements(10));
+    (redis, edge, reader)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_fails_pauses_no_state() {
+    let (_redis, edge, reader) = knowing_acme().await;
+    let acme = state_path("acme");
     edge.answer(&acme, state(None, &entitlements(10)));
     edge.answer(PAGE, Answer::text(503, "no").header("retry-after", "30"));
     for _ in 0..3 {
@@ -55,10 +61,8 @@ async fn a_page_that_fails_pauses_no_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_fails_pauses_no_page() {
-    let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
-    let reader = Reader::builder(&redis, &edge.url()).start().await;
+    let (_redis, edge, reader) = knowing_acme().await;
     let acme = state_path("acme");
-    know(&edge, "acme", None, &entitlements(10));
     edge.answer(&acme, Answer::text(503, "no").header("retry-after", "30"));
     edge.answer(PAGE, Answer::json(200, &json!({"data": 1})));
     for _ in 0..3 {
@@ -89,11 +93,7 @@ async fn a_state_that_hangs_is_given_up_before_an_sdk_gives_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_with_credit_entitlements_is_that_of_the_edge_api() {
     for policy in ["UPSERT", "INVALIDATE"] {
-        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
-        let reader = Reader::builder(&redis, &edge.url())
-            .env("CACHE_UPDATE_POLICY", policy)
-            .start()
-            .await;
+        let (_redis, edge, reader) = with_policy(policy).await;
         let features = without_credits(10);
         let mut all = features.clone();
         all.as_array_mut().unwrap().push(credit());
@@ -123,11 +123,7 @@ async fn a_state_with_credit_entitlements_is_that_of_the_edge_api() {
 async fn the_edge_api_tells_why_a_customer_without_entitlements_is_denied() {
     let reason = "NoActiveSubscription";
     for policy in ["UPSERT", "INVALIDATE"] {
-        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
-        let reader = Reader::builder(&redis, &edge.url())
-            .env("CACHE_UPDATE_POLICY", policy)
-            .start()
-            .await;
+        let (redis, edge, reader) = with_policy(policy).await;
         for (customer, resource) in [("acme", ""), ("acme", "?resourceId=site-1")] {
             edge.answer(
                 &super::path(customer),

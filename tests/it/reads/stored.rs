@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SOON, UPDATED, VERSION, path, version};
+use super::{SOON, UPDATED, VERSION, path, version, with_policy};
 use testkit::{Answer, EdgeMock, Reader, Redis, until};
 
 pub fn list(entitlements: &Value) -> Answer {
@@ -36,11 +36,7 @@ fn customers() -> [(&'static str, Value, bool); 4] {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_redis_can_hold_is_written_to_it() {
     for policy in ["UPSERT", "INVALIDATE"] {
-        let (redis, edge) = (Redis::start().await, EdgeMock::start().await);
-        let reader = Reader::builder(&redis, &edge.url())
-            .env("CACHE_UPDATE_POLICY", policy)
-            .start()
-            .await;
+        let (redis, edge, reader) = with_policy(policy).await;
         for (customer, entitlements, may_be_stored) in customers() {
             edge.answer(&path(customer), list(&entitlements));
             let reply = reader.get(&path(customer)).await;
