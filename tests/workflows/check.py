@@ -247,6 +247,12 @@ def check_publish():
         attested = [call for call in calls if call[:2] == ["cosign", "attest"]]
         of_tag = all("cyclonedx" in call and call[-1] == f"{IMAGE}@{DIGEST}" for call in attested)
         check(len(attested) == 2 and of_tag, "publish manifest: attests both SBOMs of what the tags name", attested)
+        for tag, is_latest in (("v0.0.9", True), ("v999.0.0-rc.1", True), ("v999.0.0", False)):
+            subprocess.run(["git", "tag", tag], cwd=stage.tree, check=True)
+            done, calls = stage.run("manifest")
+            named = {word for call in calls for word in call}
+            right = f"{IMAGE}:{VERSION.rpartition('.')[0]}" in named and (f"{IMAGE}:latest" in named) == is_latest
+            check(done.returncode == 0 and right, f"publish manifest: latest beside {tag}", calls, done.stderr)
         done, calls = stage.run("manifest", DIGEST="none")
         check(done.returncode != 0 and not [call for call in calls if call[0] == "cosign"], "publish manifest: signs nothing without a digest", calls)
 
