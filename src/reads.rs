@@ -50,7 +50,6 @@ pub struct Reads {
     loader: Arc<Loader>,
     copy: Arc<Copy>,
     flights: Arc<Flights<Result<Loaded, NotLoaded>>>,
-    bodies: Arc<Bodies>,
     ttl: Option<Duration>,
     fresh: Duration,
     /// For pages of the Edge API that are forwarded.
@@ -128,9 +127,8 @@ impl Reads {
         );
         let reads = Self {
             loader: Arc::new(loader),
-            copy: Arc::new(Copy::new(bytes / 4 * 3)),
+            copy: Arc::new(Copy::new(bytes)),
             flights: Arc::new(Flights::new(Handle::current())),
-            bodies: Arc::new(Bodies::new(bytes / 4)),
             ttl: config.ttl,
             fresh: config.fresh,
             pages: Forwarding::of_pages(&edge),
@@ -152,11 +150,15 @@ impl Reads {
         let tracked = &self.loader.tracked;
         let known = self.copy.get(owner);
         if let Some(slot) = &known
-            && self.is_fresh(owner, slot)
+            && let Some(age) = self.fresh_age(owner, slot)
             && (slot.is_settled()
                 || slot.settled_until.is_none() && slot.state.miss(now_ms()).is_none())
         {
-            return Ok(self.answer(owner, slot.clone(), Origin::Copy));
+            return Ok(Answer {
+                slot: slot.clone(),
+                origin: Origin::Copy,
+                age,
+            });
         }
         let known = match tracked.is_up() {
             true => known,
@@ -211,12 +213,16 @@ impl Reads {
         Ok(!self.copy.keep(owner, slot).is_unknown)
     }
 
-    /// Whether nothing has changed since it was learnt. What Redis does not hold changes without a word from Redis,
+    /// Its age if nothing has changed since it was learnt. What Redis does not hold changes without a word from Redis,
     /// unless each change leaves a tombstone there; of usage none does.
-    fn is_fresh(&self, owner: Owner<'_>, slot: &Slot) -> bool {
-        let in_time = || slot.began.elapsed() < self.fresh;
-        let tracked = &self.loader.tracked;
-        tracked.is_fresh(owner.customer, slot.mark) && (self.reports_changes(slot) || in_time())
+    fn fresh_age(&self, owner: Owner<'_>, slot: &Slot) -> Option<Duration> {
+        let of_mark = self.loader.tracked.fresh_age(owner.customer, slot.mark)?;
+        let is_reported = self.reports_changes(slot);
+        if is_reported && slot.settled_until.is_none() {
+            return Some(of_mark);
+        }
+        let since_learnt = slot.began.elapsed();
+        (is_reported || since_learnt < self.fresh).then_some(since_learnt)
     }
 
     /// Whether the store notifies changes. A store in this process notifies each change that the queue brings.
@@ -300,7 +306,7 @@ impl Reads {
 
     /// The finished bodies of answers.
     pub fn bodies(&self) -> &Bodies {
-        &self.bodies
+        &self.copy.bodies
     }
 
     pub fn owners(&self) -> usize {
@@ -308,7 +314,7 @@ impl Reads {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.copy.bytes() + self.bodies.bytes()
+        self.copy.bytes()
     }
 
     pub async fn close(&self) {

@@ -34,6 +34,7 @@ use actix_web::web::{Data, Query, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, route};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::health::{Health, Status};
 use crate::status::Observer;
@@ -141,7 +142,10 @@ fn request_id_of(headers: &HeaderMap) -> Result<HeaderValue, InvalidHeaderValue>
     });
     match given {
         Some(id) => Ok(id),
-        None => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..))),
+        None => {
+            let id = Uuid::from_u128(fastrand::u128(..)).simple();
+            HeaderValue::from_str(id.encode_lower(&mut Uuid::encode_buffer()))
+        }
     }
 }
 

@@ -1,23 +1,19 @@
 //! Finished bodies: an answer is written out once for a state, and not for each question.
 
-use std::sync::Arc;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use quick_cache::{Equivalent, Weighter};
+use bytes_utils::Str;
+use quick_cache::Weighter;
 
 use super::Answer;
-use super::copy::{Evictions, OwnerKey, Weighted, by_weight};
-use crate::keys::Owner;
+use super::copy::{Evictions, Weighted, by_weight};
 
-/// A body and its strong validator.
-#[derive(Debug)]
+/// A body and its strong validator. Clones share both.
+#[derive(Debug, Clone)]
 pub struct Body {
     pub bytes: Bytes,
     /// In quotes, as the header has it.
-    pub etag: String,
-    /// Of the state that it was made of.
-    order: u64,
+    pub etag: Str,
     /// When it is no longer true by time alone.
     good_until: f64,
 }
@@ -25,30 +21,27 @@ pub struct Body {
 impl Body {
     /// A body that is not kept.
     pub fn once(text: String) -> Self {
-        Self::new(text, 0, 0.0)
+        Self::new(text, 0.0)
     }
 
-    fn new(text: String, order: u64, good_until: f64) -> Self {
+    fn new(text: String, good_until: f64) -> Self {
+        let (length, etag) = (text.len(), etag(text.as_bytes()));
+        // In one piece of memory: each answer needs both.
+        let (body, etag) = Str::from(text + &etag).split_at_bytes(length);
         Self {
-            etag: etag(text.as_bytes()),
-            bytes: text.into(),
-            order,
+            bytes: body.into_inner(),
+            etag,
             good_until,
         }
     }
 }
 
 /// The first 128 bits of SHA-256.
-pub fn etag(content: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut etag = String::with_capacity(34);
-    etag.push('"');
-    for byte in &digest(&SHA256, content).as_ref()[..16] {
-        // Writing to a string does not fail.
-        let _ = write!(etag, "{byte:02x}");
-    }
-    etag.push('"');
-    etag
+pub fn etag(content: &[u8]) -> Str {
+    let digest = digest(&SHA256, content);
+    // It has 32 bytes.
+    let half = digest.as_ref().first_chunk().copied().unwrap_or_default();
+    format!("\"{:032x}\"", u128::from_be_bytes(half)).into()
 }
 
 /// Which answer it is.
@@ -58,37 +51,26 @@ pub enum Form {
     State,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    owner: OwnerKey,
-    form: Form,
+impl Form {
+    const ALL: [Self; 2] = [Self::Entitlements, Self::State];
 }
 
-#[derive(Hash)]
-struct Asked<'a> {
-    owner: Owner<'a>,
-    form: Form,
-}
-
-impl Equivalent<Key> for Asked<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        self.owner.equivalent(&key.owner) && self.form == key.form
-    }
-}
+/// A state by its order, which no other has, and the form of its answer.
+type Key = (u64, Form);
 
 #[derive(Clone)]
 struct ByBytes;
 
 const OVERHEAD_BYTES: usize = 300;
 
-impl Weighter<Key, Arc<Body>> for ByBytes {
-    fn weight(&self, key: &Key, body: &Arc<Body>) -> u64 {
-        (key.owner.weight() + body.bytes.len() + OVERHEAD_BYTES) as u64
+impl Weighter<Key, Body> for ByBytes {
+    fn weight(&self, _: &Key, body: &Body) -> u64 {
+        (body.bytes.len() + OVERHEAD_BYTES) as u64
     }
 }
 
 pub struct Bodies {
-    kept: Weighted<Key, Arc<Body>, ByBytes>,
+    kept: Weighted<Key, Body, ByBytes>,
 }
 
 impl Bodies {
@@ -101,27 +83,28 @@ impl Bodies {
     /// The body of an answer, made now if there is none of its state.
     pub fn get<E>(
         &self,
-        owner: Owner<'_>,
         form: Form,
         answer: &Answer,
         now: f64,
         make: impl FnOnce() -> Result<String, E>,
-    ) -> Result<Arc<Body>, E> {
-        let asked = Asked { owner, form };
-        if let Some(body) = self.kept.get(&asked)
-            && body.order == answer.slot.order
+    ) -> Result<Body, E> {
+        let key = (answer.slot.order, form);
+        if let Some(body) = self.kept.get(&key)
             && now < body.good_until
         {
             return Ok(body);
         }
         let good_until = answer.slot.state.good_until(now);
-        let body = Arc::new(Body::new(make()?, answer.slot.order, good_until));
-        let key = Key {
-            owner: OwnerKey::of(owner),
-            form,
-        };
+        let body = Body::new(make()?, good_until);
         self.kept.insert(key, body.clone());
         Ok(body)
+    }
+
+    /// Drops the bodies of a state that another has replaced.
+    pub fn forget(&self, order: u64) {
+        for form in Form::ALL {
+            self.kept.remove(&(order, form));
+        }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -131,6 +114,7 @@ impl Bodies {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::{Origin, Slot};
@@ -139,32 +123,25 @@ mod tests {
     use crate::store::Mark;
 
     #[test]
-    fn the_ids_of_an_owner_count_as_well_as_its_body() {
+    fn a_body_is_kept_for_its_state_until_another_replaces_it() {
         let bodies = Bodies::new(64 << 20);
-        let answer = Answer {
-            slot: Arc::new(Slot::new(State::empty(None), Mark::default(), 1)),
-            origin: Origin::Redis,
-            age: Duration::ZERO,
+        let body = |order, text: &str| {
+            let answer = Answer {
+                slot: Arc::new(Slot::new(State::empty(None), Mark::default(), order)),
+                origin: Origin::Redis,
+                age: Duration::ZERO,
+            };
+            let made = || Ok::<_, ()>(text.to_owned());
+            let body = bodies.get(Form::State, &answer, 1.0, made).unwrap();
+            assert_eq!(body.etag, etag(&body.bytes));
+            body.bytes
         };
-        let id = "x".repeat(1_024);
-        let body = r#"{"data":{"entitlements":[]}}"#;
-        let keep = |owner| {
-            let before = bodies.bytes();
-            let kept = bodies.get(owner, Form::State, &answer, 1.0, || {
-                Ok::<_, ()>(body.into())
-            });
-            assert_eq!(kept.unwrap().bytes, body);
-            usize::try_from(bodies.bytes() - before).unwrap()
-        };
-        let short = keep(Owner {
-            customer: "a",
-            resource: None,
-        });
-        let long = keep(Owner {
-            customer: &id,
-            resource: Some(&id),
-        });
-        assert_eq!(short, 1 + body.len() + OVERHEAD_BYTES);
-        assert_eq!(long, short + 2_047);
+        assert_eq!(body(1, "first"), "first");
+        assert_eq!(bodies.bytes(), 5 + OVERHEAD_BYTES as u64);
+        assert_eq!(body(1, "made again"), "first");
+        assert_eq!(body(2, "second"), "second");
+        bodies.forget(1);
+        assert_eq!(bodies.bytes(), 6 + OVERHEAD_BYTES as u64);
+        assert_eq!(body(1, "made again"), "made again");
     }
 }

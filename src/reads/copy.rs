@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
+use super::bodies::Bodies;
 use crate::keys::Owner;
 use crate::reader::State;
 use crate::store::Mark;
@@ -144,6 +145,8 @@ pub type Weighted<K, V, W> = Cache<K, V, W, DefaultHashBuilder, Evictions>;
 
 pub struct Copy {
     slots: Weighted<OwnerKey, Arc<Slot>, ByBytes>,
+    /// Of the states in the slots.
+    pub bodies: Bodies,
     evictions: Evictions,
     /// Held from a look at the slot until a newer one is in its place.
     keeping: Mutex<()>,
@@ -169,7 +172,8 @@ impl Copy {
     pub fn new(max_bytes: u64) -> Self {
         let evictions = Evictions::default();
         Self {
-            slots: by_weight(max_bytes, ByBytes, evictions.clone()),
+            slots: by_weight(max_bytes / 4 * 3, ByBytes, evictions.clone()),
+            bodies: Bodies::new(max_bytes / 4),
             evictions,
             keeping: Mutex::new(()),
             began: Instant::now(),
@@ -199,7 +203,9 @@ impl Copy {
     /// Keeps what was learnt, unless a load that began later has been kept already. Returns what is kept then.
     pub fn keep(&self, owner: Owner<'_>, slot: Slot) -> Arc<Slot> {
         let _keeping = self.keeping.lock().unwrap_or_else(|lock| lock.into_inner());
-        if let Some(before) = self.slots.peek(&owner) {
+        let before = self.slots.peek(&owner);
+        let replaced = before.as_ref().map(|before| before.order);
+        if let Some(before) = before {
             if before.order > slot.order {
                 return before;
             }
@@ -217,6 +223,9 @@ impl Copy {
         }
         let slot = Arc::new(slot);
         self.slots.insert(OwnerKey::of(owner), slot.clone());
+        if let Some(order) = replaced {
+            self.bodies.forget(order);
+        }
         slot
     }
 
@@ -248,7 +257,7 @@ impl Copy {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.slots.weight()
+        self.slots.weight() + self.bodies.bytes()
     }
 
     /// How many had to make room for others.

@@ -227,6 +227,8 @@ async fn body(payload: Payload) -> Result<Bytes, StatusCode> {
     }
 }
 
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 /// Reads the key from `X-API-Key` or `Authorization: Bearer`.
 fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
     let bearer = || {
@@ -235,7 +237,7 @@ fn is_admitted(headers: &HeaderMap, access: &Access) -> bool {
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
     };
     let key = headers
-        .get("x-api-key")
+        .get(API_KEY)
         .map(HeaderValue::as_bytes)
         .or_else(bearer);
     key.is_some_and(|key| access.admits(key))

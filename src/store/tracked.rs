@@ -118,12 +118,12 @@ impl Tracked {
         }
     }
 
-    /// Whether nothing has changed since the mark: the store would have notified it, or, where Redis does not, too
-    /// little time has passed.
-    pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
+    /// The age of the value, see [`Self::age`], if nothing has changed since the mark: the store would have notified
+    /// it, or, where Redis does not, too little time has passed.
+    pub fn fresh_age(&self, customer: &str, mark: Mark) -> Option<Duration> {
         match self {
-            Self::Redis(following) => following.is_fresh(customer, mark),
-            Self::Memory(watched) => watched.is_fresh(customer, mark),
+            Self::Redis(following) => following.fresh_age(customer, mark),
+            Self::Memory(watched) => watched.fresh_age(customer, mark),
         }
     }
 

@@ -12,29 +12,30 @@ impl Iso {
         self.moment().is_none()
     }
 
-    fn moment(self) -> Option<OffsetDateTime> {
-        let nanos = (self.0? as i128).checked_mul(1_000_000)?;
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    /// The second, and the milliseconds after it.
+    fn moment(self) -> Option<(OffsetDateTime, i64)> {
+        let millis = self.0? as i64;
+        let second = OffsetDateTime::from_unix_timestamp(millis.div_euclid(1_000)).ok()?;
         // Four digits, as RFC 3339 requires.
-        (moment.year() >= 0).then_some(moment)
+        (second.year() >= 0).then_some((second, millis.rem_euclid(1_000)))
     }
 }
 
 impl Serialize for Iso {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Some(moment) = self.moment() else {
+        let Some((moment, millis)) = self.moment() else {
             return serializer.serialize_unit();
         };
         let mut text = *b"0000-00-00T00:00:00.000Z";
         let (year, month) = (moment.year().unsigned_abs(), u8::from(moment.month()));
         for (end, mut number) in [
-            (4, year),
+            (4, year.into()),
             (7, month.into()),
             (10, moment.day().into()),
             (13, moment.hour().into()),
             (16, moment.minute().into()),
             (19, moment.second().into()),
-            (23, moment.millisecond().into()),
+            (23, millis),
         ] {
             let mut at = end;
             while number > 0 {

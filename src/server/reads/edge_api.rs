@@ -84,7 +84,7 @@ pub async fn entitlements(request: &HttpRequest, shared: &Shared, customer: &str
     list(
         request,
         shared,
-        (owner, Form::Entitlements),
+        Form::Entitlements,
         &answer,
         reader::entitlements,
     )
@@ -117,7 +117,7 @@ pub async fn entitlements_state(
     list(
         request,
         shared,
-        (owner, Form::State),
+        Form::State,
         &answer,
         reader::entitlements_state,
     )
@@ -154,13 +154,13 @@ async fn forward_state(
 fn list(
     request: &HttpRequest,
     shared: &Shared,
-    (owner, form): (Owner<'_>, Form),
+    form: Form,
     answer: &Answer,
     make: impl FnOnce(&State, f64) -> reader::Listing,
 ) -> Answered {
     let now = now_ms();
     let bodies = shared.reads.bodies();
-    match bodies.get(owner, form, answer, now, || make(answer.state(), now)) {
+    match bodies.get(form, answer, now, || make(answer.state(), now)) {
         Ok(body) => finished(request, shared, answer, &body),
         Err(reader::Incomplete) => cannot_tell(ENTITLEMENTS_RETRY_AFTER, INCOMPLETE),
     }

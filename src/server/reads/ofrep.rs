@@ -99,7 +99,7 @@ pub async fn flags(request: &HttpRequest, shared: &Shared, body: &[u8]) -> Answe
         false => HttpResponse::Ok(),
     };
     describe(&mut response, shared, &answer);
-    if let Ok(version) = HeaderValue::from_str(&version) {
+    if let Ok(version) = HeaderValue::from_maybe_shared(version.into_inner()) {
         response.insert_header((ETAG, version));
     }
     let response = match is_known {
@@ -122,7 +122,12 @@ fn reason(answer: &Answer) -> &'static str {
 
 /// Converts to JSON. These types have no keys but names, so it does not fail.
 fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+    // A flag takes less.
+    let mut text = Vec::with_capacity(512);
+    match serde_json::to_writer(&mut text, value) {
+        Ok(()) => text,
+        Err(_) => Vec::new(),
+    }
 }
 
 fn json_body(mut response: HttpResponseBuilder, value: &impl Serialize) -> HttpResponse {

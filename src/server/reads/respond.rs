@@ -54,9 +54,13 @@ pub(super) fn describe(response: &mut HttpResponseBuilder, shared: &Shared, answ
     if answer.origin == Origin::Unproven {
         shared.reads.metrics.ages.observe(answer.age.as_secs_f64());
     }
+    let age = match answer.age.as_secs() {
+        0 => HeaderValue::from_static("0"),
+        seconds => seconds.into(),
+    };
     response
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("private, no-cache")))
-        .insert_header((AGE, HeaderValue::from(answer.age.as_secs())))
+        .insert_header((AGE, age))
         .insert_header((
             CACHE_STATUS,
             HeaderValue::from_static(answer.origin.cache_status()),
@@ -70,15 +74,16 @@ pub(super) fn finished(
     answer: &Answer,
     body: &Body,
 ) -> Answered {
-    let mut response = match has(request, &body.etag) {
+    let is_known = has(request, &body.etag);
+    let mut response = match is_known {
         true => HttpResponse::NotModified(),
         false => HttpResponse::Ok(),
     };
     describe(&mut response, shared, answer);
-    if let Ok(etag) = HeaderValue::from_str(&body.etag) {
+    if let Ok(etag) = HeaderValue::from_maybe_shared(body.etag.clone().into_inner()) {
         response.insert_header((ETAG, etag));
     }
-    let response = match has(request, &body.etag) {
+    let response = match is_known {
         true => response.finish(),
         false => response
             .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))

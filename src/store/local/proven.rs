@@ -333,7 +333,7 @@ mod tests {
         };
         let read = proven.mark();
         let mark = proven.mark_of(read, certainty, NOW);
-        assert!(!proven.proof.is_fresh("a", mark, read.at));
+        assert_eq!(proven.proof.fresh_age("a", mark, read.at), None);
         assert_eq!(proven.proof.age("a", mark, read.at), 60_000_000);
     }
 

@@ -51,10 +51,12 @@ impl Watched {
         self.proven.now()
     }
 
-    pub fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
-        self.proven
+    pub fn fresh_age(&self, customer: &str, mark: Mark) -> Option<Duration> {
+        let age = self
+            .proven
             .proof
-            .is_fresh(customer, mark, self.proven.now())
+            .fresh_age(customer, mark, self.proven.now());
+        age.map(Duration::from_micros)
     }
 
     pub fn has_changed(&self, customer: &str, mark: Mark) -> bool {

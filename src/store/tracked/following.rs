@@ -109,11 +109,12 @@ impl Following {
         self.shared.proof.mark(self.shared.now())
     }
 
-    /// Whether nothing has changed since the mark: Redis would have notified it, or, where it does not, too little
-    /// time has passed.
-    pub(super) fn is_fresh(&self, customer: &str, mark: Mark) -> bool {
+    /// The age of the value if nothing has changed since the mark: Redis would have notified it, or, where it does not,
+    /// too little time has passed.
+    pub(super) fn fresh_age(&self, customer: &str, mark: Mark) -> Option<Duration> {
         let now = self.shared.now();
-        self.shared.proof.is_fresh(customer, mark, now)
+        let age = self.shared.proof.fresh_age(customer, mark, now);
+        age.map(Duration::from_micros)
     }
 
     /// Whether a change of the customer was notified since the mark.

@@ -94,18 +94,22 @@ impl Proof {
         }
     }
 
-    /// Whether a value is known to be true at `now`.
-    pub fn is_fresh(&self, customer: &str, mark: Mark, now: u64) -> bool {
+    /// The age of a value that is fresh at `now`, see [`Self::age`]; `None`: it is not.
+    pub fn fresh_age(&self, customer: &str, mark: Mark, now: u64) -> Option<u64> {
         // The beat first: if its session is still there afterwards, it is no beat of a later one.
         let beat = self.beat.load(Ordering::Acquire);
         let current = self.current.load(Ordering::Acquire);
         match current >> 1 {
-            0 => false,
-            _ if current & TRACKED == 0 => now.saturating_sub(mark.at) < self.fresh_micros,
+            0 => None,
+            _ if current & TRACKED == 0 => {
+                let is_recent = now.saturating_sub(mark.at) < self.fresh_micros;
+                is_recent.then(|| self.unproven_age(customer, mark, now))
+            }
             session => {
-                session == mark.session
+                let is_proven = session == mark.session
                     && now.saturating_sub(beat) < self.proven_micros
-                    && mark.at > self.last_change(customer)
+                    && mark.at > self.last_change(customer);
+                is_proven.then_some(0)
             }
         }
     }
@@ -130,10 +134,11 @@ impl Proof {
     /// For how many microseconds a value has not been known to be true. Where the server does not notify changes: since it
     /// was read, also while it counts as fresh.
     pub fn age(&self, customer: &str, mark: Mark, now: u64) -> u64 {
-        let is_tracked = self.current.load(Ordering::Acquire) & TRACKED != 0;
-        if is_tracked && self.is_fresh(customer, mark, now) {
-            return 0;
-        }
+        self.fresh_age(customer, mark, now)
+            .unwrap_or_else(|| self.unproven_age(customer, mark, now))
+    }
+
+    fn unproven_age(&self, customer: &str, mark: Mark, now: u64) -> u64 {
         let proven = self.last_beat(mark.session).map_or(mark.known, |beat| {
             let change = self.last_change(customer);
             let until = if change > mark.at {
@@ -176,6 +181,10 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
+    fn is_fresh(proof: &Proof, customer: &str, mark: Mark, now: u64) -> bool {
+        proof.fresh_age(customer, mark, now).is_some()
+    }
+
     fn tracked() -> Proof {
         let proof = Proof::new(SECOND, PROVEN_MICROS);
         proof.begin(1, true, 10);
@@ -186,15 +195,18 @@ mod tests {
     fn a_change_ends_what_was_read_before_it_and_nothing_else() {
         let proof = tracked();
         let (before, other) = (proof.mark(20), proof.mark(20));
-        assert!(proof.is_fresh("a", before, 30));
+        assert!(is_fresh(&proof, "a", before, 30));
         proof.change("a", 30);
-        assert!(!proof.is_fresh("a", before, 40));
-        assert!(proof.is_fresh("b", other, 40));
-        assert!(!proof.is_fresh("a", proof.mark(30), 40), "at the same time");
-        assert!(proof.is_fresh("a", proof.mark(31), 40));
+        assert!(!is_fresh(&proof, "a", before, 40));
+        assert!(is_fresh(&proof, "b", other, 40));
+        assert!(
+            !is_fresh(&proof, "a", proof.mark(30), 40),
+            "at the same time"
+        );
+        assert!(is_fresh(&proof, "a", proof.mark(31), 40));
         // One that is processed late does not take back what came later.
         proof.change("a", 25);
-        assert!(!proof.is_fresh("a", proof.mark(28), 40));
+        assert!(!is_fresh(&proof, "a", proof.mark(28), 40));
     }
 
     /// The push is processed while the read is in flight, or after its value was kept.
@@ -203,11 +215,11 @@ mod tests {
         let proof = tracked();
         let sent = proof.mark(20);
         proof.change("a", 25);
-        assert!(!proof.is_fresh("a", sent, 30), "the push came first");
+        assert!(!is_fresh(&proof, "a", sent, 30), "the push came first");
         let sent = proof.mark(40);
-        assert!(proof.is_fresh("a", sent, 45), "the reply came first");
+        assert!(is_fresh(&proof, "a", sent, 45), "the reply came first");
         proof.change("a", 50);
-        assert!(!proof.is_fresh("a", sent, 55));
+        assert!(!is_fresh(&proof, "a", sent, 55));
     }
 
     #[test]
@@ -215,8 +227,8 @@ mod tests {
         let proof = tracked();
         let mark = proof.mark(20);
         proof.flush(20);
-        assert!(!proof.is_fresh("a", mark, 21));
-        assert!(proof.is_fresh("a", proof.mark(21), 22));
+        assert!(!is_fresh(&proof, "a", mark, 21));
+        assert!(is_fresh(&proof, "a", proof.mark(21), 22));
     }
 
     #[test]
@@ -224,12 +236,12 @@ mod tests {
         let proof = tracked();
         let mark = proof.mark(20);
         proof.end();
-        assert!(!proof.is_fresh("a", mark, 21), "while away");
+        assert!(!is_fresh(&proof, "a", mark, 21), "while away");
         let away = proof.mark(22);
         proof.begin(2, true, 30);
-        assert!(!proof.is_fresh("a", mark, 31));
-        assert!(!proof.is_fresh("a", away, 31), "taken while away");
-        assert!(proof.is_fresh("a", proof.mark(31), 32));
+        assert!(!is_fresh(&proof, "a", mark, 31));
+        assert!(!is_fresh(&proof, "a", away, 31), "taken while away");
+        assert!(is_fresh(&proof, "a", proof.mark(31), 32));
     }
 
     #[test]
@@ -251,21 +263,21 @@ mod tests {
     fn a_session_that_does_not_answer_proves_nothing() {
         let proof = tracked();
         let mark = proof.mark(20);
-        assert!(proof.is_fresh("a", mark, 10 + PROVEN_MICROS - 1));
-        assert!(!proof.is_fresh("a", mark, 10 + PROVEN_MICROS));
+        assert!(is_fresh(&proof, "a", mark, 10 + PROVEN_MICROS - 1));
+        assert!(!is_fresh(&proof, "a", mark, 10 + PROVEN_MICROS));
         proof.beat(9 + PROVEN_MICROS);
-        assert!(proof.is_fresh("a", mark, 10 + PROVEN_MICROS));
+        assert!(is_fresh(&proof, "a", mark, 10 + PROVEN_MICROS));
     }
 
     #[test]
     fn without_tracking_the_time_decides() {
         let proof = Proof::new(SECOND, PROVEN_MICROS);
         let away = proof.mark(5);
-        assert!(!proof.is_fresh("a", away, 6), "Redis is away");
+        assert!(!is_fresh(&proof, "a", away, 6), "Redis is away");
         proof.begin(1, false, 10);
         for mark in [away, proof.mark(5)] {
-            assert!(proof.is_fresh("a", mark, 4 + SECOND));
-            assert!(!proof.is_fresh("a", mark, 5 + SECOND));
+            assert!(is_fresh(&proof, "a", mark, 4 + SECOND));
+            assert!(!is_fresh(&proof, "a", mark, 5 + SECOND));
             for now in [10, 4 + SECOND, 5 + SECOND] {
                 assert_eq!(proof.age("a", mark, now), now - 5, "since it was read");
             }
