@@ -152,6 +152,9 @@ fn on_first_core(program: &str) -> Command {
     command
 }
 
+/// Holds all customers of the plan.
+const COPY_BYTES: &str = "268435456";
+
 struct Measured {
     /// By round.
     samples: BTreeMap<(Question, usize, Who), Vec<Sample>>,
@@ -187,7 +190,7 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
         wait_port(read_port)?;
         Ok((process, port, read_port))
     };
-    let (ours, _, ours_port) = serve("1073741824")?;
+    let (ours, _, ours_port) = serve(COPY_BYTES)?;
     // So small that nearly each question goes to Redis.
     let (small, _, small_port) = serve("1048576")?;
     let before = ours.usage()?.rss_kib;
