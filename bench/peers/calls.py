@@ -2,8 +2,10 @@
 """Times calls of apply.lua inside a Redis of its own that does nothing else.
 
 usage: python3 bench/peers/calls.py
-Each row is one call, 40 times: the median and the longest, by SLOWLOG. "Arguments" and "kB" are what src/store/write.rs
-counts: keys, times and values.
+Each row is one call: the median and the longest, by SLOWLOG, of 40 calls whose keys Redis holds, and of calls whose keys
+are new, until 200,000 keys or 500 MB are written. Redis then doubles its table of keys several times, which makes each key
+slower.
+"Arguments" and "kB" are what src/store/write.rs counts: keys, times and values.
 """
 
 import pathlib
@@ -15,15 +17,16 @@ import time
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "src/store/apply.lua"
 ROUNDS = 40
+NEW_KEYS, NEW_BYTES = 200_000, 500_000_000
 # Customers, keys of each, bytes of each value.
 CALLS = [
     (10, 4, 150, "a usual batch"),
     (10, 25, 150, "ten customers of 40 features"),
     (200, 0, 0, "a purge of 200"),
-    (3, 98, 150, "at the bound of arguments"),
+    (4, 23, 150, "at the bound of arguments"),
     (2, 2, 65_000, "at the bound of bytes"),
-    (2, 110, 320, "two bodies of 100 kB, 180 features each"),
-    (3, 98, 700, "at both bounds"),
+    (4, 23, 2_600, "at both bounds"),
+    (1, 110, 800, "a body of 100 kB, 180 features"),
     (1, 1_000, 150, "one customer, 1,000 metered features"),
     (1, 2_500, 150, "one customer, 2,500 metered features"),
     (1, 11_000, 60, "one customer, 11,000 metered features (a body of 1 MiB)"),
@@ -64,11 +67,11 @@ class Redis:
         return rest
 
 
-def words(customers, keys, size, at):
+def words(customers, keys, size, at, first=0):
     """The keys and arguments of a call, and its bytes."""
     names, arguments, count = [], [604_800, 0, 1_209_600], 0
-    for customer in range(customers):
-        owner = f"production:c_customer-{customer:05}"
+    for customer in range(first, first + customers):
+        owner = f"production:c_customer-{customer:07}"
         own = [f"{owner}:f_feature-{key:05}" for key in range(keys)] or [owner]
         names += [f"{owner}#lock", f"{owner}#purged"]
         names += [f"{key}#timestamp" for key in own] + own
@@ -80,14 +83,21 @@ def words(customers, keys, size, at):
 
 
 def measure(redis, sha, customers, keys, size):
-    redis.call("FLUSHALL")
-    redis.call("SLOWLOG", "RESET")
-    for round_ in range(ROUNDS):
-        names, arguments, count = words(customers, keys, size, 1_000_000 + round_)
-        redis.call("EVALSHA", sha, len(names), *names, *arguments)
-    calls = redis.call("SLOWLOG", "GET", "10000")
-    took = [int(call[2]) / 1e3 for call in calls if call[3][0] == b"EVALSHA"]
-    return customers * (6 + 4 * max(keys, 1)), count / 1e3, statistics.median(took), max(took)
+    figures = []
+    # A call that writes nothing has one tombstone for each customer.
+    fresh = min(NEW_KEYS // (customers * max(2 * keys, 1)), NEW_BYTES // (customers * max(keys * size, 100)))
+    for rounds, step in [(ROUNDS, 0), (fresh, customers)]:
+        redis.call("FLUSHALL")
+        redis.call("SLOWLOG", "RESET")
+        for round_ in range(rounds):
+            names, arguments, count = words(customers, keys, size, 1_000_000 + round_, step * round_)
+            redis.call("EVALSHA", sha, len(names), *names, *arguments)
+        calls = redis.call("SLOWLOG", "GET", "100000")
+        took = [int(call[2]) / 1e3 for call in calls if call[3][0] == b"EVALSHA"]
+        # The first call of the same keys is one of new keys.
+        took = took[:-1] if step == 0 else took
+        figures += [statistics.median(took), max(took)]
+    return customers * (6 + 4 * max(keys, 1)), count / 1e3, figures
 
 
 def main():
@@ -95,12 +105,14 @@ def main():
         redis = Redis(folder)
         try:
             redis.call("CONFIG", "SET", "slowlog-log-slower-than", 0)
-            redis.call("CONFIG", "SET", "slowlog-max-len", 10_000)
+            redis.call("CONFIG", "SET", "slowlog-max-len", 100_000)
             sha = redis.call("SCRIPT", "LOAD", SCRIPT.read_text()).decode()
-            print("| One call | Arguments | kB | Median, ms | Longest, ms |\n|---|---:|---:|---:|---:|")
+            print("| One call | Arguments | kB | Held keys: median, ms | Longest | New keys: median, ms | Longest |")
+            print("|---|---:|---:|---:|---:|---:|---:|")
             for customers, keys, size, name in CALLS:
-                arguments, kilobytes, median, longest = measure(redis, sha, customers, keys, size)
-                print(f"| {name} | {arguments:,} | {kilobytes:.0f} | {median:.2f} | {longest:.2f} |")
+                arguments, kilobytes, figures = measure(redis, sha, customers, keys, size)
+                times = " | ".join(f"{figure:.2f}" for figure in figures)
+                print(f"| {name} | {arguments:,} | {kilobytes:.0f} | {times} |")
         finally:
             redis.process.terminate()
             redis.process.wait()

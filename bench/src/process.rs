@@ -109,6 +109,21 @@ pub fn pin_thread(cores: &str) {
     }
 }
 
+/// Lets no other process interrupt this one, or others again. Only root may do that; else nothing changes.
+pub fn set_uninterrupted(id: u32, is_uninterrupted: bool) {
+    let policy: &[&str] = match is_uninterrupted {
+        true => &["--fifo", "--pid", "1"],
+        false => &["--other", "--pid", "0"],
+    };
+    let _ = Command::new("chrt")
+        .arg("--all-tasks")
+        .args(policy)
+        .arg(id.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
 /// Without taskset everything runs where it likes.
 fn taskset(arguments: &[&str]) {
     let _ = Command::new("taskset")

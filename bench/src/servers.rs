@@ -99,6 +99,17 @@ pub struct Redis {
     pub port: u16,
 }
 
+/// Calls of scripts.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls {
+    pub count: u64,
+    /// Those that took more than 2 ms.
+    pub late: u64,
+    pub longest: Duration,
+    /// Of the longest.
+    pub words: u64,
+}
+
 impl Redis {
     pub fn start() -> Result<Self> {
         let port = free_port()?;
@@ -170,20 +181,36 @@ impl Redis {
         self.run(&command(&["SLOWLOG", "RESET"]), 1)
     }
 
-    /// The longest call of a script since then.
-    pub fn longest_call(&self) -> Result<Duration> {
-        const LONGEST: &str = "local most = 0
+    /// The calls of scripts that were logged since then.
+    pub fn calls(&self) -> Result<Calls> {
+        // Of a long call the log keeps 31 words, and says how many more there were.
+        const CALLS: &str = "local count, late, most, words = 0, 0, 0, 0
             for _, entry in ipairs(redis.call('SLOWLOG', 'GET', '1000000')) do
-                if string.upper(entry[4][1]) == 'EVALSHA' then most = math.max(most, entry[3]) end
+                local took, call = entry[3], entry[4]
+                if string.upper(call[1]) == 'EVALSHA' then
+                    count = count + 1
+                    if took > 2000 then late = late + 1 end
+                    if took > most then
+                        local more = string.match(call[#call], '^%.%.%. %((%d+) more arguments%)$')
+                        most, words = took, #call + (more and more - 1 or 0)
+                    end
+                end
             end
-            return most";
+            return string.format('%d %d %d %d', count, late, most, words)";
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.write_all(command(&["EVAL", LONGEST, "0"]).as_bytes())?;
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        let micros = answer.trim_end().strip_prefix(':');
-        let micros = micros.with_context(|| format!("Redis answers {answer:?}"))?;
-        Ok(Duration::from_micros(micros.parse()?))
+        stream.write_all(command(&["EVAL", CALLS, "0"]).as_bytes())?;
+        let mut answer = BufReader::new(stream).lines().skip(1);
+        let answer = answer.next().context("Redis does not answer")??;
+        let numbers: Vec<u64> = answer.split(' ').map_while(|it| it.parse().ok()).collect();
+        let [count, late, most, words] = numbers[..] else {
+            bail!("Redis answers {answer:?}");
+        };
+        Ok(Calls {
+            count,
+            late,
+            longest: Duration::from_micros(most),
+            words,
+        })
     }
 
     /// Runs commands whose answers have five bytes each: `+OK` and its line end.

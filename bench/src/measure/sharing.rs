@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::{Bench, Scale};
 use crate::contestants::{Contestant, Kind};
 use bench::page::cores;
-use bench::process::{pin, pin_thread};
-use bench::servers::command;
+use bench::process::{pin, pin_thread, set_uninterrupted};
+use bench::servers::{Calls, command};
 use testkit::mix::{self, CUSTOMERS};
 
 /// A body of about 100 kB, so that a receive of ten has what SQS allows.
@@ -48,8 +48,8 @@ pub struct Shared {
     pub per_second: f64,
     /// Of Redis, a message.
     pub redis_us: f64,
-    /// The longest call of the worker.
-    pub longest_ms: f64,
+    /// The worker's.
+    pub calls: Calls,
     /// A GET of another client.
     pub alone: Quantiles,
     pub beside: Quantiles,
@@ -62,17 +62,20 @@ pub struct Quantiles {
 }
 
 impl Bench {
-    /// Redis and its other user have a core of their own: the figures are of Redis, not of waiting for a core.
+    /// Redis and its other user have a core of their own, and nothing interrupts Redis: the figures are of Redis, not of
+    /// waiting for a core.
     pub fn shared(&mut self, bodies: Bodies, way: SocketAddr) -> Result<Shared> {
         let last = cores() - 1;
         let others = [std::process::id(), self.queue.process.id()];
         if last > 0 {
             pin(self.redis.process.id(), "0");
+            set_uninterrupted(self.redis.process.id(), true);
             for id in others {
                 pin(id, &format!("1-{last}"));
             }
         }
         let shared = self.drain_shared(bodies, way);
+        set_uninterrupted(self.redis.process.id(), false);
         for id in others.into_iter().chain([self.redis.process.id()]) {
             pin(id, &format!("0-{last}"));
         }
@@ -104,7 +107,7 @@ impl Bench {
         Ok(Shared {
             per_second: drained.per_second,
             redis_us: drained.redis_us,
-            longest_ms: self.redis.longest_call()?.as_secs_f64() * 1e3,
+            calls: self.redis.calls()?,
             alone,
             beside: getting.end()?,
         })
