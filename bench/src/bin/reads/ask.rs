@@ -87,13 +87,10 @@ pub async fn measure(
         warm,
         end,
     };
-    // A server that is slower than we are would pay for waking us with each answer, and one that is faster would not. Where
-    // Redis works it needs this core, too.
-    let awake = matches!(who, Who::Floor | Who::Copy).then(|| tokio::spawn(stay_awake()));
+    // A server that is slower than we are would pay for waking us with each answer, and one that is faster would not.
+    let awake = tokio::spawn(stay_awake());
     let (times, cpu, wrote) = tokio::join!(questions::ask(port, load, ask), usage, writing);
-    if let Some(awake) = awake {
-        awake.abort();
-    }
+    awake.abort();
     wrote?;
     let times = times?;
     let (server, with_redis) = cpu?;

@@ -1,5 +1,5 @@
 //! Drives the bench of the read API: the same questions to the floor, to `serve`, and to the vendor's SDK in a Node
-//! server. Servers run on one core, questions come from another.
+//! server. Servers and Redis run on one core, questions come from another, which never sleeps.
 
 mod ask;
 mod crowd;
@@ -168,6 +168,10 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
         process: redis,
         port: redis_port,
     } = Redis::start()?;
+    // The other core never sleeps, so it is no place for Redis.
+    if bench::page::cores() > 1 {
+        pin(redis.id(), "0");
+    }
     fill(redis_port, plan.features, 0..plan.customers)?;
 
     let worker = program("BENCH_WORKER")?;
