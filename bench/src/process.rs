@@ -103,22 +103,34 @@ pub fn pin(id: u32, cores: &str) {
 
 /// Lets this thread run on these cores only.
 pub fn pin_thread(cores: &str) {
-    let thread = fs::read_link("/proc/thread-self").ok();
-    if let Some(id) = thread.as_deref().and_then(|path| path.file_name()) {
-        taskset(&["-cp", cores, &id.to_string_lossy()]);
+    if let Some(id) = thread_id() {
+        taskset(&["-cp", cores, &id]);
     }
 }
 
-/// Lets no other process interrupt this one, or others again. Only root may do that; else nothing changes.
+/// Lets no ordinary process interrupt this one, or all again. Only root may do that; else nothing changes.
 pub fn set_uninterrupted(id: u32, is_uninterrupted: bool) {
-    let policy: &[&str] = match is_uninterrupted {
-        true => &["--fifo", "--pid", "1"],
-        false => &["--other", "--pid", "0"],
-    };
+    match is_uninterrupted {
+        true => chrt(&["--all-tasks", "--fifo", "--pid", "1", &id.to_string()]),
+        false => chrt(&["--all-tasks", "--other", "--pid", "0", &id.to_string()]),
+    }
+}
+
+/// Lets this thread interrupt even those processes.
+pub fn put_thread_first() {
+    if let Some(id) = thread_id() {
+        chrt(&["--fifo", "--pid", "2", &id]);
+    }
+}
+
+fn thread_id() -> Option<String> {
+    let thread = fs::read_link("/proc/thread-self").ok()?;
+    Some(thread.file_name()?.to_string_lossy().into_owned())
+}
+
+fn chrt(arguments: &[&str]) {
     let _ = Command::new("chrt")
-        .arg("--all-tasks")
-        .args(policy)
-        .arg(id.to_string())
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
