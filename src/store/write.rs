@@ -323,10 +323,10 @@ mod tests {
 
     #[test]
     fn keys_count_in_the_size_of_a_call() {
-        let (short, long) = (step(10, 20), step(1_000, 20));
+        let (short, long) = (step(10, 4), step(5_000, 4));
         assert_eq!(fitting(&[&short; 9]), 9);
-        // 43 kB of keys each.
-        assert_eq!(fitting(&[&long; 9]), 6);
+        // 55 kB of keys each.
+        assert_eq!(fitting(&[&long; 9]), 4);
         assert!(weight(&[&long]) > weight(&[&short]) + 150);
     }
 
