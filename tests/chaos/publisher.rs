@@ -55,16 +55,17 @@ impl Publisher {
 
     /// Waits until the queue has room.
     async fn wait_for_room(&mut self) {
-        loop {
-            if self.looked.elapsed() > Duration::from_millis(300) {
-                self.looked = Instant::now();
-                self.backlog = self.depth().await.unwrap_or(u64::MAX);
-            }
-            if self.backlog < BACKLOG {
-                return;
-            }
+        while !self.has_room().await {
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    async fn has_room(&mut self) -> bool {
+        if self.looked.elapsed() > Duration::from_millis(300) {
+            self.looked = Instant::now();
+            self.backlog = self.depth().await.unwrap_or(u64::MAX);
+        }
+        self.backlog < BACKLOG
     }
 
     /// `None` while there is no queue.
@@ -213,7 +214,9 @@ impl Publisher {
         loop {
             let elapsed = began.elapsed();
             while canaries < elapsed.as_millis() as u64 / 100 {
+                // Whether there is room or not: they show that messages are applied again.
                 self.pending.push_front(story.canary(canaries));
+                self.send_some(1).await;
                 canaries += 1;
                 // Not all at once after a pause.
                 canaries = canaries.max((elapsed.as_millis() as u64 / 100).saturating_sub(5));
@@ -225,8 +228,7 @@ impl Publisher {
             if done && over.load(Ordering::SeqCst) && !self.world.resend.load(Ordering::SeqCst) {
                 return;
             }
-            if due > 0 && !done {
-                self.wait_for_room().await;
+            if due > 0 && !done && self.has_room().await {
                 let sent = self.send_some(usize::try_from(due).unwrap_or(10)).await as u64;
                 self.world
                     .surge
