@@ -317,6 +317,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Answer, Form, Origin};
     use super::*;
 
     fn slot(copy: &Copy) -> Slot {
@@ -384,6 +385,21 @@ mod tests {
         let recent = copy.recent(Duration::from_secs(50));
         assert_eq!(recent, [OwnerKey::of(owner("asked"))]);
         assert_eq!(copy.recent(Duration::from_secs(150)).len(), 2);
+    }
+
+    #[test]
+    fn a_state_that_is_replaced_takes_its_bodies_with_it() {
+        let copy = Copy::new(1 << 20);
+        let answer = Answer {
+            slot: copy.keep(owner("a"), slot(&copy)),
+            origin: Origin::Redis,
+            age: Duration::ZERO,
+        };
+        let made = || Ok::<_, ()>("body".to_owned());
+        copy.bodies.get(Form::State, &answer, 1.0, made).unwrap();
+        assert!(copy.bodies.bytes() > 0);
+        copy.keep(owner("a"), slot(&copy));
+        assert_eq!(copy.bodies.bytes(), 0);
     }
 
     #[test]

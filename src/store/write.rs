@@ -322,6 +322,13 @@ mod tests {
     }
 
     #[test]
+    fn a_call_has_at_most_400_arguments() {
+        let step = step(10, 20);
+        assert_eq!(arguments_of(&step), 86);
+        assert_eq!(fitting(&[&step; 9]), 4);
+    }
+
+    #[test]
     fn keys_count_in_the_size_of_a_call() {
         let (short, long) = (step(10, 4), step(5_000, 4));
         assert_eq!(fitting(&[&short; 9]), 9);

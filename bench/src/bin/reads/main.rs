@@ -168,7 +168,7 @@ fn run(runtime: &tokio::runtime::Runtime, plan: &Plan) -> Result<Measured> {
         process: redis,
         port: redis_port,
     } = Redis::start()?;
-    // The other core never sleeps, so it is no place for Redis.
+    // The other core is always busy, so Redis runs on the core of the servers.
     if bench::page::cores() > 1 {
         pin(redis.id(), "0");
     }
