@@ -167,7 +167,8 @@ impl Publisher {
         let count = batch.len();
         self.sent
             .extend(batch.into_iter().map(|(emission, _)| emission));
-        self.backlog += count as u64;
+        // It is the greatest number while there is no queue.
+        self.backlog = self.backlog.saturating_add(count as u64);
         count
     }
 
