@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::stand::{SOON, Stand};
+use crate::stand::{SOON, Stand, state};
 use testkit::until;
 
 /// What a pipe holds on Linux.
@@ -59,8 +59,9 @@ async fn what_was_dropped_is_counted_and_said_once_the_reader_reads_again() {
         .spawn_with_stderr(writer);
     worker.wait_ready().await;
     until("lines are dropped", Duration::from_secs(60), async || {
-        // Each message is many lines at this level.
-        stand.send("acme", 1_000).await;
+        // Each message is many lines at this level. A hundred at a time, since a busy machine is slow to send.
+        let bodies = (0..100).map(|round| state("acme", 1_000 + round));
+        stand.queue.send_all(bodies).await;
         worker
             .metric("entitlement_sync_log_lines_dropped_total")
             .await
