@@ -103,6 +103,7 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(8);
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often an owner that can only be answered stale is asked for upstream.
 const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
 impl Reads {
     pub fn start(
         config: &ReadConfig,

@@ -77,12 +77,13 @@ impl Following {
         })
     }
 
-    /// Returns what is stored, and a mark that says how long it holds. Fails at once while Redis is known to be
-    /// away, and within a second otherwise.
+    /// Microseconds, as in marks.
     pub(super) fn now(&self) -> u64 {
         self.shared.now()
     }
 
+    /// Returns what is stored, and a mark that says how long it holds. Fails at once while Redis is known to be
+    /// away, and within a second otherwise.
     pub(super) async fn read(&self, owner: Owner<'_>) -> Result<(Stored, Mark), StoreError> {
         let up = self.shared.up()?;
         let mark = || {
