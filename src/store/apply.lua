@@ -13,7 +13,8 @@
 -- Times are epoch milliseconds: doubles hold them exactly.
 -- Of Redis' commands it calls MGET, SET and DEL alone: what the documented permissions and a server's renaming allow for.
 
-local ttl, if_exists, tombstone_ttl = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[3]
+-- As texts: Redis turns numbers into texts again for each call.
+local ttl, if_exists, tombstone_ttl = ARGV[1], ARGV[2] == '1', ARGV[3]
 local LOCKED, NOT_CACHED, EXPIRED, STALE = -1, -2, -3, 65536
 local CHUNK = 1000 -- unpack is limited by Lua's stack
 
@@ -35,7 +36,7 @@ local function time_of(text)
 end
 
 local function put(key, value)
-  if ttl > 0 then
+  if ttl ~= '0' then
     redis.call('SET', key, value, 'EX', ttl)
   else
     redis.call('SET', key, value)
