@@ -51,7 +51,7 @@ def check_workflows():
                 check(pinned.setdefault(exact[1], exact.group(2, 3)) == exact.group(2, 3), f"{name}: {exact[1]} is one version everywhere")
         for job_name, job in workflow["jobs"].items():
             check_job(f"{name}, {job_name}", name, job, rust)
-    for name, steps in {"ci": [".ci/run"], "audit": ["script/audit"], "release": ['script/release-check "$GITHUB_REF_NAME"']}.items():
+    for name, steps in {"ci": [".ci/run"], "audit": ["script/audit", "script/release"], "release": ['script/release-check "$GITHUB_REF_NAME"']}.items():
         text = WORKFLOWS[name].read_text()
         for step in steps:
             check(f"run: {step}\n" in text, f"{name}: runs {step}")
