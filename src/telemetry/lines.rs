@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -89,20 +89,26 @@ impl Lines {
 
     /// Waits until all lines so far are written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        let (sender, done) = sync_channel(1);
-        let started = std::time::Instant::now();
-        let mut item = Item::Flush(sender);
-        loop {
-            match self.sender.try_send(item) {
-                Ok(()) => break,
-                Err(TrySendError::Full(again)) if started.elapsed() < timeout => {
-                    item = again;
-                    std::thread::sleep(Duration::from_millis(5));
+        let started = Instant::now();
+        // The first may report dropped lines, by a line for which the second waits.
+        for _ in 0..2 {
+            let (sender, done) = sync_channel(1);
+            let mut item = Item::Flush(sender);
+            loop {
+                match self.sender.try_send(item) {
+                    Ok(()) => break,
+                    Err(TrySendError::Full(again)) if started.elapsed() < timeout => {
+                        item = again;
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    Err(_) => return,
                 }
-                Err(_) => return,
+            }
+            let left = timeout.saturating_sub(started.elapsed());
+            if done.recv_timeout(left).is_err() {
+                return;
             }
         }
-        let _ = done.recv_timeout(timeout.saturating_sub(started.elapsed()));
     }
 
     fn add(&self, line: &[u8]) {
@@ -158,6 +164,7 @@ impl<W: Write> Writer<W> {
                     reported = self.report(reported);
                 }
                 Item::Flush(done) => {
+                    reported = self.report(reported);
                     let _ = self.output.flush();
                     let _ = done.send(());
                 }
@@ -256,6 +263,26 @@ mod tests {
         assert!(taken.starts_with("0 [REDACTED]\n1 [REDACTED]\n"));
         let written = taken.lines().count() as u64;
         assert_eq!(written + dropped, 3 * MAX_LINES as u64);
+    }
+
+    /// All that was dropped is reported behind the flush, where the process would end.
+    #[test]
+    fn a_flush_waits_for_the_report_of_what_was_dropped() {
+        let (mut lines, go, taken) = stuck();
+        let log = tracing_subscriber::fmt().with_writer(lines.clone());
+        // Each test is a process of its own.
+        log.init();
+        for _ in 0..MAX_LINES + 10 {
+            lines.write_all(b"line\n").unwrap();
+        }
+        let dropped = lines.dropped().get();
+        let flushing = std::thread::spawn(move || lines.flush(Duration::from_secs(60)));
+        go.send(()).unwrap();
+        flushing.join().unwrap();
+        let taken = String::from_utf8(taken.lock().unwrap().clone()).unwrap();
+        let mut reports = taken.lines().filter(|line| line.contains("dropped"));
+        let report = reports.next_back().unwrap_or_default();
+        assert!(report.contains(&format!("{dropped}")), "{report}");
     }
 
     #[test]
