@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::stand::{PROMPTLY, SOON, Stand, state};
+use crate::stand::{SOON, Stand, TWO_SECS, state};
 use testkit::worker::Builder;
 use testkit::{Answer, EdgeMock, Redis, Sqs, Worker, free_port, until};
 
@@ -597,5 +597,5 @@ async fn an_absent_edge_api_costs_one_warning_and_nothing_else() {
     assert!(lines(&log, " ERROR ").is_empty(), "{log}");
     assert_eq!(worker.http("/readyz").await.status, 200);
     worker.term();
-    assert_eq!(worker.wait_exit(PROMPTLY).await, 0);
+    assert_eq!(worker.wait_exit(TWO_SECS).await, 0);
 }

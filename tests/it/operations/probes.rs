@@ -1,13 +1,12 @@
 //! What the probes say, and what the worker does, while Redis or the queue is away, and after.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 
-use crate::stand::{PROMPTLY, SOON, Stand, state};
+use crate::stand::{SOON, Stand, TWO_SECS, state};
 use testkit::events::{ACME, usage};
 use testkit::{Fault, Redis, Sqs, TcpProxy, Worker, http, until};
 
@@ -38,9 +37,9 @@ async fn working() -> (Stand, Worker) {
     working_with(&[]).await
 }
 
-/// Soon after the fault nothing is received any more and `/readyz` says no; it stays so, and the process lives.
+/// Within 2 s of the fault nothing is received any more and `/readyz` says no; it stays so, and the process lives.
 async fn goes_down(stand: &Stand, worker: &Worker) {
-    until("receiving stops", PROMPTLY, async || {
+    until("receiving stops", TWO_SECS, async || {
         stand.polls() == 0 && worker.http("/readyz").await.body == DOWN
     })
     .await;
@@ -51,14 +50,14 @@ async fn goes_down(stand: &Stand, worker: &Worker) {
         assert_eq!((ready.status, ready.body.as_str()), (503, DOWN));
         assert_eq!((live.status, live.body.as_str()), (200, UP));
         assert_eq!(stand.calls.calls("ReceiveMessage"), calls);
-        since.elapsed() > PROMPTLY
+        since.elapsed() > TWO_SECS
     })
     .await;
 }
 
-/// The first message sent is applied promptly, and the probes agree.
+/// The first message sent is applied within 2 s, and the probes agree.
 async fn goes_on(stand: &Stand, worker: &Worker) {
-    stand.applies("after", 2_000, PROMPTLY).await;
+    stand.applies("after", 2_000, TWO_SECS).await;
     worker.wait_ready().await;
     stand.queue.wait_empty(SOON).await;
 }
@@ -179,7 +178,7 @@ async fn a_redis_that_was_stopped_for_50_s_under_load_costs_only_time() {
             .count()
     };
     let before = applied();
-    until("the next is applied", PROMPTLY, async || applied() > before).await;
+    until("the next is applied", TWO_SECS, async || applied() > before).await;
     stand.queue.wait_empty(3 * SOON).await;
     assert_eq!(applied(), CUSTOMERS);
     assert_eq!(
@@ -335,19 +334,15 @@ async fn probes_answer_at_once_while_everything_else_hangs() {
     }
     stand.redis.freeze();
     let since = Instant::now();
-    let mut shortest = HashMap::new();
     while since.elapsed() < Duration::from_secs(5) {
         for path in ["/livez", "/readyz", "/readyz?verbose", "/metrics"] {
             let asked = Instant::now();
             worker.http(path).await;
+            // 50 ms when nothing else runs on this machine; a hang would be minutes.
             let took = asked.elapsed();
-            let least: &mut Duration = shortest.entry(path).or_insert(took);
-            *least = took.min(*least);
+            assert!(took < Duration::from_secs(1), "{path} took {took:?}");
         }
     }
-    // What waits for Redis or the queue takes a second each time; on a busy machine, anything may now and then.
-    let is_quick = |took: &Duration| *took < Duration::from_millis(500);
-    assert!(shortest.values().all(is_quick), "{shortest:?}");
     assert_eq!(worker.http("/readyz").await.body, DOWN);
     assert_eq!(worker.http("/livez").await.status, 200);
 }
@@ -516,7 +511,7 @@ async fn messages_in_flight_when_redis_fails_are_applied_when_it_is_back() {
     .await;
     goes_down(&stand, &worker).await;
     stand.link.restore().await;
-    until("it is applied", PROMPTLY, async || {
+    until("it is applied", TWO_SECS, async || {
         stand.holds("in-hand", 1_000)
     })
     .await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use futures_util::future::join_all;
 
-use crate::stand::{PROMPTLY, SOON, Stand, state};
+use crate::stand::{SOON, Stand, TWO_SECS, state};
 use testkit::{Fault, Signal, Worker, until};
 
 const DOWN: &str = r#"{"status":"DOWN","consumers":0,"redis":"DISCONNECTED"}"#;
@@ -29,7 +29,7 @@ async fn idle_with(queue: &[(&str, &str)]) -> (Stand, Worker) {
 }
 
 async fn wait_draining(worker: &Worker) {
-    until("the worker drains", PROMPTLY, async || {
+    until("the worker drains", TWO_SECS, async || {
         worker.http("/readyz").await.body == DOWN
     })
     .await;
@@ -60,7 +60,7 @@ fn receive_count(message: &Message) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_worker_ends_promptly() {
+async fn an_idle_worker_ends_within_two_seconds() {
     for signal in [
         Signal::SIGTERM,
         Signal::SIGINT,
@@ -69,7 +69,7 @@ async fn an_idle_worker_ends_promptly() {
     ] {
         let (_stand, worker) = idle().await;
         worker.signal(signal);
-        assert_eq!(worker.wait_exit(PROMPTLY).await, DRAINED, "{signal}");
+        assert_eq!(worker.wait_exit(TWO_SECS).await, DRAINED, "{signal}");
     }
 }
 
@@ -94,7 +94,7 @@ async fn a_draining_worker_receives_no_more() {
     let (stand, worker) = locked().await;
     worker.term();
     wait_draining(&worker).await;
-    until("the last polls have ended", PROMPTLY, async || {
+    until("the last polls have ended", TWO_SECS, async || {
         stand.polls() == 0
     })
     .await;
@@ -266,7 +266,7 @@ async fn a_queue_that_hangs_does_not_hold_up_the_end() {
     let worker = stand.worker().spawn();
     stand.wait_polls(2).await;
     worker.term();
-    assert_eq!(worker.wait_exit(PROMPTLY).await, DRAINED);
+    assert_eq!(worker.wait_exit(TWO_SECS).await, DRAINED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,7 +347,7 @@ async fn a_second_signal_ends_at_once() {
         wait_draining(&worker).await;
         worker.signal(second);
         // The drain would take 6 s.
-        assert_eq!(worker.wait_exit(PROMPTLY).await, code);
+        assert_eq!(worker.wait_exit(TWO_SECS).await, code);
     }
 }
 
