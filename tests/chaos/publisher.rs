@@ -167,7 +167,7 @@ impl Publisher {
         let count = batch.len();
         self.sent
             .extend(batch.into_iter().map(|(emission, _)| emission));
-        // It is the greatest number while there is no queue.
+        // `has_room` sets it to `u64::MAX` while there is no queue.
         self.backlog = self.backlog.saturating_add(count as u64);
         count
     }

@@ -20,9 +20,9 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// Reads a log to its end, in a thread; gives the numbers of dropped lines that it reports.
+/// Reads a log to its end in a thread. Sends each number of dropped lines that the log reports.
 fn reports_of_dropped_lines(reader: PipeReader) -> Receiver<f64> {
-    let (sender, said) = channel();
+    let (sender, reports) = channel();
     std::thread::spawn(move || {
         let lines = BufReader::new(reader).lines().map_while(Result::ok);
         for line in lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok()) {
@@ -33,7 +33,7 @@ fn reports_of_dropped_lines(reader: PipeReader) -> Receiver<f64> {
             }
         }
     });
-    said
+    reports
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +67,7 @@ async fn what_was_dropped_is_counted_and_said_once_the_reader_reads_again() {
         .spawn_with_stderr(writer);
     worker.wait_ready().await;
     until("lines are dropped", Duration::from_secs(60), async || {
-        // Each message is many lines at this level. A hundred at a time, since a busy machine is slow to send.
+        // The worker logs many lines for each message at this level.
         let bodies = (0..100).map(|round| state("acme", 1_000 + round));
         stand.queue.send_all(bodies).await;
         worker
@@ -76,15 +76,15 @@ async fn what_was_dropped_is_counted_and_said_once_the_reader_reads_again() {
             > 0.0
     })
     .await;
-    let said = reports_of_dropped_lines(reader);
-    let mut last = 0.0;
-    until("all that was dropped is said", SOON, async || {
-        last = said.try_iter().last().unwrap_or(last);
+    let reports = reports_of_dropped_lines(reader);
+    let mut reported = 0.0;
+    until("the log reports all dropped lines", SOON, async || {
+        reported = reports.try_iter().last().unwrap_or(reported);
         let dropped = worker
             .metric("entitlement_sync_log_lines_dropped_total")
             .await;
-        assert!(last <= dropped);
-        last == dropped
+        assert!(reported <= dropped);
+        reported == dropped
     })
     .await;
     worker.term();
