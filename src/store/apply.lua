@@ -13,7 +13,7 @@
 -- Times are epoch milliseconds: doubles hold them exactly.
 -- Of Redis' commands it calls MGET, SET and DEL alone: what the documented permissions and a server's renaming allow for.
 
--- As texts: Redis turns numbers into texts again for each call.
+-- Kept as text: Redis 7.0 converts a number back to text for each SET.
 local ttl, if_exists, tombstone_ttl = ARGV[1], ARGV[2] == '1', ARGV[3]
 local LOCKED, NOT_CACHED, EXPIRED, STALE = -1, -2, -3, 65536
 local CHUNK = 1000 -- unpack is limited by Lua's stack

@@ -77,7 +77,7 @@ impl Following {
         })
     }
 
-    /// Microseconds, as in marks.
+    /// Returns the time of now, in the microseconds of marks.
     pub(super) fn now(&self) -> u64 {
         self.shared.now()
     }
