@@ -106,6 +106,10 @@ async fn nodes_are_lost_and_come_back() {
     cluster.wait_whole(&[&cluster.nodes[1]]).await;
 
     let owner = cluster.owner(SLOT);
+    until("the replica has all that its owner has", SOON, async || {
+        cluster.nodes[3].info("slave_repl_offset") == owner.info("master_repl_offset")
+    })
+    .await;
     owner.kill();
     worker.wait_unready().await;
     sent(&queue, 21, 10).await;
