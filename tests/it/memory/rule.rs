@@ -5,6 +5,7 @@
 mod restarts;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use entitlement_sync::keys::{self, Keys, Owner};
 use entitlement_sync::memory::{Lifetimes, Memory};
@@ -61,6 +62,12 @@ impl Both {
 
     /// The script's answer: the counts of a step that is done, or a negative number.
     fn in_redis(&mut self, step: &Step) -> i64 {
+        let answers: Vec<i64> = self.call(step).query(&mut self.redis).unwrap();
+        answers[0]
+    }
+
+    /// The call of the script, whose answer is a list of one.
+    fn call(&self, step: &Step) -> redis::Cmd {
         let (mut names, mut words) = (vec![step.lock.clone(), step.tombstone.clone()], Vec::new());
         words.push(self.settings.ttl_secs.unwrap_or(0).to_string());
         words.push(u8::from(self.settings.update_if_exists).to_string());
@@ -92,8 +99,7 @@ impl Both {
         }
         let mut call = redis::cmd("EVALSHA");
         call.arg(&self.sha).arg(names.len()).arg(names).arg(words);
-        let answers: Vec<i64> = call.query(&mut self.redis).unwrap();
-        answers[0]
+        call
     }
 
     fn in_memory(&self, step: &Step) -> i64 {
@@ -111,22 +117,7 @@ impl Both {
     }
 
     fn seen_in_redis(&mut self, names: &[String]) -> Seen {
-        let mut calls = redis::pipe();
-        for name in names {
-            calls.cmd("GET").arg(name).cmd("PTTL").arg(name);
-        }
-        let answers: Vec<redis::Value> = calls.query(&mut self.redis).unwrap();
-        let mut seen = Seen::new();
-        for (name, answers) in names.iter().zip(answers.chunks_exact(2)) {
-            if let redis::Value::BulkString(value) = &answers[0] {
-                let life = redis::from_redis_value(answers[1].clone()).unwrap();
-                seen.insert(
-                    name.clone(),
-                    (String::from_utf8(value.clone()).unwrap(), life),
-                );
-            }
-        }
-        seen
+        seen_by(redis::pipe(), names, &mut self.redis).1
     }
 
     fn seen_in_memory(&self, owner: Owner<'_>) -> Seen {
@@ -154,28 +145,69 @@ impl Both {
     }
 
     fn step_and_compare(&mut self, step: &Step, owner: Owner<'_>, what: &str) {
-        let (expected, found) = (self.in_redis(step), self.in_memory(step));
-        assert_eq!(found, expected, "the verdict: {what}: {step:#?}");
-        self.compare(owner, &format!("{what}: {step:#?}"));
+        let names = names_of(&self.keys, owner);
+        let mut calls = redis::pipe();
+        calls.add_command(self.call(step));
+        let (answers, stored) = seen_by(calls, &names, &mut self.redis);
+        let expected: Vec<i64> = redis::from_redis_value(answers).unwrap();
+        assert_eq!(
+            self.in_memory(step),
+            expected[0],
+            "the verdict: {what}: {step:#?}"
+        );
+        compare(&self.seen_in_memory(owner), &stored, &(what, step));
     }
 
     fn compare(&mut self, owner: Owner<'_>, what: &str) {
-        let names = names_of(&self.keys, owner);
-        let (expected, found) = (self.seen_in_redis(&names), self.seen_in_memory(owner));
-        let values = |seen: &Seen| -> Vec<(String, String)> {
-            seen.iter()
-                .map(|(key, (value, _))| (key.clone(), value.clone()))
-                .collect()
-        };
-        assert_eq!(values(&found), values(&expected), "the values: {what}");
-        for (key, (_, life)) in &expected {
-            let apart = (found[key].1 - life).abs();
-            assert!(
-                apart < SLACK_MS,
-                "the lifetime of {key}: {what}: {found:?} {expected:?}"
+        let stored = self.seen_in_redis(&names_of(&self.keys, owner));
+        compare(&self.seen_in_memory(owner), &stored, &what);
+    }
+}
+
+/// Sends these calls, at most one, and then asks for these keys: the answer to the one, and what is stored.
+fn seen_by(
+    mut calls: redis::Pipeline,
+    names: &[String],
+    redis: &mut redis::Connection,
+) -> (redis::Value, Seen) {
+    calls.cmd("MGET").arg(names);
+    for name in names {
+        calls.cmd("PTTL").arg(name);
+    }
+    let mut answers: Vec<redis::Value> = calls.query(redis).unwrap();
+    let lives = answers.split_off(answers.len() - names.len());
+    let values: Vec<Option<String>> = redis::from_redis_value(answers.pop().unwrap()).unwrap();
+    let mut seen = Seen::new();
+    for ((name, value), life) in names.iter().zip(values).zip(lives) {
+        if let Some(value) = value {
+            seen.insert(
+                name.clone(),
+                (value, redis::from_redis_value(life).unwrap()),
             );
-            assert_eq!(found[key].1 < 0, *life < 0, "whether {key} expires: {what}");
         }
+    }
+    (answers.pop().unwrap_or(redis::Value::Nil), seen)
+}
+
+/// `what` is written out only where they differ: for each of so many steps it would take longer than the steps.
+fn compare(found: &Seen, expected: &Seen, what: &dyn Debug) {
+    let values = |seen: &Seen| -> Vec<(String, String)> {
+        seen.iter()
+            .map(|(key, (value, _))| (key.clone(), value.clone()))
+            .collect()
+    };
+    assert_eq!(values(found), values(expected), "the values: {what:#?}");
+    for (key, (_, life)) in expected {
+        let apart = (found[key].1 - life).abs();
+        assert!(
+            apart < SLACK_MS,
+            "the lifetime of {key}: {what:#?}: {found:?} {expected:?}"
+        );
+        assert_eq!(
+            found[key].1 < 0,
+            *life < 0,
+            "whether {key} expires: {what:#?}"
+        );
     }
 }
 
