@@ -1,7 +1,11 @@
 //! A local SQS for one test: ministack, which `script/setup` installs. Messages that it hands to a long poll whose
 //! client has gone come back only after their visibility timeout, and it slows down beyond a few thousand messages.
+//!
+//! A start costs up to half a second of processor time. `script/test` therefore starts one for each of the tests that run
+//! at once, and names their ports in `TEST_SQS_PORTS`; a test takes that of its slot, emptied. Any other is started here.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
@@ -17,14 +21,34 @@ use super::process::Process;
 use super::{free_port, http, tool, until};
 
 pub struct Sqs {
-    _server: Process,
-    _folder: TempDir,
+    /// Unless it was there before the test.
+    _own: Option<(Process, TempDir)>,
     endpoint: String,
     client: Client,
 }
 
 impl Sqs {
     pub async fn start() -> Sqs {
+        let (port, own) = match shared_port() {
+            Some(port) => {
+                empty(port).await;
+                (port, None)
+            }
+            None => {
+                let (port, server, folder) = Sqs::spawn().await;
+                (port, Some((server, folder)))
+            }
+        };
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let client = client(&endpoint);
+        Sqs {
+            _own: own,
+            endpoint,
+            client,
+        }
+    }
+
+    async fn spawn() -> (u16, Process, TempDir) {
         let folder = TempDir::new().unwrap();
         let port = free_port();
         let mut command = Command::new(tool("ministack/bin/ministack"));
@@ -55,14 +79,7 @@ impl Sqs {
             },
         )
         .await;
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let client = client(&endpoint);
-        Sqs {
-            _server: server,
-            _folder: folder,
-            endpoint,
-            client,
-        }
+        (port, server, folder)
     }
 
     pub fn endpoint(&self) -> &str {
@@ -113,6 +130,33 @@ impl Sqs {
         all.extend(attributes);
         (self.queue_with(name, &all).await, dead)
     }
+}
+
+/// The server that `script/test` started for the slot of this test: once, since a second server of a test is another one.
+fn shared_port() -> Option<u16> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let ports = std::env::var("TEST_SQS_PORTS").ok()?;
+    let slot: usize = std::env::var("NEXTEST_TEST_GLOBAL_SLOT")
+        .ok()?
+        .parse()
+        .ok()?;
+    let port = ports.split_whitespace().nth(slot)?.parse().unwrap();
+    (!TAKEN.swap(true, Ordering::Relaxed)).then_some(port)
+}
+
+/// Removes the queues of the test before. Receives that still wait for its messages find none of ours: they wait at a
+/// queue that no longer is one.
+async fn empty(port: u16) {
+    until(
+        "the local SQS of script/test is emptied",
+        Duration::from_secs(20),
+        async || {
+            http::request(port, ("POST", "/_ministack/reset"), &[], "")
+                .await
+                .is_ok_and(|reply| reply.status == 200)
+        },
+    )
+    .await;
 }
 
 /// A client with invented credentials that tries everything once; also for a proxy in front of the server.
