@@ -55,8 +55,8 @@ pub async fn until(what: &str, timeout: Duration, mut condition: impl AsyncFnMut
 /// nextest runs at once has ports of its own, so that none is taken between the look and the use.
 pub fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    const PORTS: u16 = 3_600;
-    const TESTS: u16 = 6;
+    const PORTS: u16 = 1_500;
+    const TESTS: u16 = 14;
     let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
     let slot: u16 = slot.and_then(|slot| slot.parse().ok()).unwrap_or(0);
     let next = NEXT.get_or_init(|| AtomicU16::new(fastrand::u16(..PORTS)));
