@@ -15,7 +15,7 @@ pub use predict::{Fate, Guards, Held, ItemFate};
 use crate::keys::{Keys, Owner};
 use crate::message::{Change, Credit, Metered, Millis, StateChange};
 
-/// One atomic change to the keys of one owner.
+/// One change to the keys of one owner: atomic, unless a store divides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub action: Action,
@@ -25,6 +25,7 @@ pub struct Step {
     pub lock: String,
     /// The tombstone: a step older than its time is stale.
     pub tombstone: String,
+    /// The entitlements first, then what a reader needs beside them.
     pub items: Vec<Item>,
 }
 

@@ -1,5 +1,7 @@
 //! Compares and writes by one script call: encodes steps as its arguments and reads its replies.
 
+mod parts;
+
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use fred::clients::Client;
 use fred::types::{Key, Value};
 use tokio::sync::Semaphore;
 
+use self::parts::{Part, fitting, parts_of, weight};
 use super::StoreError;
 use super::primary::Primary;
 use super::replicas::Replicas;
@@ -66,11 +69,6 @@ pub(super) struct Writer {
 pub const TOMBSTONE_TTL_SECS: u32 = 14 * 24 * 60 * 60;
 /// Milliseconds between two tries of an owner that an SDK has locked; the writes of an SDK take about as long.
 pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
-/// Maximum arguments and bytes of one call: Redis serves no other client while it runs, for about 1 us an argument and
-/// 1 us a kB where it holds the keys, and three times as long where they are new and its table of keys grows. A step is
-/// atomic, so one step beyond them is a call of its own.
-const MAX_ARGUMENTS: usize = 400;
-const MAX_BYTES: usize = 1 << 18;
 /// The maximum weight in flight on the one connection, counted by [`weight`]: Redis answers one call
 /// after the other, and the timeout of each starts when it is sent.
 const MAX_WEIGHT_IN_FLIGHT: u32 = 16_000;
@@ -98,8 +96,9 @@ impl Writer {
     /// Applies steps, in one round trip unless they are many or large. `took` gets the duration of each
     /// call. The first call that fails is the last.
     pub async fn apply(&self, steps: &[&Step], took: impl Fn(Duration)) -> Attempt {
-        let mut applied = Vec::with_capacity(steps.len());
-        let mut rest = steps;
+        let parts = parts_of(steps, self.update_if_exists);
+        let mut answered = Vec::with_capacity(parts.len());
+        let mut rest = &*parts;
         while !rest.is_empty() {
             let (call, later) = rest.split_at(fitting(rest));
             let room = self
@@ -112,7 +111,7 @@ impl Writer {
             took(started.elapsed());
             let error = match answers {
                 Ok(answers) if answers.len() == call.len() => {
-                    applied.extend(answers.into_iter().map(outcome));
+                    answered.extend(answers.into_iter().map(outcome));
                     rest = later;
                     continue;
                 }
@@ -120,10 +119,11 @@ impl Writer {
                 Err(error) => error,
             };
             return Attempt {
-                applied,
+                applied: parts::joined(&parts, answered),
                 error: Some(error),
             };
         }
+        let applied = parts::joined(&parts, answered);
         // An error within a script may concern Redis as well as the key.
         let error = applied.iter().find_map(|applied| match applied {
             Applied::Failed(error) if error.heals() => Some(error.clone()),
@@ -132,7 +132,7 @@ impl Writer {
         Attempt { applied, error }
     }
 
-    async fn call(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
+    async fn call(&self, steps: &[Part<'_>]) -> Result<Vec<Value>, StoreError> {
         // One primary for the whole call, even if the next call uses another.
         let client = self.primary.client()?;
         let writing = self.replicas.watch(&client);
@@ -143,7 +143,7 @@ impl Writer {
 
     /// Runs the script as the worker does, for a step that changes nothing.
     pub async fn probe(&self, client: &Client, harmless: &Step) -> Result<(), StoreError> {
-        let words = || self.encode(&[harmless]);
+        let words = || self.encode(&[Part::whole(harmless)]);
         let answers: Vec<Value> = self.script.run(client, words).await?;
         match answers.into_iter().next().map(outcome) {
             Some(Applied::Failed(error)) => Err(error),
@@ -152,24 +152,27 @@ impl Writer {
         }
     }
 
-    fn encode(&self, steps: &[&Step]) -> (Vec<Key>, Vec<Value>) {
+    fn encode(&self, parts: &[Part<'_>]) -> (Vec<Key>, Vec<Value>) {
         let (mut items, mut of_keys, mut of_values) = (0, 0, 0);
-        for step in steps {
-            items += step.items.len();
+        for Part {
+            step, items: own, ..
+        } in parts
+        {
+            items += own.len();
             of_keys += 3 * (step.lock.len() + keys::TIMESTAMP.len());
-            for item in &step.items {
+            for item in *own {
                 of_keys += 2 * item.key.len() + keys::TIMESTAMP.len();
                 of_values += item.value.len();
             }
         }
-        let words = 2 * items + 3 * steps.len();
+        let words = 2 * items + 3 * parts.len();
         let mut keys = Words::with_capacity(words, of_keys);
         let mut arguments =
             Words::with_capacity(words + 3, of_values + MAX_TIME_DIGITS * (words + 3));
         arguments.number(self.ttl);
         arguments.number(u32::from(self.update_if_exists));
         arguments.number(TOMBSTONE_TTL_SECS);
-        for step in steps {
+        for Part { step, items, .. } in parts {
             keys.push(&[&step.lock]);
             keys.push(&[&step.tombstone]);
             let action = match &step.action {
@@ -181,16 +184,16 @@ impl Writer {
                 Action::Purge => "P",
             };
             arguments.push(&[action]);
-            arguments.number(step.items.len());
+            arguments.number(items.len());
             arguments.number(step.at);
-            for item in &step.items {
+            for item in *items {
                 keys.push(&[&item.key, keys::TIMESTAMP]);
             }
-            for item in &step.items {
+            for item in *items {
                 keys.push(&[&item.key]);
             }
             if !matches!(step.action, Action::Purge) {
-                for item in &step.items {
+                for item in *items {
                     match item.condition {
                         Condition::NotOlder => arguments.number(item.at),
                         Condition::Absent => arguments.number(format_args!("A{}", item.at)),
@@ -248,40 +251,6 @@ impl Words {
     }
 }
 
-/// Returns how many of the first steps fit into one call; at least one.
-fn fitting(steps: &[&Step]) -> usize {
-    let (mut arguments, mut bytes) = (0, 0);
-    steps
-        .iter()
-        .take_while(|step| {
-            let first = arguments == 0;
-            arguments += arguments_of(step);
-            bytes += bytes_of(step);
-            first || (arguments <= MAX_ARGUMENTS && bytes <= MAX_BYTES)
-        })
-        .count()
-}
-
-/// Returns the weight of a call: its arguments, and one more for each 256 bytes.
-fn weight(steps: &[&Step]) -> u32 {
-    let weights = steps
-        .iter()
-        .map(|step| arguments_of(step) + bytes_of(step) / 256);
-    u32::try_from(weights.sum::<usize>()).unwrap_or(u32::MAX)
-}
-
-fn arguments_of(step: &Step) -> usize {
-    6 + 4 * step.items.len()
-}
-
-/// Returns the bytes of keys and values. Each key contains an id, so keys may be larger than all values.
-fn bytes_of(step: &Step) -> usize {
-    let items = step.items.iter();
-    let items = items.map(|item| 2 * item.key.len() + keys::TIMESTAMP.len() + item.value.len());
-    let guards = 2 * step.lock.len() + step.tombstone.len();
-    guards + items.sum::<usize>()
-}
-
 fn outcome(answer: Value) -> Applied {
     const STALE: i64 = 65_536;
     match answer {
@@ -296,51 +265,5 @@ fn outcome(answer: Value) -> Applied {
             Some(text) => StoreError::of_redis(&text),
             None => StoreError::protocol(),
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{Condition, Item};
-
-    fn step(id: usize, items: usize) -> Step {
-        let key = "k".repeat(id);
-        let item = Item {
-            key: key.clone(),
-            at: 1,
-            value: "{}".into(),
-            condition: Condition::default(),
-        };
-        Step {
-            action: Action::SetCustomer,
-            at: 1,
-            lock: key.clone(),
-            tombstone: key,
-            items: vec![item; items],
-        }
-    }
-
-    #[test]
-    fn a_call_has_at_most_400_arguments() {
-        let step = step(10, 20);
-        assert_eq!(arguments_of(&step), 86);
-        assert_eq!(fitting(&[&step; 9]), 4);
-    }
-
-    #[test]
-    fn keys_count_in_the_size_of_a_call() {
-        let (short, long) = (step(10, 4), step(5_000, 4));
-        assert_eq!(fitting(&[&short; 9]), 9);
-        // 55 kB of keys each.
-        assert_eq!(fitting(&[&long; 9]), 4);
-        assert!(weight(&[&long]) > weight(&[&short]) + 150);
-    }
-
-    #[test]
-    fn a_step_beyond_the_bounds_goes_alone() {
-        let (short, huge) = (step(10, 1), step(1_000, 5_000));
-        assert_eq!(fitting(&[&huge, &short]), 1);
-        assert_eq!(fitting(&[&short, &huge]), 1);
     }
 }

@@ -4,6 +4,7 @@ mod acknowledgement;
 mod batches;
 pub mod fixtures;
 pub mod fuzz;
+mod large;
 pub mod memory;
 mod ordering;
 mod purge;

@@ -88,7 +88,7 @@ pub fn fetched(
         invalidate: false,
         ..rules
     };
-    // The steps of one answer concern one owner, so one atomic step covers them all.
+    // The steps of one answer concern one owner, so one step covers them all.
     let step = steps(keys, &change.state, rules)
         .into_iter()
         .reduce(|mut all, step| {
