@@ -5,7 +5,7 @@ usage: python3 bench/peers/calls.py
 Each row is one call: the median and the longest, by SLOWLOG, of 40 calls whose keys Redis holds, and of calls whose keys
 are new, until 200,000 keys or 500 MB are written. Redis then doubles its table of keys several times, which makes each key
 slower.
-"Arguments" and "kB" are what src/store/write.rs counts: keys, times and values.
+"Arguments" and "kB" are what src/store/write/parts.rs counts: keys, times and values.
 """
 
 import pathlib
@@ -23,9 +23,9 @@ CALLS = [
     (10, 4, 150, "a usual batch"),
     (10, 25, 150, "ten customers of 40 features"),
     (200, 0, 0, "a purge of 200"),
-    (4, 23, 150, "at the bound of arguments"),
+    (4, 14, 150, "at the bound of arguments"),
     (2, 2, 65_000, "at the bound of bytes"),
-    (4, 23, 2_600, "at both bounds"),
+    (4, 14, 4_300, "at both bounds"),
     (1, 110, 800, "a body of 100 kB, 180 features"),
     (1, 1_000, 150, "one customer, 1,000 metered features"),
     (1, 2_500, 150, "one customer, 2,500 metered features"),

@@ -69,9 +69,9 @@ pub(super) struct Writer {
 pub const TOMBSTONE_TTL_SECS: u32 = 14 * 24 * 60 * 60;
 /// Milliseconds between two tries of an owner that an SDK has locked; the writes of an SDK take about as long.
 pub const LOCKED_PAUSE: std::ops::Range<u64> = 25..150;
-/// The maximum weight in flight on the one connection, counted by [`weight`]: Redis answers one call
-/// after the other, and the timeout of each starts when it is sent.
-const MAX_WEIGHT_IN_FLIGHT: u32 = 16_000;
+/// The maximum weight in flight on the one connection, counted by [`weight`]: Redis runs all calls that it has read of a
+/// connection before it serves another, and the timeout of each starts when it is sent.
+const MAX_WEIGHT_IN_FLIGHT: u32 = 2_000;
 
 impl Writer {
     pub fn new(primary: Primary, replicas: Replicas, writes: &WriteConfig) -> Self {

@@ -6,7 +6,7 @@ use crate::plan::{Action, Item, Step};
 
 /// Maximum arguments and bytes of one call: Redis serves no other client while it runs, for about 1 us an argument and
 /// 1 us a kB where it holds the keys, and three times as long where they are new and its table of keys grows.
-const MAX_ARGUMENTS: usize = 400;
+const MAX_ARGUMENTS: usize = 256;
 const MAX_BYTES: usize = 1 << 18;
 
 /// A step, or the part of one that a call has room for.
@@ -178,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_has_at_most_400_arguments() {
+    fn a_call_has_at_most_256_arguments() {
         let step = step(10, 20);
         let parts = parts_of(&[&step; 9], false);
         assert_eq!(parts.len(), 9);
         assert_eq!(parts[0].arguments(), 86);
-        assert_eq!(fitting(&parts), 4);
+        assert_eq!(fitting(&parts), 2);
     }
 
     #[test]
@@ -198,16 +198,16 @@ mod tests {
 
     #[test]
     fn a_step_beyond_the_bounds_is_divided() {
-        assert_eq!(items_of(&step(10, 98), false), [98]);
-        assert_eq!(items_of(&step(10, 99), false), [98, 1]);
-        assert_eq!(items_of(&step(10, 300), false), [98, 98, 98, 6]);
+        assert_eq!(items_of(&step(10, 62), false), [62]);
+        assert_eq!(items_of(&step(10, 63), false), [62, 1]);
+        assert_eq!(items_of(&step(10, 200), false), [62, 62, 62, 14]);
         // 10 kB of keys each.
         assert_eq!(items_of(&step(5_000, 60), false), [24, 24, 12]);
         // One that is larger than a call, and none.
         assert_eq!(items_of(&step(200_000, 2), false), [1, 1]);
         assert_eq!(items_of(&step(10, 0), false), [0]);
         // The entitlements come last.
-        let mut large = step(10, 150);
+        let mut large = step(10, 100);
         large.items[0].at = 7;
         let parts = parts_of(&[&large], false);
         let of = |part: &Part<'_>| part.items.iter().any(|item| item.at == 7);
@@ -237,17 +237,17 @@ mod tests {
 
     #[test]
     fn the_outcome_of_a_step_is_that_of_its_parts() {
-        let (small, large) = (step(10, 1), step(10, 150));
+        let (small, large) = (step(10, 1), step(10, 100));
         let parts = parts_of(&[&small, &large, &small], false);
         assert_eq!(parts.len(), 4);
         let done = |written, stale| Applied::Written { written, stale };
         let of = |outcomes: &[Applied]| joined(&parts, outcomes.to_vec());
         assert_eq!(
-            of(&[done(1, 0), done(90, 8), done(40, 12), done(0, 1)]),
-            [done(1, 0), done(130, 20), done(0, 1)]
+            of(&[done(1, 0), done(60, 2), done(20, 18), done(0, 1)]),
+            [done(1, 0), done(80, 20), done(0, 1)]
         );
         // Nothing is known of a step of which a part has no outcome.
-        assert_eq!(of(&[done(1, 0), done(98, 0)]), [done(1, 0)]);
+        assert_eq!(of(&[done(1, 0), done(62, 0)]), [done(1, 0)]);
         assert_eq!(of(&[done(1, 0)]), [done(1, 0)]);
         assert_eq!(of(&[]), []);
         let failed = Applied::Failed(StoreError::protocol());

@@ -232,8 +232,8 @@ async fn a_message_to_whose_call_redis_gives_no_answer_is_given_up_alone() {
     worker.wait_ready().await;
 }
 
-/// The calls of large bodies take longer than Redis lets others wait, so that calls of another process get BUSY. None of
-/// those messages is to blame.
+/// The calls of large bodies, which stay whole with `UPDATE_IF_EXISTS`, take longer than Redis lets others wait, so that calls
+/// of another process get BUSY. None of those messages is to blame.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_meet_a_busy_redis_are_applied() {
     const LARGE: usize = 12;
@@ -249,14 +249,18 @@ async fn messages_that_meet_a_busy_redis_are_applied() {
         let body = entitlements((&customer, None), at(1), &features);
         assert!(body.len() < 1 << 20, "{}", body.len());
         large.send(&body).await;
+        let cached = format!("production:c_{customer}#timestamp");
+        redis.set(&cached, &at(0).to_string());
     }
     let bodies = (0..SMALL).map(|number| seats((&format!("c{number}"), None), 10, at(1)));
     small.send_all(bodies.collect::<Vec<_>>()).await;
-    let start = async |queue: &TestQueue| {
+    let start = async |queue: &TestQueue, policy: &str| {
         let worker = Worker::builder(&redis, queue).env("MAX_RECEIVE_COUNT", 2);
+        let worker = worker.env("CACHE_UPDATE_POLICY", policy);
         worker.env("BATCH_SIZE", 2).start().await
     };
-    let (of_large, of_small) = tokio::join!(start(&large), start(&small));
+    let (of_large, of_small) =
+        tokio::join!(start(&large, "UPDATE_IF_EXISTS"), start(&small, "UPSERT"));
     acknowledged(&of_large, LARGE).await;
     acknowledged(&of_small, SMALL).await;
     large.wait_empty(SOON).await;
