@@ -1,8 +1,9 @@
 //! A local SQS for one test: ministack, which `script/setup` installs. Messages that it hands to a long poll whose
 //! client has gone come back only after their visibility timeout, and it slows down beyond a few thousand messages.
 //!
-//! A start costs up to half a second of processor time. `script/test` therefore starts one for each of the tests that run
-//! at once, and names their ports in `TEST_SQS_PORTS`; a test takes that of its slot, emptied. Any other is started here.
+//! A start costs up to half a second of processor time. `script/test` therefore starts ten, and names their ports in
+//! `TEST_SQS_PORTS`. A test takes and empties the one of its nextest slot. It starts a second one itself, and its first
+//! where none is left for its slot.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -144,8 +145,8 @@ fn shared_port() -> Option<u16> {
     (!TAKEN.swap(true, Ordering::Relaxed)).then_some(port)
 }
 
-/// Removes the queues of the test before. Receives that still wait for its messages find none of ours: they wait at a
-/// queue that no longer is one.
+/// Removes the queues of the test before. Its receives that still wait do not take messages of this test: ministack
+/// keeps them at the removed queue.
 async fn empty(port: u16) {
     until(
         "the local SQS of script/test is emptied",

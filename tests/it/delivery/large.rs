@@ -166,7 +166,7 @@ async fn one_that_is_half_written_when_redis_goes_is_finished() {
     let entitlements = stand.redis.get("production:c_acme");
     assert_eq!(entitlements, None, "readers find them with their usage");
     assert!(stand.queue.depth().await > 0, "it is not acknowledged");
-    stand.link.swallow("what nobody sends");
+    stand.link.swallow("no such bytes");
     stand.queue.wait_empty(SOON).await;
     assert_eq!(all_used(&stand.redis), [6; FEATURES as usize]);
     worker.wait_ready().await;
